@@ -1,0 +1,119 @@
+"""Every deliberate failure, and the exit code that it ends the program with.
+
+An error holds what is wrong and what to do about it; the command line prints it
+(`installer.cli`), nothing else does. The README's table of exit codes is checked
+against `EXIT_CODES`.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class InstallerError(Exception):
+    """A failure that we foresaw.
+
+    `message` says what is wrong and what that means, `remedy` what to do next;
+    both are plain sentences without secrets.
+    """
+
+    exit_code = 1
+    meaning = "our own fault: please report it with the log file"
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class UsageError(InstallerError):
+    """An option, a variable or the answer file makes no sense."""
+
+    exit_code = 2
+    meaning = "an option, an environment variable or the answer file is wrong"
+
+
+class BundleDamaged(InstallerError):
+    """The executable, an embedded file or the image archive is not what was built."""
+
+    exit_code = 3
+    meaning = "the bundle does not verify: missing, changed, truncated or extra parts"
+
+
+class PreflightFailed(InstallerError):
+    """The host does not meet a requirement."""
+
+    exit_code = 4
+    meaning = "preflight: the host does not meet a requirement"
+
+
+class CommandFailed(InstallerError):
+    """A program of the host failed or could not be started, or the host's disk refused us."""
+
+    exit_code = 5
+    meaning = "a command of the host failed"
+
+
+class NotHealthy(InstallerError):
+    """The stack did not become healthy before the deadline."""
+
+    exit_code = 6
+    meaning = "the stack is not healthy before the deadline"
+
+
+class AlreadyRunning(InstallerError):
+    """Another run works on the same install folder."""
+
+    exit_code = 7
+    meaning = "another run is active for the same install folder"
+
+
+class ModelServerFailed(InstallerError):
+    """A model server that was required does not answer as it should."""
+
+    exit_code = 8
+    meaning = "a required model server fails (--require-llm)"
+
+
+class BuildError(InstallerError):
+    """The build cannot go on: a source, an image, a wheel or the machine is not as needed."""
+
+    exit_code = 5
+    meaning = "the build failed"
+
+
+class Interrupted(BaseException):
+    """SIGINT, SIGTERM or SIGHUP arrived.
+
+    Not an Exception, so that no `except Exception` of a library swallows it.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.signal = number
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as a shell reports it."""
+        return 128 + self.signal
+
+
+FAILURES: tuple[type[InstallerError], ...] = (
+    InstallerError,
+    UsageError,
+    BundleDamaged,
+    PreflightFailed,
+    CommandFailed,
+    NotHealthy,
+    AlreadyRunning,
+    ModelServerFailed,
+)
+
+# Exit code -> meaning, for the README and `--help`.
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    **{failure.exit_code: failure.meaning for failure in FAILURES},
+    129: "interrupted by SIGHUP (the terminal went away); the same command picks up",
+    130: "interrupted by Ctrl-C (SIGINT); the same command picks up",
+    143: "interrupted by SIGTERM; the same command picks up",
+}
