@@ -1,0 +1,124 @@
+"""Every name inside the bundle and on the host, each of them once.
+
+`build` makes what these names describe and `installer` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# The two files of a bundle, and the list of their hashes.
+EXECUTABLE = "dify-installer"
+IMAGES = "dify-images.tar"
+CHECKSUMS = "SHA256SUMS"
+
+# Inside the executable. The folder `payload/` of a checkout is where the build stages it.
+PAYLOAD = "payload"
+MANIFEST = "manifest.json"
+PROJECT = "docker"
+WHEELS = "wheels"
+PODMAN_COMPOSE_LOCK = "podman-compose.lock"
+PROBE = "probe.py"
+
+# Dify's own names, below its `docker/` folder.
+COMPOSE_FILE = "docker-compose.yaml"
+ENV_EXAMPLE = ".env.example"
+
+# The compose project: containers are called dify_api_1, the networks dify_default, …
+COMPOSE_PROJECT = "dify"
+
+# The systemd unit that brings the stack up at boot.
+UNIT = "dify.service"
+
+# Labels that podman-compose and docker compose put on their containers.
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+
+
+def bundled(name: str) -> Path:
+    """Return the path of something that the executable carries; from a checkout, of the staged copy."""
+    frozen = getattr(sys, "_MEIPASS", None)
+    base = Path(frozen) if frozen else Path(__file__).resolve().parent.parent
+    return base / PAYLOAD / name
+
+
+def executable() -> Path | None:
+    """Return the path of the running executable, or None when run from a checkout."""
+    return Path(sys.executable).resolve() if getattr(sys, "frozen", False) else None
+
+
+def default_folder(uid: int | None = None) -> Path:
+    """Return the install folder when none is named: /opt/dify as root, ~/dify otherwise."""
+    if (os.geteuid() if uid is None else uid) == 0:
+        return Path("/opt/dify")
+    return Path.home() / "dify"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The names inside an install folder."""
+
+    folder: Path
+
+    @property
+    def project(self) -> Path:
+        """Dify's `docker` folder: compose files, `.env`, nginx templates and, in `volumes/`, the data."""
+        return self.folder / PROJECT
+
+    @property
+    def upstream_compose(self) -> Path:
+        """Upstream's file, untouched."""
+        return self.project / COMPOSE_FILE
+
+    @property
+    def compose(self) -> Path:
+        """The file that we render from upstream's, and that runs."""
+        return self.project / "dify-compose.yaml"
+
+    @property
+    def env(self) -> Path:
+        return self.project / ".env"
+
+    @property
+    def env_before(self) -> Path:
+        """The `.env` as it was before our last change of it."""
+        return self.project / ".env.before"
+
+    @property
+    def volumes(self) -> Path:
+        return self.project / "volumes"
+
+    @property
+    def venv(self) -> Path:
+        """podman-compose's own Python environment."""
+        return self.folder / "podman-compose"
+
+    @property
+    def bin(self) -> Path:
+        return self.folder / "bin"
+
+    @property
+    def executable(self) -> Path:
+        """A copy of the installer: for `status`, for the unit, and where it serves as podman-compose."""
+        return self.bin / EXECUTABLE
+
+    @property
+    def podman_compose(self) -> Path:
+        """The podman-compose that this installation uses: a link, into the venv or to the executable."""
+        return self.bin / "podman-compose"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "install-report.json"
+
+    @property
+    def spool(self) -> Path:
+        """Podman's temporary folder while we load images; emptied before and after."""
+        return self.folder / "tmp"
