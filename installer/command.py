@@ -15,7 +15,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -74,6 +74,12 @@ class Runner:
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self.env = host_environment(env)
         self._secrets: set[str] = set()
+
+    def only(self, names: Collection[str]) -> Runner:
+        """Return a runner whose programs see only these variables of the environment."""
+        result = Runner({name: value for name, value in self.env.items() if name in names})
+        result._secrets = self._secrets
+        return result
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Mask these values in everything that is logged or quoted from now on."""

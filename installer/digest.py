@@ -17,7 +17,7 @@ BLOCK_BYTES = 1024 * 1024
 # A file of 4 GiB has 64 chunks: enough to keep cores busy and to say where damage is.
 CHUNK_BYTES = 64 * 1024 * 1024
 
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 
 
 def of_bytes(data: bytes) -> str:

@@ -1,0 +1,131 @@
+"""What we know of Dify's settings, as data.
+
+Source, unless a line says otherwise: Dify 1.11.3, `docker/docker-compose.yaml` and
+`docker/.env.example`. A key that a release does not have is left out when `.env` is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECRET_KEY = "SECRET_KEY"
+
+# The service at the door, and those that it forwards to (nginx/conf.d/default.conf.template).
+PROXY = "nginx"
+PROXIED = ("api", "web", "plugin_daemon")
+
+# The service that answers the checks, and the one whose plugins call the model servers.
+API = "api"
+MODEL_CALLER = "plugin_daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that we generate: `keys` all get it; those of `within` hold it inside a longer text.
+
+    `data` are the folders, below `volumes/`, whose content depends on it: once one exists, the
+    value must never change by itself.
+    """
+
+    keys: tuple[str, ...]
+    length: int = 43  # 256 bits in base64
+    within: tuple[tuple[str, str], ...] = ()
+    data: tuple[str, ...] = ()
+
+
+SECRETS: tuple[Secret, ...] = (
+    # Sealed with it: sessions, and through them what tenants entrust to the database.
+    Secret((SECRET_KEY,), data=("db/data", "mysql/data")),
+    Secret(("DB_PASSWORD",), data=("db/data", "mysql/data")),
+    Secret(("REDIS_PASSWORD",), within=(("CELERY_BROKER_URL", "redis://:{}@redis:6379/1"),)),
+    Secret(("SANDBOX_API_KEY", "CODE_EXECUTION_API_KEY")),
+    Secret(("PLUGIN_DAEMON_KEY",)),
+    Secret(("PLUGIN_DIFY_INNER_API_KEY",)),
+    # At most 30 characters (FACTS: Dify refuses a longer one); asked for on the page /install.
+    Secret(("INIT_PASSWORD",), length=24),
+    Secret(("WEAVIATE_API_KEY", "WEAVIATE_AUTHENTICATION_APIKEY_ALLOWED_KEYS")),
+    Secret(("QDRANT_API_KEY",)),
+    Secret(
+        ("PGVECTOR_PASSWORD", "PGVECTOR_POSTGRES_PASSWORD", "PGVECTO_RS_PASSWORD"),
+        data=("pgvector/data", "pgvecto_rs/data"),
+    ),
+    Secret(("CHROMA_AUTH_CREDENTIALS", "CHROMA_SERVER_AUTHN_CREDENTIALS")),
+    Secret(("ELASTICSEARCH_PASSWORD",)),
+    Secret(("OCEANBASE_VECTOR_PASSWORD",), data=("oceanbase/data", "seekdb")),
+)
+
+# Keys that hold the address of this installation; `{}` is scheme://host[:port]. The first of
+# them tells, on a second run, which address the others were made from.
+URLS: dict[str, str] = {
+    "CONSOLE_WEB_URL": "{}",
+    "CONSOLE_API_URL": "{}",
+    "SERVICE_API_URL": "{}",
+    "APP_API_URL": "{}",
+    "APP_WEB_URL": "{}",
+    "FILES_URL": "{}",
+    "TRIGGER_URL": "{}",
+    "ENDPOINT_URL_TEMPLATE": "{}/e/{{hook_id}}",
+}
+ADDRESS_KEY = "CONSOLE_WEB_URL"
+
+# Settings that do not depend on the address. Containers reach the api by its service name.
+FIXED: dict[str, str] = {
+    "INTERNAL_FILES_URL": "http://api:5001",
+    # Nothing may call home.
+    "MARKETPLACE_ENABLED": "false",
+    "CHECK_UPDATE_URL": "",
+    "ENABLE_CHECK_UPGRADABLE_PLUGIN_TASK": "false",
+    "NEXT_TELEMETRY_DISABLED": "1",
+    "SCARF_NO_ANALYTICS": "true",
+    "WEAVIATE_DISABLE_TELEMETRY": "true",
+    # The example allows anonymous access besides the key.
+    "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
+}
+
+# Keys of FIXED that `.env` gets although the example does not have them: the compose file reads them.
+NOT_IN_EXAMPLE = ("NEXT_TELEMETRY_DISABLED",)
+
+# The port of each name of `--port`, `--https-port`, `--plugin-port` on the host.
+PORTS: dict[str, str] = {
+    "http": "EXPOSE_NGINX_PORT",
+    "https": "EXPOSE_NGINX_SSL_PORT",
+    "plugin debugging": "EXPOSE_PLUGIN_DEBUGGING_PORT",
+}
+
+# The host that plugin developers connect to.
+DEBUGGING_HOST = "EXPOSE_PLUGIN_DEBUGGING_HOST"
+
+# What the choice of a database changes besides DB_TYPE (comments in `.env.example`).
+DATABASES: dict[str, dict[str, str]] = {
+    "postgresql": {"DB_HOST": "db_postgres", "DB_PORT": "5432", "DB_USERNAME": "postgres"},
+    "mysql": {"DB_HOST": "db_mysql", "DB_PORT": "3306", "DB_USERNAME": "root"},
+}
+
+VECTOR_STORE = "VECTOR_STORE"
+DB_TYPE = "DB_TYPE"
+
+# Variables whose empty value must stay empty inside the containers.
+EMPTY_MEANS_OFF = ("CHECK_UPDATE_URL",)
+
+# Read by the api (configs/feature/hosted_service), in neither of upstream's two files; the values
+# are those of its enumerations RecommendAppType and PipelineTemplateType.
+OFFLINE_IN_CONTAINER: dict[str, str] = {
+    "HOSTED_FETCH_APP_TEMPLATES_MODE": "builtin",
+    "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "builtin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InnerCheck:
+    """A service that is asked from inside the api's container; `service` may be inactive."""
+
+    service: str
+    url: str
+
+
+INNER_CHECKS: tuple[InnerCheck, ...] = (
+    InnerCheck("plugin_daemon", "http://plugin_daemon:5002/health/check"),
+    InnerCheck("sandbox", "http://sandbox:8194/health"),
+    InnerCheck("weaviate", "http://weaviate:8080/v1/.well-known/ready"),
+    InnerCheck("qdrant", "http://qdrant:6333/readyz"),
+)

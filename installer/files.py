@@ -1,0 +1,71 @@
+"""Writes files so that an interruption leaves the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from installer import errors
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path`; when the block ends well it takes `path`'s place.
+
+    The mode is set whatever the umask is: a hardened host has 077, and containers must read
+    what we write. Raises CommandFailed when the disk refuses; nothing is left behind then.
+    """
+    with _told(path):
+        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with _told(path), os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Write a whole file at once. Raises CommandFailed when the disk refuses."""
+    with replacing(path, mode=mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def folder(path: Path, mode: int = 0o755) -> None:
+    """Make a folder and its parents if need be; a new one gets `mode` whatever the umask is.
+
+    Raises CommandFailed when that is refused.
+    """
+    with _told(path):
+        for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
+            missing.mkdir(exist_ok=True)
+            missing.chmod(mode)
+
+
+def holds_anything(path: Path) -> bool:
+    """Tell whether a folder exists and is not empty; one that we may not read counts as full."""
+    try:
+        return any(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.CommandFailed(
+            f"{path} cannot be written: {error.strerror}",
+            "make room, or give a folder of yours with --dir; then run the same command again",
+        ) from error

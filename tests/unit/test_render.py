@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from installer import compose, envfile, render
+
+VARIABLES = {"COMPOSE_PROFILES": "postgresql", "DATA": "./volumes/data"}
+
+
+def rendered(services: dict[str, Any], *, selinux: bool = False, **top: Any) -> dict[str, Any]:
+    document = {"services": services, **top}
+    text = render.render(document, render.Choice(variables=VARIABLES, selinux=selinux))
+    result: dict[str, Any] = yaml.safe_load(text)
+    return result
+
+
+def test_only_active_services_remain() -> None:
+    result = rendered({"a": {"image": "a"}, "b": {"image": "b", "profiles": ["mysql"]}})
+    assert list(result["services"]) == ["a"]
+
+
+def test_the_word_profiles_goes() -> None:
+    result = rendered({"db": {"image": "db", "profiles": ["postgresql", "mysql"]}})
+    assert "profiles" not in result["services"]["db"]
+
+
+def test_dependencies_on_inactive_services_go_and_required_with_them() -> None:
+    result = rendered(
+        {
+            "api": {
+                "image": "api",
+                "depends_on": {
+                    "db": {"condition": "service_healthy", "required": False},
+                    "mysql": {"condition": "service_healthy", "required": False},
+                },
+            },
+            "db": {"image": "db", "profiles": ["postgresql"]},
+            "mysql": {"image": "mysql", "profiles": ["mysql"]},
+        }
+    )
+    assert result["services"]["api"]["depends_on"] == {"db": {"condition": "service_healthy"}}
+
+
+def test_default_is_declared_and_unused_networks_and_volumes_go() -> None:
+    result = rendered(
+        {"a": {"image": "a", "networks": ["inner", "default"], "volumes": ["named:/x"]}},
+        networks={"inner": {"internal": True}, "unused": {}},
+        volumes={"named": None, "unused": None},
+    )
+    assert set(result["networks"]) == {"inner", "default"}
+    assert set(result["volumes"]) == {"named"}
+
+
+def test_images_have_full_names_and_are_never_pulled() -> None:
+    service = rendered({"a": {"image": "nginx"}})["services"]["a"]
+    assert service["image"] == "docker.io/library/nginx:latest"
+    assert service["pull_policy"] == "never"
+
+
+def test_no_pod_is_made() -> None:
+    assert rendered({"a": {"image": "a"}})["x-podman"] == {"in_pod": False}
+
+
+def test_what_is_empty_stays_empty_and_templates_come_from_the_image() -> None:
+    service = rendered(
+        {
+            "api": {
+                "image": "api",
+                "environment": {
+                    "SECRET_KEY": "${SECRET_KEY:-x}",
+                    "CHECK_UPDATE_URL": "${CHECK_UPDATE_URL:-https://updates.dify.ai}",
+                },
+            }
+        }
+    )["services"]["api"]
+    expanded = {key: envfile.expand(value, {"CHECK_UPDATE_URL": ""}) for key, value in service["environment"].items()}
+    assert expanded["CHECK_UPDATE_URL"] == ""
+    assert expanded["HOSTED_FETCH_APP_TEMPLATES_MODE"] == "builtin"
+    assert expanded["HOSTED_FETCH_PIPELINE_TEMPLATES_MODE"] == "builtin"
+
+
+def test_nginx_waits_for_all_that_it_forwards_to() -> None:
+    result = rendered(
+        {
+            "nginx": {"image": "nginx", "depends_on": ["api"]},
+            "api": {"image": "api"},
+            "plugin_daemon": {"image": "plugin"},
+        }
+    )
+    assert set(result["services"]["nginx"]["depends_on"]) == {"api", "plugin_daemon"}
+
+
+@pytest.mark.parametrize(
+    ("volume", "label"),
+    [
+        ("./private:/x", "./private:/x:Z"),
+        ("./shared:/x", "./shared:/x:z"),
+        ("./shared/below:/x:ro", "./shared/below:/x:ro,z"),
+        ("${DATA:-./other}:/x", "${DATA:-./other}:/x:Z"),
+        ("named:/x", "named:/x"),
+        ({"type": "bind", "source": "./private", "target": "/x"}, {"selinux": "Z"}),
+        ({"type": "volume", "source": "named", "target": "/x"}, None),
+    ],
+)
+def test_bind_mounts_are_labelled_where_selinux_is_on(volume: Any, label: Any) -> None:
+    services = {"a": {"image": "a", "volumes": [volume]}, "b": {"image": "b", "volumes": ["./shared:/y"]}}
+    on = rendered(services, selinux=True)["services"]["a"]["volumes"][0]
+    off = rendered(services)["services"]["a"]["volumes"][0]
+    assert (on.get("bind") if isinstance(on, dict) else on) == label
+    assert off == volume
+
+
+def test_variables_remain_variables_and_the_text_is_deterministic() -> None:
+    services = {"a": {"image": "a", "ports": ["${PORT:-80}:80"], "command": "sh -c 'echo $${HOME}\n'", "restart": "no"}}
+    choice = render.Choice(variables=VARIABLES, selinux=True)
+    text = render.render({"services": services}, choice)
+    service = yaml.safe_load(text)["services"]["a"]
+    assert service["ports"] == ["${PORT:-80}:80"]
+    assert service["command"] == "sh -c 'echo $${HOME}\n'"
+    assert service["restart"] == "no"
+    assert text == render.render({"services": services}, choice)
+
+
+def test_each_departure_gives_its_reason() -> None:
+    for departure in render.DEPARTURES:
+        assert departure.__doc__ and len(departure.__doc__) > 60, departure.__name__
+
+
+def test_upstreams_file_renders(dify: Path) -> None:
+    document = compose.load(dify / "docker/docker-compose.yaml")
+    variables = envfile.resolve((dify / "docker/.env.example").read_text())
+    result = yaml.safe_load(render.render(document, render.Choice(variables=variables, selinux=True)))
+    assert set(result["services"]) == set(compose.active_services(document, variables))
+    assert len(result["services"]) == 12
+    assert set(result["networks"]) == {"default", "ssrf_proxy_network"}
+    storage = [v for v in result["services"]["api"]["volumes"] if "storage" in v]
+    assert storage == ["./volumes/app/storage:/app/api/storage:z"]
+    assert result["services"]["db_postgres"]["volumes"] == ["./volumes/db/data:/var/lib/postgresql/data:Z"]
+    assert "./volumes/db/data" in render.bind_sources(result, variables)
+
+
+@pytest.mark.parametrize(("store", "database"), [("qdrant", "postgresql"), ("weaviate", "mysql"), ("milvus", "mysql")])
+def test_choices_change_the_images_of_upstreams_file(dify: Path, store: str, database: str) -> None:
+    document = compose.load(dify / "docker/docker-compose.yaml")
+    text = (dify / "docker/.env.example").read_text()
+    images = compose.images(document, envfile.resolve(text, {"VECTOR_STORE": store, "DB_TYPE": database}))
+    names = {service for services in images.values() for service in services}
+    assert ("db_mysql" in names) == (database == "mysql")
+    assert ("db_postgres" in names) == (database == "postgresql")
+    assert any(store in name for name in names)
+
+
+def test_the_images_of_upstreams_default_choice(dify: Path) -> None:
+    document = compose.load(dify / "docker/docker-compose.yaml")
+    images = compose.images(document, envfile.resolve((dify / "docker/.env.example").read_text()))
+    assert len(images) == 10
+    assert images["docker.io/langgenius/dify-api:1.11.3"] == ["api", "worker", "worker_beat"]
