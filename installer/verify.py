@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 from installer import digest, errors, layout, manifest
+from installer.console import Console
 
 COPY_AGAIN = "copy it again from the machine that built the bundle and compare it with SHA256SUMS"
-
-
-class Bar(Protocol):
-    """A progress bar: told of the bytes that are done."""
-
-    def update(self, n: int) -> object: ...
-
-
-Progress = Callable[[str, int], AbstractContextManager[Bar]]
 
 
 def embedded(payload: Path) -> manifest.Manifest:
@@ -47,7 +36,7 @@ def _differs(path: Path, expected: manifest.File) -> bool:
     return path.stat().st_size != expected.size or digest.of_file(path) != expected.sha256
 
 
-def archive(path: Path, expected: manifest.Archive, progress: Progress) -> None:
+def archive(path: Path, expected: manifest.Archive, console: Console) -> None:
     """Verify the image archive, all its bytes, on all processors; stop at the first damaged chunk.
 
     Raises BundleDamaged when it is missing, of another size, or changed, and says where.
@@ -64,7 +53,7 @@ def archive(path: Path, expected: manifest.Archive, progress: Progress) -> None:
             f"the image archive {path} is {_compared(size, expected.size)}: it has {size} bytes, not {expected.size}",
             COPY_AGAIN,
         )
-    with progress("verify images", size) as bar:
+    with console.progress("verify images", size) as bar:
         chunks = digest.of_chunks(path, expected.chunk_bytes, bar.update)
         for index, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
             if found != right:

@@ -1,26 +1,15 @@
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from installer import digest, errors, layout, manifest, verify
+from installer.console import Console
 from tests.unit.test_manifest import EXAMPLE
 
-
-class Counted:
-    done = 0
-
-    def update(self, n: int) -> None:
-        self.done += n
-
-
-@contextlib.contextmanager
-def no_progress(_label: str, _total: int) -> Iterator[Counted]:
-    yield Counted()
+QUIET = Console(silent=True)
 
 
 def staged(folder: Path) -> manifest.Manifest:
@@ -66,7 +55,7 @@ def archived(path: Path, data: bytes, chunk_bytes: int = 10) -> manifest.Archive
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 100, 105])
 def test_an_untouched_archive_verifies(tmp_path: Path, size: int) -> None:
     path = tmp_path / "images.tar"
-    verify.archive(path, archived(path, bytes(range(size))), no_progress)
+    verify.archive(path, archived(path, bytes(range(size))), QUIET)
 
 
 @pytest.mark.parametrize("position", [0, 9, 10, 57, 104])
@@ -78,7 +67,7 @@ def test_a_flipped_byte_is_found_and_its_place_named(tmp_path: Path, position: i
     path.write_bytes(data)
     start = position // 10 * 10
     with pytest.raises(errors.BundleDamaged, match=f"bytes {start} to {min(start + 10, 105)} "):
-        verify.archive(path, expected, no_progress)
+        verify.archive(path, expected, QUIET)
 
 
 def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Path) -> None:
@@ -87,7 +76,7 @@ def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Pat
     for size, word in ((99, "truncated"), (101, "too long")):
         path.write_bytes(bytes(size))
         with pytest.raises(errors.BundleDamaged, match=word):
-            verify.archive(path, expected, no_progress)
+            verify.archive(path, expected, QUIET)
     path.unlink()
     with pytest.raises(errors.BundleDamaged, match="cannot be read"):
-        verify.archive(path, expected, no_progress)
+        verify.archive(path, expected, QUIET)

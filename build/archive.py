@@ -1,0 +1,233 @@
+"""Saves images into one archive, the same bytes for the same images whatever engine saved them.
+
+The format is the one of `docker save` that `docker load`, `podman load` and `podman pull
+docker-archive:` all read: a tar with each layer as `<SHA-256>.tar`, each configuration as
+`<image ID>.json`, and `manifest.json`. A layer that several images share is there once.
+
+A layer is hashed while it streams from the engine into the archive, and its header, which
+needs that hash, is written afterwards: nothing is copied twice.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import posixpath
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from build.images import Pulled
+from installer import digest, errors, files, manifest
+from installer.command import Runner
+from installer.console import Bar, Console, size
+
+BLOCK = tarfile.BLOCKSIZE
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Configurations and the engine's own manifest are small; anything larger in their place is no archive.
+LARGEST_JSON = 16 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The archive while it grows: `layers` are the sizes of those that it has, by SHA-256."""
+
+    file: IO[bytes]
+    layers: dict[str, int] = field(default_factory=dict)
+    configs: set[str] = field(default_factory=set)
+
+
+def save(pulled: list[Pulled], path: Path, program: str, runner: Runner, console: Console) -> list[manifest.Image]:
+    """Write the archive to `path` and return what it holds, in the order of its manifest.json.
+
+    Raises BuildError when the engine fails or the disk is full; `path` is then as it was.
+    """
+    total = sum(image.size for image in pulled)
+    _require_space(path.parent, total)
+    saved: list[manifest.Image] = []
+    with files.replacing(path) as file, console.progress("save images", total) as bar:
+        writer = _Writer(file)
+        for image in pulled:
+            saved.append(_save_one(image, writer, program, runner, bar))
+        entries = [_entry(image) for image in saved]
+        _add(writer.file, "manifest.json", _json(entries))
+        writer.file.write(bytes(2 * BLOCK))
+    return saved
+
+
+def describe(path: Path, console: Console) -> manifest.Archive:
+    """Return an archive's size and hashes: the whole, for people, and the chunks, for the installer."""
+    total = path.stat().st_size
+    with console.progress("hash archive", 2 * total) as bar:
+        chunks = tuple(digest.of_chunks(path, advance=bar.update))
+        whole = digest.of_file(path, advance=bar.update)
+    return manifest.Archive(name=path.name, size=total, sha256=whole, chunk_bytes=digest.CHUNK_BYTES, chunks=chunks)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise errors.BuildError(
+            f"{folder} has {size(free)} free, the image archive needs about {size(needed)}",
+            "make room, or write elsewhere with --output",
+        )
+
+
+def _save_one(image: Pulled, writer: _Writer, program: str, runner: Runner, bar: Bar) -> manifest.Image:
+    layers: dict[str, str] = {}
+    texts: dict[str, bytes] = {}
+    links: dict[str, str] = {}
+    with _saving(image.reference, program, runner) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            name = posixpath.normpath(member.name)
+            content = archive.extractfile(member) if member.isfile() else None
+            if member.issym() or member.islnk():
+                base = posixpath.dirname(name) if member.issym() else ""
+                links[name] = posixpath.normpath(posixpath.join(base, member.linkname))
+            elif content is not None and _is_layer(content, member, texts, name):
+                layers[name] = _add_layer(writer, _Rejoined(texts.pop(name), content), bar)
+    return _described(image, writer, layers, texts, links)
+
+
+def _is_layer(content: IO[bytes], member: tarfile.TarInfo, texts: dict[str, bytes], name: str) -> bool:
+    """Read the first block of a member into `texts`; what begins as JSON is read whole and is no layer."""
+    head = content.read(BLOCK)
+    texts[name] = head
+    if head[:1] in (b"{", b"[") and not head.startswith(b"ustar", 257) and member.size <= LARGEST_JSON:
+        texts[name] = head + content.read()
+        return False
+    return member.size >= BLOCK
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose beginning has been read already."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] if self._head else self._rest.read(len(buffer))
+        self._head = self._head[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _add_layer(writer: _Writer, raw: _Rejoined, bar: Bar) -> str:
+    """Append a layer, uncompressed, unless the archive has it; return its SHA-256."""
+    stream = io.BufferedReader(raw, digest.BLOCK_BYTES)
+    magic = stream.peek(4)[:4]
+    if magic == ZSTD_MAGIC:
+        raise errors.BuildError("the engine saves layers compressed with zstd", "build with --engine podman")
+    plain: Any = gzip.GzipFile(fileobj=stream) if magic.startswith(GZIP_MAGIC) else stream
+    start = writer.file.tell()
+    writer.file.seek(start + BLOCK)
+    total = hashlib.sha256()
+    length = 0
+    while block := plain.read(digest.BLOCK_BYTES):
+        writer.file.write(block)
+        total.update(block)
+        length += len(block)
+        bar.update(len(block))
+    name = total.hexdigest()
+    if name in writer.layers:
+        writer.file.seek(start)
+        writer.file.truncate()
+        return name
+    writer.file.write(bytes(-length % BLOCK))
+    end = writer.file.tell()
+    writer.file.seek(start)
+    writer.file.write(_header(f"{name}.tar", length))
+    writer.file.seek(end)
+    writer.layers[name] = length
+    return name
+
+
+def _described(
+    image: Pulled, writer: _Writer, layers: dict[str, str], texts: dict[str, bytes], links: dict[str, str]
+) -> manifest.Image:
+    """Match what the engine saved with its own manifest, write the configuration and describe the image."""
+    try:
+        (entry,) = json.loads(texts["manifest.json"])
+        config = texts[posixpath.normpath(entry["Config"])]
+        names = [posixpath.normpath(name) for name in entry["Layers"]]
+        digests = tuple(layers[links.get(name, name)] for name in names)
+        diff_ids = tuple(text.removeprefix("sha256:") for text in json.loads(config)["rootfs"]["diff_ids"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise errors.BuildError(f"{image.reference} was saved in a form that we do not know: {error!r}") from error
+    if digests != diff_ids:
+        raise errors.BuildError(
+            f"the layers that were saved of {image.reference} are not those of its configuration",
+            "remove the image from the engine and pull it again: its store is damaged",
+        )
+    identity = digest.of_bytes(config)
+    if identity not in writer.configs:
+        _add(writer.file, f"{identity}.json", config)
+        writer.configs.add(identity)
+    return manifest.Image(
+        reference=image.reference,
+        id=identity,
+        digest=image.digest,
+        size=sum(writer.layers[layer] for layer in digests),
+        layers=digests,
+    )
+
+
+@contextmanager
+def _saving(reference: str, program: str, runner: Runner) -> Iterator[IO[bytes]]:
+    """Run the engine's `save` and give its output; raise BuildError when it fails."""
+    form = ["--format", "docker-archive"] if program == "podman" else []
+    command = [program, "save", *form, reference]
+    with tempfile.TemporaryFile() as complaints, runner.started(command, stderr=complaints, text=False) as child:
+        assert child.stdout is not None
+        stream: Any = child.stdout
+        try:
+            yield stream
+        except tarfile.TarError as error:
+            raise _not_saved(reference, complaints) from error
+        # The end of the archive may come before the end of the stream.
+        while stream.read(digest.BLOCK_BYTES):
+            pass
+        if child.wait() != 0:
+            raise _not_saved(reference, complaints)
+
+
+def _not_saved(reference: str, complaints: IO[bytes]) -> errors.BuildError:
+    complaints.seek(0)
+    words = complaints.read().decode(errors="replace").strip()
+    return errors.BuildError(
+        f"{reference} cannot be saved: {words}", "look at the engine's store and at the space in its temporary folder"
+    )
+
+
+def _entry(image: manifest.Image) -> dict[str, object]:
+    return {
+        "Config": f"{image.id}.json",
+        "Layers": [f"{layer}.tar" for layer in image.layers],
+        "RepoTags": [image.reference],
+    }
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _add(file: IO[bytes], name: str, data: bytes) -> None:
+    file.write(_header(name, len(data)) + data + bytes(-len(data) % BLOCK))
+
+
+def _header(name: str, length: int) -> bytes:
+    """Return a tar header without a time, an owner or anything else that differs between two builds."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = length, 0o444, 0
+    return info.tobuf(tarfile.GNU_FORMAT)

@@ -1,0 +1,116 @@
+"""The build's command line: parses, calls one function, maps errors to exit codes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from build import bundle, images, resolve, source, spec
+from installer import dify, errors, manifest
+from installer.command import Runner
+from installer.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _spec_options(command: Any) -> Any:
+    options = [
+        click.option("--spec", "spec_path", type=click.Path(path_type=Path), default=spec.DEFAULT, show_default=True),
+        click.option("--source", "origin", metavar="PATH|URL", help="A Dify checkout, a tarball, or a git URL."),
+        click.option("--tag", help="The git tag, when the source is a URL."),
+        click.option("--arch", "architecture", type=click.Choice(manifest.ARCHITECTURES), help="The server's."),
+        click.option("--vector-store", metavar="PROFILE", help="weaviate, qdrant, milvus, … as in the compose file."),
+        click.option("--db", "database", metavar="PROFILE", help="postgresql or mysql."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _read_spec(
+    spec_path: Path,
+    origin: str | None,
+    tag: str | None,
+    architecture: str | None,
+    vector_store: str | None,
+    database: str | None,
+) -> spec.Spec:
+    variables = {dify.VECTOR_STORE: vector_store, dify.DB_TYPE: database}
+    chosen = {key: value for key, value in variables.items() if value}
+    return spec.read(spec_path, source=origin, tag=tag, architecture=architecture, variables=chosen)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Make a bundle that installs Dify on an air-gapped server.
+
+    Needs docker or podman, git and the network. The result is two files, dist/dify-installer and
+    dist/dify-images.tar, and their hashes in dist/SHA256SUMS.
+    """
+
+
+@cli.command("bundle")
+@_spec_options
+@click.option("--engine", type=click.Choice(images.ENGINES), help="What pulls and saves; default: what is there.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=ROOT / ".cache",
+    show_default=".cache",
+    help="Kept for the next build: sources, wheels, the portable Python.",
+)
+@click.option(
+    "--payload",
+    type=click.Path(path_type=Path),
+    default=ROOT / "payload",
+    show_default="payload",
+    help="Where the executable's content is staged.",
+)
+@click.option(
+    "--portable-python",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    envvar="PORTABLE_PYTHON",
+    help="A ready portable CPython (tar.xz) instead of building one; also PORTABLE_PYTHON=FILE.",
+)
+def bundle_command(
+    engine: str | None, output: Path, work: Path, payload: Path, portable_python: Path | None, **chosen: Any
+) -> None:
+    """Make the executable and the image archive."""
+    places = bundle.Places(
+        output=output.resolve(), work=work.resolve(), payload=payload.resolve(), portable_python=portable_python
+    )
+    bundle.make(_read_spec(**chosen), places, engine, Runner(), Console())
+
+
+@cli.command("images")
+@_spec_options
+@click.option("--work", type=click.Path(path_type=Path), default=ROOT / ".cache", show_default=".cache")
+def images_command(work: Path, **chosen: Any) -> None:
+    """Print the images that a release needs, one a line."""
+    wanted = _read_spec(**chosen)
+    release = source.fetch(wanted.source, wanted.tag, work.resolve(), Runner())
+    for reference in resolve.resolve(release.docker, wanted.variables).images:
+        click.echo(reference)
+
+
+def main() -> None:
+    """Run the command line; a foreseen failure is told in two lines and has its own exit code."""
+    try:
+        cli.main(standalone_mode=False, prog_name="python -m build")
+    except errors.InstallerError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.remedy:
+            click.echo(f"  do: {error.remedy}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(errors.UsageError.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted: nothing half-written is left; the same command goes on", err=True)
+        sys.exit(130)

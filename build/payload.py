@@ -1,0 +1,53 @@
+"""Stages what the executable will carry: the compose project, the wheels, the probe, the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import installer.probe
+from build import source, spec, wheels
+from installer import digest, files, layout, manifest
+from installer.command import Runner
+
+
+def stage(
+    release: source.Source, architecture: manifest.Architecture, payload: Path, work: Path, runner: Runner
+) -> None:
+    """Fill `payload` anew with everything but the manifest; wheels come from a cache below `work`.
+
+    Raises BuildError when a wheel cannot be had.
+    """
+    _emptied(payload)
+    source.stage(release, payload)
+    lock = spec.FOLDER / layout.PODMAN_COMPOSE_LOCK
+    files.write(payload / layout.PODMAN_COMPOSE_LOCK, lock.read_bytes())
+    files.folder(payload / layout.WHEELS)
+    for wheel in wheels.collect(lock, architecture, work / "wheels" / architecture, runner):
+        files.write(payload / layout.WHEELS / wheel.name, wheel.read_bytes())
+    files.write(payload / layout.PROBE, Path(installer.probe.__file__).read_bytes())
+
+
+def _emptied(payload: Path) -> None:
+    """Remove what an earlier build staged; the folder's own README stays."""
+    files.folder(payload)
+    for entry in payload.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "README.md":
+            entry.unlink()
+
+
+def describe(payload: Path) -> tuple[manifest.File, ...]:
+    """Return every staged file, sorted by path."""
+    found = sorted(path for path in payload.rglob("*") if path.is_file())
+    names = [path for path in found if path.relative_to(payload).as_posix() not in ("README.md", layout.MANIFEST)]
+    return tuple(
+        manifest.File(
+            path=path.relative_to(payload).as_posix(),
+            size=path.stat().st_size,
+            sha256=digest.of_file(path),
+            executable=bool(path.stat().st_mode & 0o111),
+        )
+        for path in names
+    )

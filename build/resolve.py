@@ -1,0 +1,41 @@
+"""Finds what a release needs: its variables, profiles, images and version, from its own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer import compose, dify, envfile, errors, layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needs:
+    """`images` are full references, sorted; `version` is the tag of the api's image."""
+
+    images: tuple[str, ...]
+    version: str
+
+
+def resolve(docker: Path, choices: Mapping[str, str]) -> Needs:
+    """Return what the compose project asks for when `.env` says `choices`.
+
+    Raises UsageError for a choice that the release does not know.
+    """
+    document = compose.load(docker / layout.COMPOSE_FILE)
+    example = (docker / layout.ENV_EXAMPLE).read_text("utf-8")
+    _check_choices(document, choices, example)
+    images = compose.images(document, envfile.resolve(example, choices))
+    api = next((reference for reference, services in images.items() if dify.API in services), None)
+    if api is None:
+        raise errors.BuildError(f"the compose file has no active service {dify.API!r}", "is it a release of Dify?")
+    return Needs(images=tuple(sorted(images)), version=api.rpartition(":")[2])
+
+
+def _check_choices(document: compose.Document, choices: Mapping[str, str], example: str) -> None:
+    known = compose.profiles(document)
+    unknown = [name for name in compose.active_profiles(envfile.resolve(example, choices)) if name not in known]
+    if unknown:
+        raise errors.UsageError(
+            f"the compose file has no profile {', '.join(unknown)}", f"choose from: {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,48 @@
+"""Reads the spec: which release of Dify to bundle, for which architecture, with which choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from installer import errors, manifest
+
+FOLDER = Path(__file__).resolve().parent.parent / "specs"
+DEFAULT = FOLDER / "dify-1.11.3.yaml"
+KEYS = ("source", "tag", "architecture", "variables")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """`source` is a git URL (then `tag` counts), a folder or a tarball."""
+
+    source: str
+    tag: str
+    architecture: manifest.Architecture
+    variables: Mapping[str, str]
+
+
+def read(path: Path, **options: Any) -> Spec:
+    """Read a spec; `options` that are not None win, `variables` key by key.
+
+    Raises UsageError for a file that is none and for unknown keys.
+    """
+    try:
+        given = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise errors.UsageError(f"the spec {path} cannot be read: {error}") from error
+    if not isinstance(given, dict) or set(given) != set(KEYS):
+        raise errors.UsageError(f"the spec {path} must have exactly the keys {', '.join(KEYS)}")
+    given.update({name: value for name, value in options.items() if value is not None and name != "variables"})
+    variables = {str(key): str(value) for key, value in {**given["variables"], **options.get("variables", {})}.items()}
+    if given["architecture"] not in manifest.ARCHITECTURES:
+        raise errors.UsageError(
+            f"architecture {given['architecture']!r} is none of {', '.join(manifest.ARCHITECTURES)}"
+        )
+    return Spec(
+        source=str(given["source"]), tag=str(given["tag"]), architecture=given["architecture"], variables=variables
+    )

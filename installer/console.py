@@ -1,0 +1,78 @@
+"""What people see: lines and progress bars on standard error.
+
+The machine's result (`--json`, `build images`) goes to standard output and not through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol, TextIO
+
+
+class Bar(Protocol):
+    """Told of the bytes (or things) that are done."""
+
+    def update(self, n: int) -> object: ...
+
+
+class _Nothing:
+    def update(self, n: int) -> None: ...
+
+
+class Console:
+    """Writes to `stream` (standard error); a silent one writes nothing at all."""
+
+    def __init__(self, *, silent: bool = False, stream: TextIO | None = None) -> None:
+        self.silent = silent
+        self.stream = sys.stderr if stream is None else stream
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person watches: bars make sense on a terminal only."""
+        return not self.silent and self.stream.isatty()
+
+    def line(self, text: str = "") -> None:
+        """Write one line."""
+        if not self.silent:
+            self.stream.write(f"{text}\n")
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int, *, unit: str = "B") -> Iterator[Bar]:
+        """Show how far a long step is: a bar on a terminal, a line at its end elsewhere."""
+        if not self.interactive:
+            started = time.monotonic()
+            yield _Nothing()
+            self.line(f"{label}: {_amount(total, unit)} in {time.monotonic() - started:.1f} s")
+            return
+        from tqdm import tqdm  # imported late: `--help` need not wait for it
+
+        scaled = unit == "B"
+        with tqdm(
+            desc=label,
+            total=total,
+            unit=unit,
+            unit_scale=scaled,
+            unit_divisor=1024,
+            file=self.stream,
+            leave=True,
+            dynamic_ncols=True,
+        ) as bar:
+            yield bar
+
+
+def _amount(total: int, unit: str) -> str:
+    return size(total) if unit == "B" else f"{total} {unit}"
+
+
+def size(count: int) -> str:
+    """Return bytes for people: `3.2 GiB`."""
+    value = float(count)
+    for name in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {name}" if name == "B" else f"{value:.1f} {name}"
+        value /= 1024
+    return f"{value:.1f} GiB"
