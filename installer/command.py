@@ -74,12 +74,27 @@ class Runner:
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self.env = host_environment(env)
         self._secrets: set[str] = set()
+        self._active: set[subprocess.Popen[str]] = set()
 
     def only(self, names: Collection[str]) -> Runner:
         """Return a runner whose programs see only these variables of the environment."""
-        result = Runner({name: value for name, value in self.env.items() if name in names})
+        return self._with({name: value for name, value in self.env.items() if name in names})
+
+    def without(self, prefixes: tuple[str, ...]) -> Runner:
+        """Return a runner whose programs do not see the variables that begin so."""
+        return self._with({name: value for name, value in self.env.items() if not name.startswith(prefixes)})
+
+    def _with(self, env: Mapping[str, str]) -> Runner:
+        result = Runner(env)
         result._secrets = self._secrets
+        result._active = self._active
         return result
+
+    def end_all(self) -> None:
+        """End what other threads are running: they get their results at once then."""
+        for child in list(self._active):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Mask these values in everything that is logged or quoted from now on."""
@@ -151,10 +166,19 @@ class Runner:
             errors="replace" if text else None,
             start_new_session=True,
         )
+        self._active.add(child)
         try:
             yield child
         finally:
             _end(child)
+            self._active.discard(child)
+
+    def ended(self, argv: Sequence[str], status: int, output: bytes, seconds: float) -> Result:
+        """Describe and log a command that was `started`, its outputs in one."""
+        text = output.decode(errors="replace")
+        result = Result(argv=tuple(argv), status=status, stdout="", stderr=text, seconds=seconds)
+        self.record(result)
+        return result
 
     def record(self, result: Result) -> None:
         """Write a command, its status and its time to the log; its output only when it failed."""

@@ -6,6 +6,7 @@ The machine's result (`--json`, `build images`) goes to standard output and not 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ class Console:
     def __init__(self, *, silent: bool = False, stream: TextIO | None = None) -> None:
         self.silent = silent
         self.stream = sys.stderr if stream is None else stream
+        self._waited_for = ""
 
     @property
     def interactive(self) -> bool:
@@ -39,6 +41,19 @@ class Console:
         if not self.silent:
             self.stream.write(f"{text}\n")
             self.stream.flush()
+
+    def waiting(self, text: str) -> None:
+        """Show what is being waited for: one line that changes on a terminal, a new line elsewhere when it does."""
+        if text == self._waited_for:
+            return
+        self._waited_for = text
+        if not self.interactive:
+            if text:
+                self.line(f"  waiting for {text}")
+            return
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write(f"\r\033[K{f'  waiting for {text}'[:width] if text else ''}")
+        self.stream.flush()
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int, *, unit: str = "B") -> Iterator[Bar]:

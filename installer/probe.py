@@ -36,7 +36,7 @@ def probe(
         with opener.open(request, timeout=timeout) as response:
             body = response.read(LARGEST_ANSWER)
     except urllib.error.HTTPError as error:
-        return _answer(STATUS, "it answers with status %d" % error.code)
+        return _answer(STATUS, f"it answers with status {error.code}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         return _failure(getattr(error, "reason", error))
     if not models:
@@ -48,7 +48,7 @@ def _failure(reason: Any) -> dict[str, Any]:
     if isinstance(reason, socket.gaierror):
         return _answer(NAME, f"its name cannot be resolved: {reason.strerror}")
     if isinstance(reason, ssl.SSLError):
-        return _answer(TLS, "TLS fails: %s" % (getattr(reason, "verify_message", "") or reason.reason or reason))
+        return _answer(TLS, f"TLS fails: {getattr(reason, 'verify_message', '') or reason.reason or reason}")
     if isinstance(reason, TimeoutError) or "timed out" in str(reason):
         return _answer(CONNECTION, "no answer in time")
     return _answer(CONNECTION, getattr(reason, "strerror", None) or str(reason))
@@ -62,7 +62,7 @@ def _listed(body: bytes, form: str, model: str) -> dict[str, Any]:
         return _answer(STATUS, "it answers, but not with a list of models: is this another service?")
     if model and not _has(names, model, form):
         return _answer(MODEL, f"it does not have the model {model}", names)
-    return _answer(OK, "it has %d models" % len(names), names)
+    return _answer(OK, f"it has {len(names)} models", names)
 
 
 def _entries(answer: Any, form: str) -> list[Any]:

@@ -1,0 +1,165 @@
+"""Checks the finished installation as a user would meet it: the checklist of the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from installer import compose, dify, stack
+from installer.command import Runner
+
+if TYPE_CHECKING:
+    import requests
+
+HTTP_SECONDS = 15.0
+EXEC_SECONDS = 60.0
+
+Level = Literal["ok", "warning", "error", "info"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One line of the checklist: what was looked at, how it is, what was seen and what to do about it."""
+
+    name: str
+    level: Level
+    seen: str
+    remedy: str = ""
+
+
+def console(url: str, version: str) -> list[Check]:
+    """Check Dify through its front door: the api, the database behind it, the version, the web page.
+
+    `url` is the address that was given; `version` what `X-Version` must say. /health is reported
+    and not judged: nginx of Dify 1.11.3 has no such page, so it is answered by the web app.
+    """
+    import requests
+
+    with requests.Session() as session:
+        # The proxies of the environment lead out of this network, where we do not ask.
+        session.trust_env = False
+        return [
+            _asked(session, "console reachable", f"{url}/console/api/setup", _setup),
+            _asked(session, "version", f"{url}/console/api/ping", lambda answer: _ping(answer, version)),
+            _asked(session, "web page", f"{url}/install", _page),
+            _asked(session, "marketplace off", f"{url}/console/api/system-features", _marketplace),
+            _asked(session, "/health", f"{url}/health", _health),
+        ]
+
+
+def _asked(session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]]) -> Check:
+    import requests
+
+    try:
+        answer = session.get(url, timeout=HTTP_SECONDS)
+        level, seen = judge(answer)
+    except requests.RequestException as error:
+        level, seen = "error", f"no answer: {_cause(error)}"
+    except (ValueError, KeyError, TypeError):
+        level, seen = "error", f"status {answer.status_code}, but not Dify's answer: is another service on this port?"
+    remedy = "" if level != "error" else "look at `dify-installer status` and `podman logs dify_nginx_1 dify_api_1`"
+    return Check(name=name, level=level, seen=f"GET {url}: {seen}", remedy=remedy)
+
+
+def _cause(error: Exception) -> str:
+    """Return the innermost cause of a request that failed, without Python's object addresses."""
+    inner: BaseException = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    return getattr(inner, "strerror", None) or str(inner)
+
+
+def _setup(answer: requests.Response) -> tuple[Level, str]:
+    if answer.status_code != 200:
+        return "error", f"status {answer.status_code}"
+    step = answer.json()["step"]
+    if step not in ("not_started", "finished"):
+        return "error", f"unknown step {step!r}"
+    return "ok", "ready for its first account" if step == "not_started" else "set up"
+
+
+def _ping(answer: requests.Response, version: str) -> tuple[Level, str]:
+    found = answer.headers.get("X-Version", "nothing")
+    if answer.status_code != 200 or answer.json()["result"] != "pong":
+        return "error", f"status {answer.status_code}"
+    return ("ok", found) if found == version else ("error", f"X-Version is {found}, not {version}")
+
+
+def _page(answer: requests.Response) -> tuple[Level, str]:
+    return ("ok" if answer.status_code == 200 else "error"), f"status {answer.status_code}"
+
+
+def _marketplace(answer: requests.Response) -> tuple[Level, str]:
+    if answer.status_code != 200:
+        return "error", f"status {answer.status_code}"
+    enabled = answer.json()["enable_marketplace"]
+    return ("ok", "MARKETPLACE_ENABLED=false is in effect") if enabled is False else ("warning", "it is switched on")
+
+
+def _health(answer: requests.Response) -> tuple[Level, str]:
+    return "info", f"status {answer.status_code} (Dify has no such page: it proves nothing, and is not judged)"
+
+
+def containers(document: compose.Document, found: list[stack.Container], now: float) -> Check:
+    """Check that every service is up, as `podman-compose ps` would show it."""
+    waiting = stack.unready(document, found, now)
+    if waiting:
+        seen = ", ".join(f"{name}: {reason}" for name, reason in waiting.items())
+        return Check(name="containers up", level="error", seen=seen, remedy="run the same command again: it repairs")
+    return Check(name="containers up", level="ok", seen=f"{len(document['services'])} services as they should be")
+
+
+def inner_services(
+    document: compose.Document, found: list[stack.Container], probe: Path, runner: Runner
+) -> list[Check]:
+    """Ask the inner services from where the api asks them: out of its container."""
+    wanted = [check for check in dify.INNER_CHECKS if check.service in document["services"]]
+    api = container_of(dify.API, found)
+    if api is None or not wanted:
+        return []
+    answers = inside(api, [{"url": check.url} for check in wanted], probe, runner)
+    return [
+        Check(
+            name=f"api reaches {check.service}",
+            level="ok" if answer["kind"] == "ok" else "error",
+            seen=f"{check.url}: {answer['detail']}",
+            remedy="" if answer["kind"] == "ok" else _inner_remedy(answer["kind"], check.service),
+        )
+        for check, answer in zip(wanted, answers, strict=True)
+    ]
+
+
+def _inner_remedy(kind: str, service: str) -> str:
+    if kind == "name":
+        return (
+            "the containers cannot look each other up: a firewall may drop their DNS; try "
+            "`firewall-cmd --reload && podman network reload --all`"
+        )
+    return f"look at `podman logs dify_{service}_1`"
+
+
+def container_of(service: str, found: list[stack.Container]) -> str | None:
+    """Return the name of a service's running container."""
+    return next((each.name for each in found if each.service == service and each.state == "running"), None)
+
+
+def inside(container: str, questions: list[Mapping[str, object]], probe: Path, runner: Runner) -> list[dict[str, Any]]:
+    """Run the probe in a container, its text and the questions on standard input: keys stay out of process lists.
+
+    Returns an answer for each question, of kind "unknown" where the container cannot run it.
+    """
+    call = f"print(json.dumps([probe(**question) for question in json.loads({json.dumps(questions)!r})]))"
+    program = f"{probe.read_text('utf-8')}\n\n{call}\n"
+    command = ["podman", "exec", "--interactive", container, "python3", "-"]
+    result = runner.run(command, timeout=EXEC_SECONDS, input=program, check=False)
+    try:
+        answers: list[dict[str, Any]] = json.loads(result.stdout)
+    except ValueError:
+        words = runner.masked(result.last_words.splitlines()[-1] if result.last_words else f"status {result.status}")
+        return [{"kind": "unknown", "detail": f"cannot be asked from {container}: {words}", "models": []}] * len(
+            questions
+        )
+    return answers
