@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from installer import compose, dify, stack
 from installer.command import Runner
@@ -30,6 +33,17 @@ class Check:
     remedy: str = ""
 
 
+def all_checks(
+    document: compose.Document, found: list[stack.Container], url: str, version: str, probe: Path, runner: Runner
+) -> list[Check]:
+    """Return the checklist: containers, front door, inner services."""
+    return [
+        containers(document, found, time.time()),
+        *console(url, version),
+        *inner_services(document, found, probe, runner),
+    ]
+
+
 def console(url: str, version: str) -> list[Check]:
     """Check Dify through its front door: the api, the database behind it, the version, the web page.
 
@@ -41,6 +55,7 @@ def console(url: str, version: str) -> list[Check]:
     with requests.Session() as session:
         # The proxies of the environment lead out of this network, where we do not ask.
         session.trust_env = False
+        url = _reachable(url, session)
         return [
             _asked(session, "console reachable", f"{url}/console/api/setup", _setup),
             _asked(session, "version", f"{url}/console/api/ping", lambda answer: _ping(answer, version)),
@@ -48,6 +63,17 @@ def console(url: str, version: str) -> list[Check]:
             _asked(session, "marketplace off", f"{url}/console/api/system-features", _marketplace),
             _asked(session, "/health", f"{url}/health", _health),
         ]
+
+
+def _reachable(url: str, session: requests.Session) -> str:
+    """Return `url`, or, when this host does not know the name in it, the way through the loopback."""
+    parts = urlsplit(url)
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
+    except OSError:
+        session.headers["Host"] = parts.netloc
+        return parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1").geturl()
+    return url
 
 
 def _asked(session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]]) -> Check:

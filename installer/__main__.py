@@ -1,0 +1,45 @@
+"""The program's first line: proves the executable, then runs the command line.
+
+Called as `podman-compose`, it is podman-compose: that is how a host without Python gets one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Run as what we were called; return the exit code."""
+    if Path(sys.argv[0]).name == "podman-compose":
+        return _podman_compose()
+    if getattr(sys, "frozen", False):
+        # Before anything else is imported from it: a flipped byte must not run.
+        from installer import seal
+
+        if not seal.intact(Path(sys.executable)):
+            sys.stderr.write(
+                f"error: {sys.executable} is damaged: its bytes are not those that were built\n"
+                "   do: copy it again from the machine that built it and compare it with SHA256SUMS\n"
+            )
+            return 3
+    from installer import cli
+
+    return cli.main()
+
+
+def _podman_compose() -> int:
+    from installer import command
+
+    environment = command.host_environment()
+    os.environ.clear()
+    os.environ.update(environment)
+    import podman_compose
+
+    podman_compose.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Waits until Dify answers at its front door."""
+
+from __future__ import annotations
+
+import time
+
+from installer import checks, compose, dify, stack
+from installer.command import Runner
+from installer.console import Console
+
+POLL_SECONDS = 0.5
+
+
+def await_console(
+    url: str, version: str, document: compose.Document, deadline: float, runner: Runner, console: Console
+) -> None:
+    """Wait until the front door answers as it should.
+
+    502 is normal while the api migrates its tables on the first start. `deadline` is a
+    time.monotonic(). Raises NotHealthy with the last log lines of those who answer there.
+    """
+    while bad := [each for each in checks.console(url, version) if each.level == "error"]:
+        console.waiting(f"{bad[0].name} ({bad[0].seen})")
+        if time.monotonic() > deadline:
+            console.waiting("")
+            found = stack.containers(runner)
+            suspects = stack.unready(document, found, time.time())
+            suspects |= {name: bad[0].seen for name in (dify.API, dify.PROXY) if name not in suspects}
+            raise stack.not_healthy(suspects, found, runner)
+        time.sleep(POLL_SECONDS)
+    console.waiting("")

@@ -1,0 +1,226 @@
+"""The installation, top to bottom. Asks, acts, asks again: a second run is the recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer import (
+    boot,
+    checks,
+    dify,
+    envfile,
+    errors,
+    files,
+    health,
+    host,
+    images,
+    layout,
+    lock,
+    logfile,
+    manifest,
+    models,
+    podman_compose,
+    preflight,
+    project,
+    report,
+    settings,
+    stack,
+    verify,
+)
+from installer.command import Runner
+from installer.console import Console
+from installer.request import Request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cleared:
+    """What is known once the bundle and the host have passed: `env` is what `.env` will be."""
+
+    bundle: manifest.Manifest
+    host: host.Host
+    env: str
+
+
+def install(request: Request, runner: Runner, console: Console) -> report.Report:
+    """Bring the host to a healthy Dify and return the report of it; the same call again repairs.
+
+    Raises the error of the first step that fails; what was done until then stays, and counts.
+    """
+    place = layout.Installation(request.folder)
+    memory = logfile.begin()
+    result = report.Report(folder=str(place.folder))
+    runner.hide([server.key for server in request.servers])
+    with lock.held(place.folder):
+        cleared = _clear(request, place, result, runner, console)
+        # ---- The point of no return: above this line nothing on the host has been changed. ----
+        files.folder(place.folder)
+        result.log = str(logfile.write_to(memory, place.logs))
+        with _kept(result, place):
+            _act(request, cleared, place, result, runner, console)
+            _judge(request, result)
+            result.result = "done"
+    return result
+
+
+def _clear(
+    request: Request, place: layout.Installation, result: report.Report, runner: Runner, console: Console
+) -> Cleared:
+    """Verify the bundle, judge the host, compute the settings: all that can refuse without a change."""
+    with result.step("verify", console) as step:
+        bundle = verify.embedded(layout.bundled(""))
+        result.dify = bundle.dify
+        missing = images.missing(bundle.images, images.present(runner))
+        step.seen = verify_archive(request, bundle, missing, console)
+    with result.step("preflight", console) as step:
+        found, findings = observe(request, bundle, missing, runner)
+        if preflight.failed(findings):
+            raise errors.PreflightFailed(
+                preflight.as_text(findings), "mend what is marked FAIL, then run the same command again"
+            )
+        warnings = [f"{each.message}; do: {each.remedy}" for each in findings if each.level == "warning"]
+        result.notes += warnings
+        step.seen = f"{len(findings)} checks passed, {len(warnings)} with a warning"
+    example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
+    env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
+    return Cleared(bundle=bundle, host=found, env=env)
+
+
+def verify_archive(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], console: Console) -> str:
+    """Verify the archive unless nothing is to be loaded from it: IDs that compare prove what is there.
+
+    Returns what was verified. Raises BundleDamaged.
+    """
+    if missing or request.verify_full:
+        verify.archive(request.archive, bundle.archive, console)
+        return f"{len(bundle.files)} embedded files and {request.archive.name} are as built"
+    return f"{len(bundle.files)} embedded files are as built; all images are loaded, the archive is not read"
+
+
+def observe(
+    request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], runner: Runner
+) -> tuple[host.Host, tuple[preflight.Finding, ...]]:
+    """Observe the host and judge it for this request. Raises UsageError for a port in `.env` that is none."""
+    existing = envfile.parse(existing_env(layout.Installation(request.folder)) or "")
+    wanted = host.Wanted(
+        runtime="podman",
+        folder=request.folder,
+        address=request.asked.host,
+        ports=_ports(request, existing),
+        architecture=bundle.architecture,
+        archive=request.archive,
+        archive_bytes=bundle.archive.size,
+        largest_image_bytes=max((image.size for image in missing), default=0),
+        missing_bytes=sum(image.size for image in missing),
+        not_before=_moment(bundle.newest_image),
+    )
+    found = host.observe(wanted, runner)
+    return found, preflight.judge(found, wanted)
+
+
+def _ports(request: Request, existing: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports that will be published: asked for, else those of `.env`, else upstream's."""
+    ports = {}
+    for name, key in dify.PORTS.items():
+        text = request.asked.values.get(key) or existing.get(key) or str(settings.DEFAULT_PORTS[name])
+        ports[name] = request.asked.ports.get(name) or settings.checked_port(text, key)
+    return ports
+
+
+def _moment(text: str) -> datetime.datetime | None:
+    """Return the time of the newest image, which a right clock has passed."""
+    with contextlib.suppress(ValueError):
+        return datetime.datetime.fromisoformat(text[:19]).replace(tzinfo=datetime.UTC)
+    return None
+
+
+def existing_env(place: layout.Installation) -> str | None:
+    """Return the `.env` that is there, or None. Raises CommandFailed when it may not be read."""
+    try:
+        return place.env.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.CommandFailed(
+            f"{place.env} cannot be read: {error}", "run as the user who installed, or give another folder with --dir"
+        ) from error
+
+
+def _act(
+    request: Request,
+    cleared: Cleared,
+    place: layout.Installation,
+    result: report.Report,
+    runner: Runner,
+    console: Console,
+) -> None:
+    bundle, payload = cleared.bundle, layout.bundled("")
+    with result.step("podman-compose", console) as step:
+        pythons = [python.path for python in cleared.host.pythons if python.has_venv]
+        installed = podman_compose.install(place, payload, pythons, path_folder(), runner)
+        step.seen = f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
+        if installed.on_path is None:
+            result.notes.append(f"{path_folder()}/podman-compose is somebody else's; ours is {place.podman_compose}")
+    with result.step("images", console) as step:
+        loaded = images.load(bundle, request.archive, place, cleared.host.podman_version or (), runner, console)
+        step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
+    with result.step("settings", console) as step:
+        project.lay_down(bundle, payload, place)
+        changed = settings.write(place, cleared.env)
+        variables = project.variables(place)
+        runner.hide(settings.secret_values(variables))
+        document = project.write_compose(place, variables, cleared.host.selinux_enabled)
+        result.url = variables[dify.ADDRESS_KEY]
+        step.seen = f"{place.env} {'written' if changed else 'unchanged'}"
+    deadline = time.monotonic() + request.timeout
+    with result.step("start", console) as step:
+        stack.up(place, document, deadline, runner, console)
+        step.seen = f"{len(document['services'])} services"
+    with result.step("health", console) as step:
+        health.await_console(result.url, bundle.dify, document, deadline, runner, console)
+        step.seen = result.url
+    if request.boot:
+        with result.step("boot", console) as step:
+            step.seen = boot.enable(place, runner)
+    with result.step("check", console) as step:
+        found = stack.containers(runner)
+        probe = layout.bundled(layout.PROBE)
+        result.checks = checks.all_checks(document, found, result.url, bundle.dify, probe, runner)
+        result.models = models.check(list(request.servers), found, probe, runner)
+        step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
+
+
+def path_folder() -> Path:
+    """Return the folder of the path that commands are linked into."""
+    return Path("/usr/local/bin") if os.geteuid() == 0 else Path.home() / ".local/bin"
+
+
+@contextlib.contextmanager
+def _kept(result: report.Report, place: layout.Installation) -> Iterator[None]:
+    """Write the report whatever happens in the block; it then says how far the run came."""
+    try:
+        yield
+    except errors.InstallerError as error:
+        result.result = error.meaning
+        raise
+    finally:
+        files.write(place.report, report.as_json(result), mode=0o600)
+
+
+def _judge(request: Request, result: report.Report) -> None:
+    """Fail for what must not be: an error of the checklist, or a required model server that fails."""
+    bad = [each for each in result.checks if each.level == "error"]
+    if bad:
+        raise errors.NotHealthy(
+            "the stack runs, but: " + "; ".join(f"{each.name}: {each.seen}" for each in bad), bad[0].remedy
+        )
+    unanswered = [each for each in result.models if each.level != "ok"]
+    if unanswered and request.require_models:
+        raise errors.ModelServerFailed(
+            "; ".join(f"{each.name}: {each.seen}" for each in unanswered), unanswered[0].remedy
+        )

@@ -1,0 +1,24 @@
+"""What one run is asked to do: the command line, the environment and the answer file end here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installer import models, settings
+
+DEFAULT_TIMEOUT = 900.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """`timeout` is how many seconds the stack may take to become healthy."""
+
+    folder: Path
+    archive: Path
+    asked: settings.Asked = field(default_factory=settings.Asked)
+    servers: tuple[models.Server, ...] = ()
+    require_models: bool = False
+    timeout: float = DEFAULT_TIMEOUT
+    verify_full: bool = False
+    boot: bool = True

@@ -1,0 +1,27 @@
+"""Looks at an installation without changing it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from installer import checks, dify, layout, manifest, project, report, stack, verify
+from installer.command import Runner
+
+
+def look(place: layout.Installation, runner: Runner) -> list[checks.Check]:
+    """Return the checklist of an installation. Raises CommandFailed when there is none or podman fails."""
+    document = project.installed(place)
+    bundle: manifest.Manifest = verify.embedded(layout.bundled(""))
+    url = project.variables(place)[dify.ADDRESS_KEY]
+    found = stack.containers(runner)
+    return checks.all_checks(document, found, url, bundle.dify, layout.bundled(layout.PROBE), runner)
+
+
+def as_text(checked: list[checks.Check]) -> str:
+    """Return the checklist for people."""
+    return "\n".join(f"{report.MARKS[check.level]} {check.name}: {check.seen}" for check in checked)
+
+
+def as_list(checked: list[checks.Check]) -> list[dict[str, str]]:
+    """Return the checklist for a machine."""
+    return [dataclasses.asdict(check) for check in checked]
