@@ -1,0 +1,82 @@
+"""Freezes the installer and its payload into one executable.
+
+With the same inputs the same bytes: PYTHONHASHSEED fixed, no times, no paths of this machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from build import glibc_floor, spec
+from installer import digest, errors, files, layout, seal
+from installer.command import Runner
+
+SPEC = spec.FOLDER / "dify-installer.spec"
+LOCK = spec.FOLDER / "freeze.lock"
+PIP_LOCK = spec.FOLDER / layout.PODMAN_COMPOSE_LOCK
+INSTALL_SECONDS = 1200.0
+FREEZE_SECONDS = 1200.0
+# 2025-01-01: any fixed time will do, this one is PyInstaller's for what carries one.
+EPOCH = "1735689600"
+
+# PEP 600: pip asks this module, and takes no wheel that needs a newer glibc than the floor.
+MANYLINUX = """\
+def manylinux_compatible(major, minor, arch):
+    return (major, minor) <= {floor}
+"""
+
+
+def freeze(python: Path, payload: Path, executable: Path, work: Path, runner: Runner) -> None:
+    """Write `executable`, sealed, from the installer of this checkout and `payload`.
+
+    `python` is the interpreter that goes in. Raises BuildError when PyInstaller fails or the
+    result needs a newer glibc than the floor.
+    """
+    interpreter = environment(python, work, runner)
+    with tempfile.TemporaryDirectory(prefix="freeze-", dir=work) as scratch:
+        made = _pyinstaller(interpreter, payload, Path(scratch), runner)
+        glibc_floor.require(made, interpreter, runner)
+        seal.add(made)
+        with files.replacing(executable, mode=0o755) as target, made.open("rb") as source:
+            shutil.copyfileobj(source, target)
+
+
+def environment(python: Path, work: Path, runner: Runner) -> Path:
+    """Return the interpreter of an environment with PyInstaller and our libraries, made once and kept."""
+    identity = digest.of_bytes(f"{digest.of_file(LOCK)} {python.resolve()}".encode())[:16]
+    folder = work / f"freeze-env-{identity}"
+    interpreter = folder / "bin/python"
+    if (folder / "complete").is_file():
+        return interpreter
+    shutil.rmtree(folder, ignore_errors=True)
+    runner.run([str(python), "-m", "venv", str(folder)], timeout=INSTALL_SECONDS)
+    site = next(folder.glob("lib/python*/site-packages"))
+    files.write(site / "_manylinux.py", MANYLINUX.format(floor=glibc_floor.FLOOR))
+    command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(LOCK)]
+    result = runner.run(command, timeout=INSTALL_SECONDS, check=False)
+    if not result.ok:
+        raise errors.BuildError(f"the libraries cannot be installed: {result.last_words}", "check the network")
+    files.write(folder / "complete", "")
+    return interpreter
+
+
+def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, runner: Runner) -> Path:
+    command = [str(interpreter), "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "WARN"]
+    command += ["--distpath", str(scratch / "dist"), "--workpath", str(scratch / "work"), str(SPEC)]
+    env = {
+        "PYTHONHASHSEED": "0",
+        "SOURCE_DATE_EPOCH": EPOCH,
+        "DIFY_INSTALLER_PAYLOAD": str(payload),
+        # PyInstaller's cache must not be shared with another build that runs at the same time.
+        "PYINSTALLER_CONFIG_DIR": str(scratch / "cache"),
+    }
+    result = runner.run(command, timeout=FREEZE_SECONDS, env=env, cwd=scratch, check=False)
+    made = scratch / "dist" / layout.EXECUTABLE
+    if not result.ok or not made.is_file():
+        raise errors.BuildError(
+            f"PyInstaller failed: {result.last_words}", "run it again; report it if it happens twice"
+        )
+    return made
