@@ -1,0 +1,317 @@
+"""A target machine: systemd as PID 1, podman, firewalld, no network but loopback and a LAN of its own.
+
+It is a container of systemd-nspawn with a private network: air-gapped for real, up in a few
+seconds, and a fresh copy for each test. It shows everything but SELinux and RHEL's own kernel.
+Needs root, `mmdebstrap` and `systemd-container`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+# The machine's address on its own LAN, which exists only inside.
+ADDRESS = "10.0.0.5"
+USER = "dify"
+USER_ID = 1000
+BOOT_SECONDS = 60.0
+
+PACKAGES = (
+    "systemd systemd-sysv dbus dbus-user-session libpam-systemd podman crun netavark aardvark-dns fuse-overlayfs passt "
+    "slirp4netns uidmap python3 python3-venv curl iproute2 procps nftables iptables firewalld login passwd util-linux "
+    "openssl"
+)
+
+OS_RELEASE = """\
+NAME="Red Hat Enterprise Linux"
+VERSION="9.6 (Plow)"
+ID="rhel"
+ID_LIKE="fedora"
+VERSION_ID="9.6"
+PLATFORM_ID="platform:el9"
+PRETTY_NAME="Red Hat Enterprise Linux 9.6 (Plow)"
+"""
+
+LAN = f"""\
+[Unit]
+Description=The LAN of this machine
+Before=network.target network-online.target
+DefaultDependencies=no
+After=systemd-sysctl.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/sbin/ip link add lan0 type bridge
+ExecStart=/usr/sbin/ip address add {ADDRESS}/24 dev lan0
+ExecStart=/usr/sbin/ip link set lan0 up
+[Install]
+WantedBy=multi-user.target
+"""
+
+# On a host with cgroups v1 or hybrid the machine cannot limit resources.
+CONTAINERS_CONF = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+cgroups = "disabled"
+[engine]
+env = ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
+"""
+
+
+def unified_host() -> bool:
+    """Tell whether this host has cgroups v2 alone."""
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def base_root(work: Path) -> Path:
+    """Return the root that machines are copied from; made once (two minutes) and kept below `work`."""
+    recipe = "\n".join((PACKAGES, OS_RELEASE, LAN, CONTAINERS_CONF, str(unified_host()), "1"))
+    base = work / f"base-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    if base.is_dir():
+        return base
+    partial = base.with_name(f"{base.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    packages = ",".join(PACKAGES.split())
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "trixie", str(partial)]
+    subprocess.run([*command, *_mirrors()], check=True)
+    _furnish(partial)
+    partial.rename(base)
+    return base
+
+
+def _mirrors() -> list[str]:
+    """Return the mirror that this machine's own apt uses, if it is Debian's; else mmdebstrap knows one."""
+    if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
+        return []
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    return [site for site in dict.fromkeys(listed) if "security" not in site][:1]
+
+
+def _furnish(root: Path) -> None:
+    """Make a Debian root look like RHEL 9.6 where the installer looks."""
+    for name in ("etc/os-release", "usr/lib/os-release"):
+        (root / name).unlink(missing_ok=True)
+        (root / name).write_text(OS_RELEASE)
+    (root / "etc/redhat-release").write_text("Red Hat Enterprise Linux release 9.6 (Plow)\n")
+    (root / "etc/hostname").write_text("target\n")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} target\n")
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("")
+    (root / "etc/systemd/system/lan.service").write_text(LAN)
+    if not unified_host():
+        (root / "etc/containers/containers.conf").write_text(CONTAINERS_CONF)
+    (root / "etc/systemd/journald.conf").write_text("[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n")
+    commands = (
+        f"useradd --create-home --shell /bin/bash --uid {USER_ID} {USER}",
+        "systemctl enable lan.service",
+        "systemctl disable firewalld.service",
+        "systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service",
+    )
+    for command in commands:
+        subprocess.run(["chroot", str(root), *command.split()], check=True, capture_output=True)
+
+
+class Machine:
+    """A machine on a root of its own; as a context manager it boots, and is destroyed at the end."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        atexit.register(self.kill)
+
+    @classmethod
+    def clone(cls, base: Path, folder: Path) -> Machine:
+        """Copy `base` (400 MB) to `folder`."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(folder)], check=True)
+        return cls(folder)
+
+    def __enter__(self) -> Machine:
+        self.boot()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.destroy()
+
+    # -- power
+
+    def boot(self) -> None:
+        """Boot and wait until systemd has started what it starts."""
+        for device in ("/dev/fuse", "/dev/net/tun"):
+            Path(device).chmod(0o666)
+        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}"]
+        command += ["--private-network", "--capability=all", "--bind=/dev/fuse", "--bind=/dev/net/tun"]
+        command += ["--system-call-filter=add_key keyctl bpf @all", "--resolv-conf=off", "--timezone=off", "--boot"]
+        env = dict(os.environ)
+        if not unified_host():
+            command += ["--setenv=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0"]
+            env |= {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "0", "SYSTEMD_SECCOMP": "0"}
+            hidden = "umount /sys/fs/cgroup/unified 2>/dev/null; exec " + shlex.join(command)
+            command = ["unshare", "--mount", "sh", "-c", hidden]
+        log = self.root.with_name(f"{self.root.name}.console").open("ab")
+        self._nspawn = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+        self._await_boot()
+
+    def _await_boot(self) -> None:
+        deadline = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.SubprocessError, LookupError, OSError):
+                state = self.run("systemctl is-system-running", check=False, timeout=10).stdout.strip()
+                if state in ("running", "degraded"):
+                    return
+            time.sleep(0.1)
+        raise TimeoutError(f"{self.root} did not boot: see {self.root}.console")
+
+    def poweroff(self) -> None:
+        """Shut down as a host does, units stopped in order."""
+        self.run("systemctl poweroff --no-block", check=False, timeout=30)
+        if self._nspawn is not None:
+            self._nspawn.wait(180)
+        self._nspawn = None
+
+    def kill(self) -> None:
+        """Take the power away."""
+        if self._nspawn is None:
+            return
+        with contextlib.suppress(OSError, LookupError):
+            os.kill(self._init(), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._nspawn.pid, signal.SIGKILL)
+        self._nspawn.wait()
+        self._nspawn = None
+
+    def reboot(self) -> None:
+        """Shut down and boot again."""
+        self.poweroff()
+        self.boot()
+
+    def destroy(self) -> None:
+        """Take the power away and remove the machine's disk."""
+        self.kill()
+        atexit.unregister(self.kill)
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.with_name(f"{self.root.name}.console").unlink(missing_ok=True)
+
+    def _init(self) -> int:
+        """Return the process ID of the machine's systemd, seen from outside."""
+        pid = self._nspawn.pid if self._nspawn is not None else 0
+        for _ in range(4):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
+                return pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            if not children:
+                break
+            pid = int(children[0])
+        raise LookupError("the machine does not run")
+
+    # -- commands
+
+    def _command(self, command: str | Sequence[str], user: str, env: Mapping[str, str] | None) -> list[str]:
+        text = command if isinstance(command, str) else shlex.join(command)
+        settings = dict(env or {})
+        if user == "root":
+            inside = ["env", "-i", "HOME=/root", "USER=root", "LOGNAME=root", "TERM=dumb"]
+            inside += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"]
+            inside += [*(f"{key}={value}" for key, value in settings.items()), "sh", "-c", f"cd; {text}"]
+        else:
+            runtime = f"/run/user/{USER_ID}"
+            settings = {
+                "XDG_RUNTIME_DIR": runtime,
+                "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/bus",
+                "PATH": f"/home/{user}/.local/bin:/usr/local/bin:/usr/bin:/usr/sbin",
+                **settings,
+            }
+            exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
+            inside = ["su", "-", user, "-c", f"export {exports}; {text}"]
+        return ["nsenter", "-t", str(self._init()), "-m", "-u", "-i", "-n", "-p", "-C", *inside]
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        user: str = "root",
+        timeout: float = 600,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, a string by a shell; as another user in a login with a session of its own."""
+        result = subprocess.run(
+            self._command(command, user, env),
+            input="" if input is None else input,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if check and result.returncode != 0:
+            raise AssertionError(f"{command}: status {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def start(
+        self, command: str | Sequence[str], *, user: str = "root", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a command inside and return at once."""
+        return subprocess.Popen(
+            self._command(command, user, env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+
+    def signal(self, name: str, pattern: str) -> None:
+        """Send a signal to the oldest process inside whose command line matches."""
+        self.run(["pkill", f"-{name}", "--oldest", "--full", pattern])
+
+    def login(self, user: str = USER) -> None:
+        """Give a user what a login by ssh gives him: a running manager and a runtime folder."""
+        self.run(f"systemctl start user@{USER_ID}.service")
+        deadline = time.monotonic() + 20
+        while not self.exists(f"/run/user/{USER_ID}/bus"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{user} has no session")
+            time.sleep(0.1)
+
+    # -- files
+
+    def path(self, inside: str) -> Path:
+        """Return the path, on this host, of a path inside that is on the machine's disk."""
+        return self.root / inside.lstrip("/")
+
+    def push(self, source: Path, destination: str, *, user: str = "root", mode: int | None = None) -> None:
+        """Copy a file into the machine."""
+        target = self.path(destination)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "--reflink=auto", str(source), str(target)], check=True)
+        owner = 0 if user == "root" else USER_ID
+        os.chown(target, owner, owner)
+        if mode is not None:
+            target.chmod(mode)
+
+    def read(self, inside: str) -> str:
+        """Return a file's text."""
+        return self.run(["cat", inside]).stdout
+
+    def exists(self, inside: str) -> bool:
+        """Tell whether a path exists inside."""
+        return self.run(["test", "-e", inside], check=False).returncode == 0
