@@ -108,13 +108,10 @@ def observe(
     """Observe the host and judge it for this request. Raises UsageError for a port in `.env` that is none."""
     existing = envfile.parse(existing_env(layout.Installation(request.folder)) or "")
     wanted = host.Wanted(
-        runtime="podman",
         folder=request.folder,
         address=request.asked.host,
         ports=_ports(request, existing),
         architecture=bundle.architecture,
-        archive=request.archive,
-        archive_bytes=bundle.archive.size,
         largest_image_bytes=max((image.size for image in missing), default=0),
         missing_bytes=sum(image.size for image in missing),
         not_before=_moment(bundle.newest_image),

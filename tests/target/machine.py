@@ -84,13 +84,13 @@ def base_root(work: Path) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     packages = ",".join(PACKAGES.split())
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "trixie", str(partial)]
-    subprocess.run([*command, *_mirrors()], check=True)
+    subprocess.run([*command, *mirrors()], check=True)
     _furnish(partial)
     partial.rename(base)
     return base
 
 
-def _mirrors() -> list[str]:
+def mirrors() -> list[str]:
     """Return the mirror that this machine's own apt uses, if it is Debian's; else mmdebstrap knows one."""
     if "ID=debian" not in Path("/etc/os-release").read_text().splitlines():
         return []

@@ -1,0 +1,259 @@
+"""Stand-in images: real PostgreSQL, Redis, nginx and squid from Debian packages, and small programs of ours.
+
+They have the names that a compose file asks for. All share one layer of Debian; each has a layer
+of its own with its program. The api stand-in connects to that PostgreSQL and that Redis with what
+its environment says, so that a wrong `.env` is an unhealthy stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from installer import compose, digest, envfile
+from tests.target import machine
+
+PROGRAMS = Path(__file__).resolve().parent / "standin"
+PACKAGES = (
+    "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static"
+)
+# Documentation, caches, PostgreSQL's just-in-time compiler and Perl: half of the layer, and nothing that runs.
+LEFT_OUT = (
+    "usr/lib/llvm-19",
+    "usr/lib/x86_64-linux-gnu/libLLVM.so.19.1",
+    "usr/lib/postgresql/17/lib/bitcode",
+    "usr/lib/postgresql/17/lib/llvmjit.so",
+    "usr/lib/x86_64-linux-gnu/perl",
+    "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/share/perl",
+    "usr/share/perl5",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "var/cache",
+    "var/lib/apt",
+    "var/log",
+)
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+PATH = "PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """What an image of some service runs; `programs` are files of `standin/`, put into /standin."""
+
+    programs: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    static: bool = False
+
+
+PYTHON_SERVICE = {"PYTHONUNBUFFERED": "1"}
+
+# By the service of the compose file that the image is for.
+KINDS: dict[str, Kind] = {
+    "init_permissions": Kind(static=True, command=("sh",)),
+    "api": Kind(programs=("api.py", "web.py"), entrypoint=("python3", "/standin/api.py"), user="1001"),
+    "web": Kind(programs=("front.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
+    "db_postgres": Kind(programs=("postgres.sh",), entrypoint=("sh", "/standin/postgres.sh"), command=("postgres",)),
+    "redis": Kind(command=("redis-server",)),
+    "sandbox": Kind(programs=("sandbox.py", "web.py"), entrypoint=("python3", "/standin/sandbox.py")),
+    "plugin_daemon": Kind(programs=("plugin_daemon.py", "web.py"), entrypoint=("python3", "/standin/plugin_daemon.py")),
+    "ssrf_proxy": Kind(command=("squid", "-N")),
+    "nginx": Kind(command=("nginx", "-g", "daemon off;")),
+    "weaviate": Kind(programs=("weaviate.py", "web.py"), entrypoint=("python3", "/standin/weaviate.py")),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """An image as a registry wants it: its configuration, and its layers as files, packed with gzip."""
+
+    reference: str
+    config: bytes
+    layers: tuple[Path, ...]
+
+
+def build(compose_file: Path, env_example: Path, work: Path) -> list[Image]:
+    """Make the images that the compose file needs by default; layers are kept below `work`."""
+    variables = envfile.resolve(env_example.read_text())
+    needed = compose.images(compose.load(compose_file), variables)
+    base = _base_layer(work)
+    made = []
+    for reference, services in needed.items():
+        kind = KINDS[next(service for service in services if service in KINDS)]
+        layers = [_kept("busybox", _busybox_layer(base), work)] if kind.static else [base]
+        if kind.programs:
+            layers.append(_kept("program", _program_layer(kind, reference.rpartition(":")[2]), work))
+        made.append(Image(reference=reference, config=_config(kind, layers), layers=tuple(map(_packed, layers))))
+    return made
+
+
+def _kept(name: str, data: bytes, work: Path) -> Path:
+    path = work / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}.tar"
+    if not path.is_file():
+        path.with_suffix(".part").write_bytes(data)
+        path.with_suffix(".part").rename(path)
+    return path
+
+
+def _packed(layer: Path) -> Path:
+    """Return a layer packed with gzip, the same bytes each time."""
+    packed = layer.with_suffix(".tar.gz")
+    if not packed.is_file():
+        partial = layer.with_suffix(".packing")
+        with partial.open("wb") as target:
+            subprocess.run(["gzip", "-1", "--no-name", "--stdout", str(layer)], check=True, stdout=target)
+        partial.rename(packed)
+    return packed
+
+
+def push(images: list[Image], registry: str) -> None:
+    """Push to a registry at `registry` (http://host:port), what it has already not again."""
+    for image in images:
+        path = image.reference.partition("/")[2]
+        name, _, tag = path.rpartition(":")
+        layers = [_push_blob(layer.read_bytes(), name, registry) for layer in image.layers]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": _push_blob(image.config, name, registry)
+            | {"mediaType": "application/vnd.docker.container.image.v1+json"},
+            "layers": [each | {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip"} for each in layers],
+        }
+        requests.put(
+            f"{registry}/v2/{name}/manifests/{tag}",
+            data=json.dumps(manifest, sort_keys=True),
+            headers={"Content-Type": MANIFEST_TYPE},
+            timeout=60,
+        ).raise_for_status()
+
+
+def _push_blob(data: bytes, name: str, registry: str) -> dict[str, object]:
+    sha256 = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    blobs = f"{registry}/v2/{name}/blobs"
+    if requests.head(f"{blobs}/{sha256}", timeout=60).status_code != 200:
+        upload = requests.post(f"{blobs}/uploads/", timeout=60)
+        upload.raise_for_status()
+        place = upload.headers["Location"]
+        separator = "&" if "?" in place else "?"
+        requests.put(f"{place}{separator}digest={sha256}", data=data, timeout=600).raise_for_status()
+    return {"digest": sha256, "size": len(data)}
+
+
+def _base_layer(work: Path) -> Path:
+    """Return Debian with the servers as one layer; made once (two minutes)."""
+    identity = hashlib.sha256("\n".join((PACKAGES, *LEFT_OUT, "1")).encode()).hexdigest()[:12]
+    layer = work / f"layer-{identity}.tar"
+    if layer.is_file():
+        return layer
+    work.mkdir(parents=True, exist_ok=True)
+    root = work / f"layer-{identity}.part"
+    shutil.rmtree(root, ignore_errors=True)
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        f"--include={','.join(PACKAGES.split())}",
+        "trixie",
+        str(root),
+    ]
+    subprocess.run([*command, *machine.mirrors()], check=True)
+    for name in LEFT_OUT:
+        left_out = root / name
+        left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
+    for name in ("var/log/nginx", "var/log/squid", "var/cache", "dev", "usr/share/nginx/conf"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    # nginx's official image has a user of its name, which Dify's configuration asks for.
+    subprocess.run(["chroot", str(root), "useradd", "--system", "nginx"], check=True)
+    subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)
+    partial = layer.with_suffix(".writing")
+    with tarfile.open(partial, "w") as archive:
+        for path in sorted(root.rglob("*")):
+            if not path.is_relative_to(root / "dev"):
+                archive.add(path, path.relative_to(root).as_posix(), recursive=False, filter=_timeless)
+    shutil.rmtree(root)
+    partial.rename(layer)
+    return layer
+
+
+def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    member.mtime = 0
+    return None if member.ischr() or member.isblk() or member.isfifo() else member
+
+
+def _config(kind: Kind, layers: list[Path]) -> bytes:
+    env = [PATH, *(f"{key}={value}" for key, value in {**PYTHON_SERVICE, **kind.env}.items())]
+    run: dict[str, object] = {
+        "Env": env,
+        "Entrypoint": list(kind.entrypoint) or None,
+        "Cmd": list(kind.command) or None,
+    }
+    run |= {"User": kind.user, "WorkingDir": "/"}
+    top = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "2026-01-01T00:00:00Z",
+        "config": run,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest.of_file(layer)}" for layer in layers]},
+        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "stand-in"} for _ in layers],
+    }
+    return json.dumps(top, sort_keys=True).encode()
+
+
+def _program_layer(kind: Kind, version: str) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name in sorted(kind.programs):
+            _add(archive, f"standin/{name}", (PROGRAMS / name).read_bytes())
+        _add(archive, "standin/VERSION", version.encode())
+    return data.getvalue()
+
+
+def _busybox_layer(base: Path) -> bytes:
+    """Return a layer with busybox and its names, as the tiny official image has."""
+    data = io.BytesIO()
+    with tarfile.open(base) as source, tarfile.open(fileobj=data, mode="w") as archive:
+        for name in ("bin/busybox", "usr/bin/busybox"):
+            try:
+                content = source.extractfile(name)
+                break
+            except KeyError:
+                continue
+        assert content is not None
+        _add(archive, "bin/busybox", content.read(), mode=0o755)
+        for name in ("sh", "chown", "touch", "echo", "ls", "cat", "id", "sleep"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return data.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), mode
+    archive.addfile(info, io.BytesIO(data))
+
+
+def dify_checkout(source: Path, destination: Path) -> Path:
+    """Copy a folder shaped like a Dify checkout; add the two entrypoints where it lacks upstream's code."""
+    shutil.copytree(source / "docker", destination / "docker")
+    for path in destination.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for service in ("nginx", "ssrf_proxy"):
+        script = destination / "docker" / service / "docker-entrypoint.sh"
+        if not script.exists():
+            shutil.copyfile(PROGRAMS / f"{service}-entrypoint.sh", script)
+    return destination

@@ -1,0 +1,71 @@
+"""A real registry on loopback, and the registries.conf that makes it the mirror of the public ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+import requests
+
+CONFIG = """\
+version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: {folder}}}, delete: {{enabled: true}}}}
+http: {{addr: 127.0.0.1:{port}}}
+"""
+MIRROR = """\
+unqualified-search-registries = []
+[[registry]]
+location = "docker.io"
+[[registry.mirror]]
+location = "127.0.0.1:{port}"
+insecure = true
+"""
+
+
+class Registry:
+    """Debian's docker-registry with its storage in `folder`; runs inside a `with` block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def registries_conf(self) -> Path:
+        """Write and return the configuration with which podman pulls docker.io's images from here."""
+        path = self.folder / "registries.conf"
+        path.write_text(MIRROR.format(port=self.port))
+        return path
+
+    def __enter__(self) -> Registry:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "config.yml"
+        config.write_text(CONFIG.format(folder=self.folder, port=self.port))
+        env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+        self._process = subprocess.Popen(
+            ["docker-registry", "serve", str(config)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                if requests.get(f"{self.url}/v2/", timeout=1).ok:
+                    return self
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        raise TimeoutError("the registry does not answer")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(10)
