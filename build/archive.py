@@ -66,8 +66,9 @@ def save(pulled: list[Pulled], path: Path, program: str, runner: Runner, console
 def describe(path: Path, console: Console) -> manifest.Archive:
     """Return an archive's size and hashes: the whole, for people, and the chunks, for the installer."""
     total = path.stat().st_size
-    with console.progress("hash archive", 2 * total) as bar:
+    with console.progress("hash archive, in chunks", total) as bar:
         chunks = tuple(digest.of_chunks(path, advance=bar.update))
+    with console.progress("hash archive, whole", total) as bar:
         whole = digest.of_file(path, advance=bar.update)
     return manifest.Archive(name=path.name, size=total, sha256=whole, chunk_bytes=digest.CHUNK_BYTES, chunks=chunks)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from installer import (
     boot,
     checks,
+    compose,
     dify,
     envfile,
     errors,
@@ -62,9 +63,12 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
         files.folder(place.folder)
         result.log = str(logfile.write_to(memory, place.logs))
         with _kept(result, place):
-            _act(request, cleared, place, result, runner, console)
-            _judge(request, result)
-            result.result = "done"
+            document = _act(request, cleared, place, result, runner, console)
+    with _kept(result, place):
+        # The unit starts the stack under the lock, which is free again by now.
+        _finish(request, cleared, place, document, result, runner, console)
+        _judge(request, result)
+        result.result = "done"
     return result
 
 
@@ -155,7 +159,8 @@ def _act(
     result: report.Report,
     runner: Runner,
     console: Console,
-) -> None:
+) -> compose.Document:
+    """Bring everything about; return the compose file that runs."""
     bundle, payload = cleared.bundle, layout.bundled("")
     with result.step("podman-compose", console) as step:
         pythons = [python.path for python in cleared.host.pythons if python.has_venv]
@@ -176,18 +181,31 @@ def _act(
         step.seen = f"{place.env} {'written' if changed else 'unchanged'}"
     deadline = time.monotonic() + request.timeout
     with result.step("start", console) as step:
-        stack.up(place, document, deadline, runner, console)
-        step.seen = f"{len(document['services'])} services"
+        acted = stack.up(place, document, deadline, runner, console)
+        step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
     with result.step("health", console) as step:
         health.await_console(result.url, bundle.dify, document, deadline, runner, console)
         step.seen = result.url
+    return document
+
+
+def _finish(
+    request: Request,
+    cleared: Cleared,
+    place: layout.Installation,
+    document: compose.Document,
+    result: report.Report,
+    runner: Runner,
+    console: Console,
+) -> None:
+    """Provide for the next boot, and look at everything as a user would."""
     if request.boot:
         with result.step("boot", console) as step:
             step.seen = boot.enable(place, runner)
     with result.step("check", console) as step:
         found = stack.containers(runner)
         probe = layout.bundled(layout.PROBE)
-        result.checks = checks.all_checks(document, found, result.url, bundle.dify, probe, runner)
+        result.checks = checks.all_checks(document, found, result.url, cleared.bundle.dify, probe, runner)
         result.models = models.check(list(request.servers), found, probe, runner)
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
 

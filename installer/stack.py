@@ -18,8 +18,11 @@ LIST_SECONDS = 60.0
 STOP_SECONDS = 300.0
 RESTART_SECONDS = 120.0
 LOGS_SECONDS = 30.0
-POLL_SECONDS = 0.5
+# Between two looks; also how often a health check is asked for ahead of its time.
+POLL_SECONDS = 1.0
+HEALTHCHECK_SECONDS = 30.0
 LOG_LINES = 15
+NOT_STARTED = ("not created", "created", "initialized")
 # A container that has been restarted counts as up again after this long.
 STEADY_SECONDS = 10.0
 
@@ -33,7 +36,7 @@ ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "DBUS_SESSI
 class Container:
     """A container of our project; `health` is healthy, starting, unhealthy or, without a check, empty.
 
-    `started` is in seconds since the epoch.
+    `created` and `started` are in seconds since the epoch.
     """
 
     service: str
@@ -42,6 +45,7 @@ class Container:
     health: str
     exit_code: int
     restarts: int
+    created: int
     started: int
 
 
@@ -62,6 +66,7 @@ def _container(entry: Mapping[str, Any]) -> Container:
         health=health.group(1) if health else "",
         exit_code=int(entry.get("ExitCode") or 0),
         restarts=int(entry.get("Restarts") or 0),
+        created=int(entry.get("Created") or 0),
         started=int(entry.get("StartedAt") or 0),
     )
 
@@ -104,41 +109,68 @@ def _state(container: Container) -> str:
 
 def up(
     place: layout.Installation, document: compose.Document, deadline: float, runner: Runner, console: Console
-) -> None:
+) -> bool:
     """Start what does not run, in the order of the dependencies, and wait until all services are ready.
 
-    `deadline` is a time.monotonic(): podman-compose itself waits for a healthy dependency without a
-    limit. Raises NotHealthy with the last log lines of the services at fault, CommandFailed when
-    podman-compose fails.
+    Returns False when there was nothing to do. `deadline` is a time.monotonic(): podman-compose itself
+    waits for a healthy dependency without a limit. Raises NotHealthy with the last log lines of the
+    services at fault, CommandFailed when podman-compose fails.
     """
+    if _as_configured(place, document, containers(runner)):
+        return False
     command = [*_podman_compose(place), "up", "--detach"]
     limited = runner.only(ENVIRONMENT)
     with tempfile.TemporaryFile() as output:
         started = time.monotonic()
         with limited.started(command, cwd=place.project, stdout=output, stderr=output) as child:
-            while (ended := child.poll()) is None or unready(document, containers(runner), time.time()):
-                if ended:
-                    break
+            while (status := child.poll()) is None or (
+                status == 0 and unready(document, containers(runner), time.time())
+            ):
                 _look(document, deadline, runner, console)
                 time.sleep(POLL_SECONDS)
         console.waiting("")
         output.seek(0)
-        result = limited.ended(command, ended, output.read(), time.monotonic() - started)
-    if ended:
+        result = limited.ended(command, status, output.read(), time.monotonic() - started)
+    if status:
         raise runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
     refresh_proxy(document, runner)
+    return True
+
+
+def _as_configured(place: layout.Installation, document: compose.Document, found: list[Container]) -> bool:
+    """Tell whether all services are ready and were made from the settings that are there now.
+
+    A container that is older than `.env` or the compose file may differ from them: podman-compose compares.
+    """
+    if unready(document, found, time.time()):
+        return False
+    written = max(place.env.stat().st_mtime, place.compose.stat().st_mtime)
+    return all(container.created > written for container in found if container.service in document["services"])
 
 
 def _look(document: compose.Document, deadline: float, runner: Runner, console: Console) -> None:
     """Tell what is being waited for; give up at the deadline or when a one-shot service has failed."""
     found = containers(runner)
     waiting = unready(document, found, time.time())
-    console.waiting(", ".join(f"{name} ({reason})" for name, reason in waiting.items()))
+    console.waiting(_in_words(waiting))
     ends = one_shots(document)
     failed = [each for each in found if each.service in ends and each.state == "exited" and each.exit_code]
     if failed or time.monotonic() > deadline:
         console.waiting("")
         raise not_healthy(waiting, found, runner)
+    for container in found:
+        if container.state == "running" and container.health in ("starting", "unhealthy"):
+            # podman asks every 30 s unless the file says otherwise; what is ready need not wait for that.
+            runner.run(["podman", "healthcheck", "run", container.name], timeout=HEALTHCHECK_SECONDS, check=False)
+
+
+def _in_words(waiting: Mapping[str, str]) -> str:
+    """Name what has been started and is not ready; count what has not been started."""
+    later = [name for name, reason in waiting.items() if reason in NOT_STARTED]
+    words = [f"{name} ({reason})" for name, reason in waiting.items() if reason not in NOT_STARTED]
+    if later:
+        words.append(f"{len(later)} more to start")
+    return ", ".join(words)
 
 
 def not_healthy(waiting: Mapping[str, str], found: list[Container], runner: Runner) -> errors.NotHealthy:
