@@ -174,20 +174,20 @@ class Runner:
             self._active.discard(child)
 
     def ended(self, argv: Sequence[str], status: int, output: bytes, seconds: float) -> Result:
-        """Describe and log a command that was `started`, its outputs in one."""
+        """Describe and log a command that was `started`, with all that it printed."""
         text = output.decode(errors="replace")
         result = Result(argv=tuple(argv), status=status, stdout="", stderr=text, seconds=seconds)
-        self.record(result)
+        self.record(result, with_output=True)
         return result
 
-    def record(self, result: Result) -> None:
-        """Write a command, its status and its time to the log; its output only when it failed."""
-        line = self.masked(shlex.join(result.argv))
-        log.info("status=%d seconds=%.2f $ %s", result.status, result.seconds, line)
+    def record(self, result: Result, *, with_output: bool = False) -> None:
+        """Write a command, its status and its time to the log; its output when it failed, or if asked to."""
+        log.info("status=%d seconds=%.2f $ %s", result.status, result.seconds, self.masked(shlex.join(result.argv)))
+        if result.ok and not with_output:
+            return
         for name, text in (("stdout", result.stdout), ("stderr", result.stderr)):
-            level = logging.DEBUG if result.ok else logging.INFO
-            for output in self.masked(text).splitlines():
-                log.log(level, "  %s: %s", name, output)
+            for line in self.masked(text).splitlines():
+                log.info("  %s: %s", name, line)
 
     def failure(self, result: Result, remedy: str = "") -> errors.CommandFailed:
         """Make the error that tells of a failed command, its output quoted and masked."""

@@ -85,7 +85,8 @@ def _clear(
         found, findings = observe(request, bundle, missing, runner)
         if preflight.failed(findings):
             raise errors.PreflightFailed(
-                preflight.as_text(findings), "mend what is marked FAIL, then run the same command again"
+                f"this host is not ready:\n{preflight.as_text(each for each in findings if each.level != 'ok')}",
+                "mend what is marked FAIL, then run the same command again; nothing has been changed",
             )
         warnings = [f"{each.message}; do: {each.remedy}" for each in findings if each.level == "warning"]
         result.notes += warnings

@@ -15,6 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PATH",
         help="a checkout of Dify 1.11.3, or a folder with its docker/ folder: also test with upstream's real files",
     )
+    parser.addoption("--work", default="", metavar="PATH", help="where the end-to-end tests keep what is slow to make")
     parser.addoption(
         "--no-skips", action="store_true", default=bool(os.environ.get("CI")), help="a skipped test is a failure"
     )

@@ -224,7 +224,10 @@ class Machine:
 
     # -- commands
 
-    def _command(self, command: str | Sequence[str], user: str, env: Mapping[str, str] | None) -> list[str]:
+    def command(
+        self, command: str | Sequence[str], user: str = "root", env: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """Return the command line, on this host, that runs `command` inside."""
         text = command if isinstance(command, str) else shlex.join(command)
         settings = dict(env or {})
         if user == "root":
@@ -255,7 +258,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside, a string by a shell; as another user in a login with a session of its own."""
         result = subprocess.run(
-            self._command(command, user, env),
+            self.command(command, user, env),
             input="" if input is None else input,
             timeout=timeout,
             capture_output=True,
@@ -271,7 +274,7 @@ class Machine:
     ) -> subprocess.Popen[str]:
         """Start a command inside and return at once."""
         return subprocess.Popen(
-            self._command(command, user, env),
+            self.command(command, user, env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,72 @@
+"""The bundles, made once a session by the real build, and machines to install them on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.target import bundle as bundles
+from tests.target import machine as machines
+from tests.target.bundle import Bundle
+from tests.target.machine import Machine
+from tests.target.registry import Registry
+
+MachineMaker = Callable[[], Machine]
+
+
+@pytest.fixture(scope="session")
+def work(request: pytest.FixtureRequest) -> Path:
+    """Where the suite keeps what is slow to make."""
+    if os.geteuid() != 0:
+        pytest.skip("the end-to-end tests boot machines, which needs root")
+    path = Path(request.config.getoption("--work") or bundles.WORK).resolve()
+    shutil.rmtree(path / "machines", ignore_errors=True)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def registry(work: Path) -> Iterator[Registry]:
+    """A real registry with the images that the builds pull."""
+    with Registry(work / "registry") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sample(work: Path, registry: Registry) -> Bundle:
+    """The bundle of the project in tests/sample."""
+    return bundles.make("sample", bundles.SAMPLE, registry, work)
+
+
+@pytest.fixture(scope="session")
+def upstream(work: Path, registry: Registry, dify: Path) -> Bundle:
+    """The bundle of Dify's real compose file."""
+    return bundles.make("dify", dify, registry, work)
+
+
+@pytest.fixture(scope="session")
+def base(work: Path) -> Path:
+    """The root that machines are copied from."""
+    return machines.base_root(work)
+
+
+@pytest.fixture(scope="module")
+def new_machine(work: Path, base: Path) -> Iterator[MachineMaker]:
+    """Makes machines, booted, each on a copy of its own; they are destroyed at the end of the module."""
+    made: list[Machine] = []
+    numbers = itertools.count()
+
+    def make() -> Machine:
+        machine = Machine.clone(base, work / "machines" / f"m{os.getpid()}-{next(numbers)}-{len(made)}")
+        made.append(machine)
+        machine.boot()
+        return machine
+
+    yield make
+    for machine in made:
+        machine.destroy()

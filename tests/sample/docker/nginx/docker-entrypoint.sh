@@ -1,0 +1,14 @@
+#!/bin/sh
+# Expands the templates and starts nginx, in place of upstream's script of this name.
+set -eu
+HTTPS_CONFIG=
+if [ "${NGINX_HTTPS_ENABLED:-false}" = true ]; then
+    HTTPS_CONFIG=$(envsubst < /etc/nginx/https.conf.template)
+fi
+ACME_CHALLENGE_LOCATION=
+export HTTPS_CONFIG ACME_CHALLENGE_LOCATION
+names=$(printenv | cut -d= -f1 | sed 's/^/$/' | tr '\n' ' ')
+envsubst "$names" < /etc/nginx/nginx.conf.template > /etc/nginx/nginx.conf
+envsubst "$names" < /etc/nginx/proxy.conf.template > /etc/nginx/proxy.conf
+envsubst "$names" < /etc/nginx/conf.d/default.conf.template > /etc/nginx/conf.d/default.conf
+exec nginx -g 'daemon off;'

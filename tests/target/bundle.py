@@ -1,0 +1,82 @@
+"""Builds a bundle as a person would, from a checkout and a real registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer import layout
+from tests.target import images
+from tests.target.registry import Registry
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SAMPLE = ROOT / "tests/sample"
+# The default of the whole suite; `pytest --work` and `make demo WORK=` choose another.
+WORK = ROOT / ".cache/tests"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """The files of a bundle and what it was made from."""
+
+    name: str
+    folder: Path
+    checkout: Path
+    payload: Path
+
+    @property
+    def executable(self) -> Path:
+        return self.folder / layout.EXECUTABLE
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / layout.IMAGES
+
+    @property
+    def checksums(self) -> Path:
+        return self.folder / layout.CHECKSUMS
+
+
+def checkout(name: str, source: Path, work: Path) -> Path:
+    """Return a complete checkout of `source`, whose images can be had from `registry`'s folder."""
+    target = work / f"checkout-{name}"
+    shutil.rmtree(target, ignore_errors=True)
+    return images.dify_checkout(source, target)
+
+
+def publish(source: Path, registry: Registry, work: Path) -> None:
+    """Push the stand-in images that a checkout needs."""
+    docker = source / layout.PROJECT
+    made = images.build(docker / layout.COMPOSE_FILE, docker / layout.ENV_EXAMPLE, work / "images")
+    images.push(made, registry.url)
+
+
+def command(bundle: Bundle, work: Path, *options: str) -> list[str]:
+    """Return the command line of the build for this bundle."""
+    return [
+        *(sys.executable, "-m", "build", "bundle", "--engine", "podman", "--source", str(bundle.checkout)),
+        *("--output", str(bundle.folder), "--payload", str(bundle.payload), "--work", str(work / "build")),
+        *options,
+    ]
+
+
+def make(name: str, source: Path, registry: Registry, work: Path) -> Bundle:
+    """Build the bundle of a Dify-shaped folder with the real build, which pulls from the registry."""
+    bundle = Bundle(
+        name=name,
+        folder=work / f"dist-{name}",
+        checkout=checkout(name, source, work),
+        payload=work / f"payload-{name}",
+    )
+    publish(bundle.checkout, registry, work)
+    subprocess.run(command(bundle, work), check=True, cwd=ROOT, env=environment(registry))
+    return bundle
+
+
+def environment(registry: Registry) -> dict[str, str]:
+    """Return the environment in which podman pulls from the registry."""
+    return {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(registry.registries_conf)}
