@@ -24,7 +24,7 @@ class Server:
     """A machine with a bundle in the home of `user`, as whom everything runs."""
 
     def __init__(self, machine: Machine, bundle: Bundle, user: str = "root", *, images: bool = True) -> None:
-        self.machine, self.user = machine, user
+        self.machine, self.bundle, self.user = machine, bundle, user
         self.home, self.folder, self.url = HOMES[user], FOLDERS[user], URLS[user]
         if user != "root":
             machine.login(user)

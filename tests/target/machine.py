@@ -228,7 +228,7 @@ class Machine:
         self, command: str | Sequence[str], user: str = "root", env: Mapping[str, str] | None = None
     ) -> list[str]:
         """Return the command line, on this host, that runs `command` inside."""
-        text = command if isinstance(command, str) else shlex.join(command)
+        text = command if isinstance(command, str) else f"exec {shlex.join(command)}"
         settings = dict(env or {})
         if user == "root":
             inside = ["env", "-i", "HOME=/root", "USER=root", "LOGNAME=root", "TERM=dumb"]

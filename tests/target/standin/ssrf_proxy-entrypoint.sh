@@ -3,4 +3,6 @@
 set -eu
 envsubst < /etc/squid/squid.conf.template > /etc/squid/squid.conf
 mkdir -p /etc/squid/conf.d
+# A squid that was killed leaves its own number, 1, behind, and the next would think that it runs.
+rm -f /run/squid.pid
 exec squid -N -d 1

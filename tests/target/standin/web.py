@@ -1,8 +1,12 @@
 """A small web server: routes are functions that return (status, headers, body)."""
 
 import json
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# The first process of a container ignores a signal that it has no handler for.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def serve(port, routes, headers=None):

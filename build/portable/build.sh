@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# build.sh SOURCES PREFIX: CPython 3.13 with a shared libpython that needs glibc 2.28 and nothing else of a
+# host: zlib, bzip2, xz, libffi and OpenSSL are linked in. About 8 minutes of processor time.
+#
+# zig's C compiler (the wheel ziglang) links against the symbols of any glibc version.
+set -euo pipefail
+
+floor=2.28
+sources=$(readlink -f "$1")
+prefix=$(readlink -m "$2")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+deps=$work/deps
+machine=$(uname -m)
+mkdir -p "$work/bin" "$deps/lib" "$deps/include"
+
+python3 -m venv "$work/zig"
+"$work/zig/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement "$(dirname "$0")/zig.lock"
+zig=$("$work/zig/bin/python" -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")')
+export ZIG_GLOBAL_CACHE_DIR=$work/cache ZIG_LOCAL_CACHE_DIR=$work/cache
+
+# Source on standard input ("-"): zig hands it straight to clang, which knows no glibc version in a target.
+cat > "$work/bin/cc-portable" <<SCRIPT
+#!/bin/sh
+target=$machine-linux-gnu.$floor
+for argument; do
+    [ "\$argument" = - ] && target=$machine-linux-gnu
+done
+exec "$zig" cc -target "\$target" -fno-sanitize=undefined -Wno-date-time "\$@"
+SCRIPT
+for tool in ar ranlib; do
+    printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" "$tool" > "$work/bin/$tool-portable"
+done
+chmod +x "$work"/bin/*
+export PATH=$work/bin:$PATH CC=cc-portable AR=ar-portable RANLIB=ranlib-portable
+export CFLAGS="-O2 -fPIC -g0 -fstack-protector-strong -ffile-prefix-map=$work=."
+export SOURCE_DATE_EPOCH=1735689600 LC_ALL=C TZ=UTC
+
+unpack() {  # unpack NAME PATTERN: into a folder of its own, and go there
+    mkdir -p "$work/$1"
+    tar -xf "$sources"/$2 -C "$work/$1" --strip-components=1
+    cd "$work/$1"
+    echo "building $1"
+}
+
+run() {  # quiet unless it fails
+    "$@" > "$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; exit 1; }
+}
+
+jobs=-j$(nproc)
+
+unpack zlib 'zlib_*.orig.tar.gz'
+run ./configure --static --prefix="$deps"
+run make "$jobs" libz.a
+cp libz.a "$deps/lib"
+cp zlib.h zconf.h "$deps/include"
+
+unpack bzip2 'bzip2_*.orig.tar.gz'
+run make "$jobs" libbz2.a CC="$CC" AR="$AR" RANLIB="$RANLIB" CFLAGS="$CFLAGS -D_FILE_OFFSET_BITS=64"
+cp libbz2.a "$deps/lib"
+cp bzlib.h "$deps/include"
+
+unpack xz 'xz-utils_*.orig.tar.xz'
+run ./configure --prefix="$deps" --disable-shared --with-pic --disable-nls --disable-doc --disable-scripts \
+    --disable-xz --disable-xzdec --disable-lzmadec --disable-lzmainfo
+run make "$jobs" install
+
+# Trampolines in files of their own would need a folder that may be executed.
+unpack libffi 'libffi_*.orig.tar.gz'
+run ./configure --prefix="$deps" --libdir="$deps/lib" --disable-shared --with-pic --disable-docs \
+    --disable-multi-os-directory --disable-exec-static-tramp
+run make "$jobs" install
+
+# A configuration folder that no host has: RHEL's openssl.cnf is written for Red Hat's patched library.
+unpack openssl 'openssl_3.5*.orig.tar.gz'
+run ./Configure "linux-$machine" no-shared no-tests no-apps no-docs no-dso no-engine no-module no-legacy \
+    no-autoload-config --prefix=/nonexistent --openssldir=/nonexistent/ssl --libdir=lib -fPIC
+run make "$jobs" build_libs
+cp libssl.a libcrypto.a "$deps/lib"
+cp -r include/openssl "$deps/include"
+
+unpack python 'python3.13_*.orig.tar.xz'
+mkdir "$work/debian"
+tar -xf "$sources"/python3.13_*.debian.tar.xz -C "$work/debian"
+# Security fixes that Debian has put onto this version; its other patches are about Debian.
+for patch in $(grep -E '^(CVE-|ssl-|dict-|traverse-)' "$work/debian/debian/patches/series"); do
+    run patch --silent --strip=1 --input="$work/debian/debian/patches/$patch"
+done
+run env PKG_CONFIG=false ./configure --prefix="$prefix" --enable-shared --without-static-libpython \
+    --disable-test-modules --without-ensurepip --with-openssl="$deps" --with-ssl-default-suites=openssl \
+    --with-readline=no --with-dbmliborder= CPPFLAGS="-I$deps/include" LDFLAGS="-L$deps/lib" \
+    ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
+    BZIP2_CFLAGS="-I$deps/include" BZIP2_LIBS="-L$deps/lib -lbz2" \
+    LIBLZMA_CFLAGS="-I$deps/include" LIBLZMA_LIBS="-L$deps/lib -llzma" \
+    LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi" \
+    OPENSSL_LIBS="-lssl -lcrypto -lpthread -ldl"
+# zig's linker knows -soname and not its short form, and links no library out of libraries alone
+# (libpython3.so, which nothing here needs).
+sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile
+options=(PY3LIBRARY= "LINKFORSHARED=-Xlinker -export-dynamic -Wl,-rpath,'\$\$ORIGIN/../lib'")
+run make "${options[@]}" "$jobs"
+rm -rf "$prefix"
+run make "${options[@]}" install

@@ -1,0 +1,190 @@
+"""What goes wrong in the middle: interruptions, wrong settings, a missing Python, model servers that fail."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from installer import settings
+from tests.e2e.conftest import MachineMaker
+from tests.e2e.server import Server
+from tests.target import machine as machines
+from tests.target.bundle import Bundle
+
+LLM = Path(machines.__file__).with_name("llm.py")
+
+
+def await_text(server: Server, command: str, seconds: float = 60) -> None:
+    """Wait until a shell condition holds on the machine."""
+    deadline = time.monotonic() + seconds
+    while server.run("sh", "-c", command).returncode != 0:
+        assert time.monotonic() < deadline, command
+        time.sleep(0.05)
+
+
+class TestInterrupted:
+    """One machine, interrupted again and again; the same command ends every time where it should."""
+
+    @pytest.fixture(scope="class")
+    def server(self, new_machine: MachineMaker, sample: Bundle) -> Server:
+        return Server(new_machine(), sample)
+
+    @pytest.mark.parametrize(
+        ("name", "moment", "status"),
+        [
+            ("KILL", "test -d /opt/dify/tmp", None),
+            ("INT", "test -d /opt/dify/tmp && podman images -q | grep -q .", 130),
+            ("TERM", "podman ps -q --filter label=com.docker.compose.project=dify | grep -q .", 143),
+            ("HUP", "podman ps -q --filter label=com.docker.compose.service=db_postgres | grep -q .", 129),
+        ],
+    )
+    def test_by_a_signal(self, server: Server, name: str, moment: str, status: int | None) -> None:
+        server.run("sh", "-c", "podman rm --force --all --time 0")
+        if name in ("KILL", "INT"):
+            server.run("sh", "-c", "podman rmi --force --all")
+        run = server.start()
+        await_text(server, moment)
+        if name == "KILL":
+            # No handler sees this one, neither the bootloader's nor ours.
+            server.run("pkill", "-KILL", "--full", "dify-installer --ip")
+            run.wait(30)
+        else:
+            server.machine.signal(name, "dify-installer --ip")
+            output = run.communicate(timeout=60)[0]
+            assert run.returncode == status, output
+            assert "run the same command again" in output
+            assert not server.machine.exists("/opt/dify/tmp")
+        assert server.run("pgrep", "--full", "podman pull").returncode == (0 if name == "KILL" else 1) or name == "KILL"
+
+    def test_the_next_run_finishes(self, server: Server) -> None:
+        secrets = settings.secret_values(server.env())
+        server.install()
+        assert settings.secret_values(server.env()) == secrets
+        assert server.installer("status").returncode == 0
+        assert not server.machine.exists("/opt/dify/tmp")
+
+
+class TestSettings:
+    @pytest.fixture(scope="class")
+    def server(self, new_machine: MachineMaker, sample: Bundle) -> Server:
+        server = Server(new_machine(), sample)
+        server.install("--silent")
+        return server
+
+    def edit(self, server: Server, key: str, value: str) -> None:
+        server.run("sed", "-i", f"s|^{key}=.*|{key}={value}|", "/opt/dify/docker/.env")
+
+    def test_values_that_contradict_each_other_are_named(self, server: Server) -> None:
+        right = server.env()["REDIS_PASSWORD"]
+        self.edit(server, "REDIS_PASSWORD", "another-password")
+        result = server.installer(*server.arguments())
+        self.edit(server, "REDIS_PASSWORD", right)
+        assert result.returncode == 2
+        assert "CELERY_BROKER_URL" in result.stderr
+        assert right not in result.stderr
+
+    def test_a_wrong_value_is_an_unhealthy_stack_with_the_reason(self, server: Server) -> None:
+        right = server.env()["DB_PASSWORD"]
+        self.edit(server, "DB_PASSWORD", "not-the-password-of-these-data")
+        result = server.installer(*server.arguments(), "--timeout", "25")
+        assert result.returncode == 6, result.stderr
+        assert "password authentication failed" in result.stderr
+        assert "the last lines of dify_api_1" in result.stderr
+        assert "not-the-password-of-these-data" not in result.stderr
+        self.edit(server, "DB_PASSWORD", right)
+        server.install()
+
+    def test_a_lost_env_does_not_lock_anybody_out(self, server: Server) -> None:
+        server.run("mv", "/opt/dify/docker/.env", "/root/kept.env")
+        result = server.installer(*server.arguments())
+        assert result.returncode == 4
+        assert "put its .env back" in result.stderr
+        server.run("mv", "/root/kept.env", "/opt/dify/docker/.env")
+        server.install()
+
+    def test_another_address_reaches_every_url(self, server: Server) -> None:
+        before = settings.secret_values(server.env())
+        result = server.installer("--host", "dify.example", "--port", "8088")
+        assert result.returncode == 0, result.stderr
+        env = server.env()
+        assert env["CONSOLE_WEB_URL"] == env["FILES_URL"] == "http://dify.example:8088"
+        assert settings.secret_values(env) == before
+        assert server.run("curl", "-s", "http://10.0.0.5:8088/console/api/setup").stdout.startswith("{")
+        server.install("--port", "80")
+
+    def test_silent_prints_nothing(self, server: Server) -> None:
+        result = server.install("--silent")
+        assert result.stdout + result.stderr == ""
+
+    def test_answers_come_from_the_environment_and_a_file(self, server: Server) -> None:
+        server.run("sh", "-c", "printf 'ip: 10.0.0.5\\nsilent: true\\nset:\\n  LOG_LEVEL: ERROR\\n' > answers.yaml")
+        result = server.installer("--config", "answers.yaml")
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+        assert server.env()["LOG_LEVEL"] == "ERROR"
+        variables = {"DIFY_INSTALLER_CONFIG": "answers.yaml", "DIFY_INSTALLER_SET": "LOG_LEVEL=INFO"}
+        assert server.installer(env=variables).returncode == 0
+        assert server.env()["LOG_LEVEL"] == "INFO"
+
+    def test_model_servers_are_asked_from_both_sides(self, server: Server) -> None:
+        server.put(LLM, "llm.py")
+        servers = [
+            server.machine.start(["python3", "llm.py", "ollama", "11434"]),
+            server.machine.start(["python3", "llm.py", "vllm", "8000", "the-api-key"]),
+            server.machine.start(["python3", "llm.py", "ollama", "11435", "", "--local"]),
+        ]
+        await_text(server, "ss -Hltn | grep -q :11435 && ss -Hltn | grep -q :8000")
+        try:
+            self.ask_model_servers(server)
+        finally:
+            server.machine.run("pkill --full llm.py", check=False)
+            for each in servers:
+                each.wait(10)
+
+    def ask_model_servers(self, server: Server) -> None:
+        good = server.install("--ollama-url", "http://10.0.0.5:11434", "--model", "llama3", "--require-llm")
+        assert "ok   Ollama from this host" in good.stderr
+        assert "ok   Ollama from dify_plugin_daemon_1" in good.stderr
+        assert "llama3:latest" in good.stderr
+        missing = server.installer(
+            *server.arguments(), "--ollama-url", "http://10.0.0.5:11434", "--model", "no-such", "--require-llm"
+        )
+        assert missing.returncode == 8
+        assert "does not have the model no-such" in missing.stderr
+        vllm = ["--vllm-url", "http://10.0.0.5:8000/v1"]
+        assert "status 401" in server.install(*vllm).stderr
+        keyed = server.installer(*server.arguments(), *vllm, env={"DIFY_INSTALLER_API_KEY": "the-api-key"})
+        assert "ok   vLLM from dify_plugin_daemon_1" in keyed.stderr
+        assert "the-api-key" not in server.run("sh", "-c", "cat /opt/dify/logs/*.log").stdout + keyed.stderr
+        local = server.install("--ollama-url", "http://127.0.0.1:11435").stderr
+        assert "ok   Ollama from this host" in local
+        assert "WARN Ollama from dify_plugin_daemon_1" in local
+        assert "localhost is the container" in local
+        assert "cannot be resolved" in server.install("--ollama-url", "http://no-such-host:1").stderr
+
+
+@pytest.mark.parametrize("removed", ["python", "venv"])
+def test_without_a_python_the_executable_serves(new_machine: MachineMaker, sample: Bundle, removed: str) -> None:
+    server = Server(new_machine(), sample)
+    server.run(
+        "rm",
+        "-rf",
+        *(["/usr/bin/python3", "/usr/bin/python3.13"] if removed == "python" else ["/usr/lib/python3.13/venv"]),
+    )
+    result = server.install()
+    assert "1.6.0, run by the installer itself" in result.stderr
+    assert "podman-compose version 1.6.0" in server.run("podman-compose", "--version").stdout
+    assert server.installer("status").returncode == 0
+    assert "run already" in server.install().stderr
+
+
+def test_a_hardened_umask_and_no_home(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine(), sample)
+    result = server.run("sh", "-c", f"umask 077; unset HOME; LANG=xx_XX ./dify-installer --ip {machines.ADDRESS}")
+    assert result.returncode == 0, result.stderr
+    assert server.run("stat", "-c", "%a", "/opt/dify/docker/nginx/docker-entrypoint.sh").stdout.strip() in (
+        "644",
+        "755",
+    )
