@@ -88,10 +88,10 @@ def _load_all(
                 job.result()
                 bar.update(image.size)
         except BaseException:
+            # First what waits, then what runs: else the next one starts when the first is ended.
+            pool.shutdown(wait=False, cancel_futures=True)
             runner.end_all()
             raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _load_one(image: manifest.Image, index: int, archive: Path, place: layout.Installation, runner: Runner) -> None:

@@ -83,9 +83,9 @@ CONFIG = option(
 SITE = (
     option("--ip", metavar="ADDRESS", help="This server's address, as browsers will open it."),
     option("--host", metavar="NAME", help="A host name to open instead of the address."),
-    option("--port", type=PORT, help="The port of http. [default: 80]"),
-    option("--https-port", type=PORT, help="The port of https. [default: 443]"),
-    option("--plugin-port", type=PORT, help="The port for debugging plugins. [default: 5003]"),
+    option("--port", type=PORT, metavar="PORT", help="The port of http. [default: 80]"),
+    option("--https-port", type=PORT, metavar="PORT", help="The port of https. [default: 443]"),
+    option("--plugin-port", type=PORT, metavar="PORT", help="The port for debugging plugins. [default: 5003]"),
     FOLDER,
     option(
         "--images",

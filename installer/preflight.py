@@ -34,22 +34,8 @@ SPOOLED = {True: 2, False: 1}
 INSTALL_BYTES = 1 * GIB
 TEMPORARY_BYTES = GIB // 10
 # Where relabelling would break the system; podman refuses some of these itself.
-NOT_RELABELLED = (
-    "/",
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/home",
-    "/lib",
-    "/opt",
-    "/root",
-    "/run",
-    "/sbin",
-    "/srv",
-    "/sys",
-)
-NOT_RELABELLED_BELOW = ("/usr", "/proc", "/sys", "/dev", "/boot", "/etc")
+NOT_RELABELLED = ("/", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/var")
+NOT_RELABELLED_BELOW = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr")
 NETWORK_KINDS = ("nfs", "nfs4", "cifs", "smb3")
 
 Level = Literal["ok", "warning", "error"]
@@ -350,7 +336,7 @@ def selinux(host: Host, wanted: Wanted) -> Findings:
             "the policy for containers is not installed",
             "as root: `dnf install container-selinux`",
         )
-    elif (folder := str(wanted.folder)) in NOT_RELABELLED or folder.startswith(
+    elif (folder := str(wanted.folder)) in NOT_RELABELLED or f"{folder}/".startswith(
         tuple(f"{each}/" for each in NOT_RELABELLED_BELOW)
     ):
         yield Finding(

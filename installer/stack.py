@@ -144,8 +144,9 @@ def _as_configured(place: layout.Installation, document: compose.Document, found
     """
     if unready(document, found, time.time()):
         return False
-    written = max(place.env.stat().st_mtime, place.compose.stat().st_mtime)
-    return all(container.created > written for container in found if container.service in document["services"])
+    # In whole seconds, as podman tells when a container was made.
+    written = int(max(place.env.stat().st_mtime, place.compose.stat().st_mtime))
+    return all(container.created >= written for container in found if container.service in document["services"])
 
 
 def _look(document: compose.Document, deadline: float, runner: Runner, console: Console) -> None:

@@ -1,0 +1,59 @@
+# Everything runs in an environment of its own, .venv, made from specs/dev.lock.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARCH ?=
+SOURCE ?=
+TAG ?=
+VECTOR_STORE ?=
+DB ?=
+ENGINE ?=
+# A folder shaped like a Dify checkout, for the tests with upstream's real files.
+DIFY ?= $(DIFY_CHECKOUT)
+# Where tests and demo keep what is slow to make.
+WORK ?= .cache/tests
+
+.PHONY: help bundle test check unit e2e demo format clean system-packages
+
+help:
+	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
+	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman"
+	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
+	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
+	@echo "make check    style, types and unit tests alone"
+
+$(VENV)/complete: specs/dev.lock
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/dev.lock
+	touch $@
+
+bundle: $(VENV)/complete
+	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(ENGINE),--engine $(ENGINE))
+
+check: $(VENV)/complete
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest tests/unit $(if $(DIFY),--dify $(DIFY))
+
+test: system-packages $(VENV)/complete
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest --work $(WORK) $(if $(DIFY),--dify $(DIFY)) $(PYTEST)
+
+demo: system-packages $(VENV)/complete
+	$(RUN) -m tests.target.demo $(WORK)
+
+# Debian packages that the target machine, the registry and the stand-in images need.
+system-packages:
+	bash tests/target/packages.sh
+
+format: $(VENV)/complete
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf dist .cache .venv .mypy_cache .pytest_cache .ruff_cache
+	find payload -mindepth 1 ! -name README.md -delete

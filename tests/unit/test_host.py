@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from installer import host
+
+SS = """\
+LISTEN 0      128          0.0.0.0:22        0.0.0.0:*    users:(("sshd",pid=812,fd=3))
+LISTEN 0      511                *:80              *:*    users:(("nginx",pid=90,fd=6),("nginx",pid=91,fd=6))
+LISTEN 0      4096       127.0.0.1:631       0.0.0.0:*
+LISTEN 0      4096            [::]:5003         [::]:*
+"""
+
+MOUNTS = """\
+22 1 253:0 / / rw,relatime shared:1 - xfs /dev/mapper/root rw
+30 22 253:2 / /home rw,nosuid,nodev shared:2 - xfs /dev/mapper/home rw
+31 22 0:30 / /tmp rw,nosuid,nodev,noexec shared:3 - tmpfs tmpfs rw
+32 30 0:40 / /home/dify rw,relatime shared:4 - nfs4 server:/home rw
+33 22 253:3 / /mnt/with\\040space ro,relatime - ext4 /dev/sdb1 ro
+"""
+
+
+def test_os_release() -> None:
+    text = 'NAME="Rocky Linux"\nID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n# a comment = x\n'
+    assert host.parse_os_release(text) == {
+        "NAME": "Rocky Linux",
+        "ID": "rocky",
+        "ID_LIKE": "rhel centos fedora",
+        "VERSION_ID": "9.4",
+    }
+
+
+def test_memory() -> None:
+    assert host.parse_memory("MemTotal:        3880456 kB\nMemFree: 1 kB\n") == 3880456 * 1024
+    assert host.parse_memory("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("podman version 4.9.4-rhel", (4, 9, 4)), ("podman version 5.4.2", (5, 4, 2)), ("", None), ("none", None)],
+)
+def test_version(text: str, version: tuple[int, ...] | None) -> None:
+    assert host.parse_version(text) == version
+
+
+def test_listeners_and_who_they_are() -> None:
+    assert host.parse_listeners(SS) == {22: "sshd (process 812)", 80: "nginx (process 90)", 631: "", 5003: ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "enough"),
+    [
+        ("dify:100000:65536\n", True),
+        ("1000:100000:65536\n", True),
+        ("other:100000:65536\n", False),
+        ("dify:100000:1000\n", False),
+        ("dify:100000:32768\ndify:200000:32768\n", True),
+        ("", False),
+        ("dify:x:y\n", False),
+    ],
+)
+def test_subordinate_ids(text: str, enough: bool) -> None:
+    assert host.has_ranges(text, "dify", 1000) is enough
+
+
+@pytest.mark.parametrize(("text", "mode"), [("1", "enforcing"), ("0\n", "permissive"), ("", "disabled")])
+def test_selinux(text: str, mode: str) -> None:
+    assert host.selinux_mode(text) == mode
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "option"),
+    [
+        ("/opt/dify", "xfs", "relatime"),
+        ("/home/other", "xfs", "nosuid"),
+        ("/home/dify/dify", "nfs4", "rw"),
+        ("/tmp/x", "tmpfs", "noexec"),
+        ("/mnt/with space/x", "ext4", "ro"),
+    ],
+)
+def test_mounts(path: str, kind: str, option: str) -> None:
+    found, options = host.mount_of(Path(path), MOUNTS)
+    assert found == kind
+    assert option in options

@@ -1,0 +1,95 @@
+"""Rules of the house that a reader relies on, and documentation that must not drift."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from installer import cli, errors, preflight
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
+def test_the_installer_never_imports_the_build() -> None:
+    for path in (ROOT / "installer").glob("*.py"):
+        assert not [name for name in imports(path) if name.split(".")[0] == "build"], path
+
+
+def test_one_module_starts_programs() -> None:
+    for folder in ("installer", "build"):
+        for path in (ROOT / folder).glob("*.py"):
+            if path.name != "command.py":
+                assert "subprocess" not in imports(path) and "os.system" not in path.read_text(), path
+
+
+def test_no_image_is_named_in_our_code() -> None:
+    for folder in ("installer", "build"):
+        for path in (ROOT / folder).glob("*.py"):
+            for name in ("langgenius/", "semitechnologies/", "ubuntu/squid", "-alpine", "busybox:"):
+                assert name not in path.read_text(), path
+
+
+def test_exit_codes_are_unique() -> None:
+    codes = [failure.exit_code for failure in errors.FAILURES]
+    assert len(set(codes)) == len(codes)
+    assert set(errors.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 7, 8, 129, 130, 143}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_readme_tells_every_exit_code(readme: Path) -> None:
+    text = readme.read_text()
+    for code in errors.EXIT_CODES:
+        assert f"| {code} |" in text, code
+
+
+def test_the_readme_tells_the_exit_codes_in_the_codes_words() -> None:
+    text = READMES[0].read_text()
+    for code, meaning in errors.EXIT_CODES.items():
+        assert f"| {code} | {meaning} |" in text
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_readme_tells_every_preflight_check(readme: Path) -> None:
+    rows = set(re.findall(r"^\| `([a-z ]+)` \|", readme.read_text(), re.MULTILINE))
+    assert set(preflight.CHECKS) <= rows
+
+
+def test_the_readme_tells_the_checks_in_the_codes_words() -> None:
+    text = READMES[0].read_text()
+    for name, check in preflight.CHECKS.items():
+        assert f"| `{name}` | {check.__doc__} |" in text
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_readme_tells_every_option_and_command(readme: Path) -> None:
+    text = readme.read_text()
+    install = cli.cli.commands["install"]
+    for parameter in install.params:
+        assert isinstance(parameter, click.Option)
+        assert f"`{parameter.opts[0]}" in text, parameter.opts[0]
+    for command in cli.cli.commands:
+        assert f"`{command}`" in text, command
+
+
+def test_every_option_comes_from_the_environment_too() -> None:
+    for parameter in cli.cli.commands["install"].params:
+        assert parameter.envvar == "DIFY_INSTALLER_" + parameter.opts[0].lstrip("-").replace("-", "_").upper()
+
+
+def test_public_functions_have_docstrings() -> None:
+    for folder in ("installer", "build"):
+        for path in (ROOT / folder).glob("*.py"):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    assert ast.get_docstring(node), f"{path.name}: {node.name}"

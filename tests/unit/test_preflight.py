@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from installer import preflight
+from installer.host import Host, Listener, Python, Space, Wanted
+
+GIB = 1024**3
+NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
+
+WANTED = Wanted(
+    folder=Path("/opt/dify"),
+    address="10.0.0.5",
+    ports={"http": 80, "https": 443, "plugin debugging": 5003},
+    architecture="amd64",
+    largest_image_bytes=2 * GIB,
+    missing_bytes=4 * GIB,
+    not_before=NOW - datetime.timedelta(days=30),
+)
+
+
+def space(purpose: str, path: str, free: float, device: int = 1, kind: str = "xfs", options: str = "rw") -> Space:
+    return Space(
+        purpose=purpose,
+        path=Path(path),
+        free=int(free * GIB),
+        device=device,
+        kind=kind,
+        options=tuple(options.split(",")),
+    )
+
+
+GOOD = Host(
+    os_id="rhel",
+    os_like=("fedora",),
+    os_version="9.6",
+    os_name="Red Hat Enterprise Linux 9.6 (Plow)",
+    architecture="amd64",
+    cpus=2,
+    memory=int(3.7 * GIB),
+    user="root",
+    root=True,
+    podman_version=(5, 4, 2),
+    podman_problem="",
+    network_backend="netavark",
+    storage=space("images", "/var/lib/containers/storage", 100),
+    install=space("the install folder", "/opt/dify", 100),
+    temporary=space("podman's temporary files", "/var/tmp", 100),
+    folder_exists=False,
+    folder_writable=True,
+    has_env=False,
+    has_data=False,
+    listeners=(Listener(port=22, holder="sshd (process 1)", ours=False),),
+    low_port=1024,
+    addresses=("127.0.0.1", "10.0.0.5"),
+    pythons=(Python(path=Path("/usr/bin/python3"), version=(3, 9), has_venv=True),),
+    subuid=True,
+    subgid=True,
+    linger=True,
+    session=True,
+    selinux="enforcing",
+    container_selinux=True,
+    firewalld=False,
+    open_ports=(),
+    foreign=(),
+    now=NOW,
+)
+ROOTLESS: dict[str, Any] = {"root": False, "user": "dify"}
+HIGH = {"http": 8080, "https": 8443, "plugin debugging": 5003}
+
+
+def levels(host: Host, wanted: Wanted = WANTED) -> dict[str, str]:
+    """Return the worst level of each check."""
+    order = ("ok", "warning", "error")
+    found: dict[str, str] = {}
+    for finding in preflight.judge(host, wanted):
+        found[finding.check] = max(finding.level, found.get(finding.check, "ok"), key=order.index)
+    return found
+
+
+def test_a_good_host_passes_everything() -> None:
+    assert set(levels(GOOD).values()) == {"ok"}
+
+
+def test_a_good_rootless_host_passes_everything() -> None:
+    host = dataclasses.replace(GOOD, **ROOTLESS)
+    assert set(levels(host, dataclasses.replace(WANTED, ports=HIGH)).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "level", "said"),
+    [
+        ({"os_id": "debian", "os_like": (), "os_version": "12"}, "system", "warning", "not RHEL"),
+        ({"os_id": "rocky", "os_like": ("rhel",), "os_version": "8.10"}, "system", "ok", ""),
+        ({"os_version": "7.9"}, "system", "warning", ""),
+        ({"architecture": "arm64"}, "architecture", "error", "the bundle is for amd64"),
+        ({"cpus": 1}, "cpu", "error", "Dify needs 2"),
+        ({"memory": int(3.5 * GIB)}, "memory", "error", "4.0 GiB"),
+        ({"memory": None}, "memory", "warning", ""),
+        ({"podman_version": None}, "podman", "error", "dnf install podman"),
+        ({"podman_version": (4, 3, 1)}, "podman", "error", "cannot wait"),
+        ({"podman_version": (4, 6)}, "podman", "ok", ""),
+        ({"podman_problem": "no such runtime"}, "podman", "error", "no such runtime"),
+        ({"network_backend": "cni"}, "network", "warning", "netavark"),
+        ({"storage": space("images", "/store", 4, device=2)}, "space", "error", "4.4 GiB for images (/store)"),
+        ({"install": space("the install folder", "/opt/dify", 2, device=3)}, "space", "error", "(/opt/dify)"),
+        ({"temporary": space("podman's temporary files", "/var/tmp", 0.01, device=4)}, "space", "error", "(/var/tmp)"),
+        ({"storage": None}, "space", "warning", "unknown"),
+        ({"folder_writable": False}, "folder", "error", "--dir"),
+        ({"install": space("the install folder", "/opt/dify", 99, options="rw,noexec")}, "folder", "error", "noexec"),
+        ({"has_env": True, "has_data": True}, "installation", "ok", "kept"),
+        ({"has_data": True}, "installation", "error", "put its .env back"),
+        ({"foreign": ("dify_api_1",)}, "installation", "error", "dify_api_1"),
+        ({"listeners": None}, "ports", "warning", ""),
+        (
+            {"listeners": (Listener(port=80, holder="httpd (process 7)", ours=False),)},
+            "ports",
+            "error",
+            "httpd (process 7)",
+        ),
+        ({"listeners": (Listener(port=80, holder="the container dify_nginx_1", ours=True),)}, "ports", "ok", ""),
+        ({"addresses": ("10.0.0.6",)}, "address", "warning", "10.0.0.6"),
+        ({"firewalld": True}, "firewall", "warning", "--add-port=80/tcp --add-port=443/tcp"),
+        ({"firewalld": True, "open_ports": (80, 443)}, "firewall", "ok", ""),
+        ({"selinux": "disabled", "container_selinux": False}, "selinux", "ok", ""),
+        ({"container_selinux": False}, "selinux", "error", "dnf install container-selinux"),
+        ({"pythons": ()}, "python", "ok", "the installer itself"),
+        (
+            {"pythons": (Python(path=Path("/p"), version=(3, 6), has_venv=True),)},
+            "python",
+            "ok",
+            "the installer itself",
+        ),
+        ({"now": NOW - datetime.timedelta(days=60)}, "clock", "error", "timedatectl"),
+    ],
+)
+def test_each_fact_is_judged(change: dict[str, Any], check: str, level: str, said: str) -> None:
+    host = dataclasses.replace(GOOD, **change)
+    assert levels(host)[check] == level
+    text = " ".join(f"{each.message} {each.remedy}" for each in preflight.judge(host, WANTED) if each.check == check)
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "level", "said"),
+    [
+        ({}, "low ports", "error", "--port 8080 --https-port 8443"),
+        ({"low_port": 80}, "low ports", "ok", ""),
+        ({"subuid": False}, "subordinate ids", "error", "usermod --add-subuids"),
+        ({"session": False}, "session", "error", "enable-linger dify"),
+        ({"linger": False}, "linger", "warning", "enable-linger dify"),
+        ({"storage": space("images", "/home/s", 99, kind="nfs4")}, "storage", "error", "graphroot"),
+    ],
+)
+def test_each_rootless_fact_is_judged(change: dict[str, Any], check: str, level: str, said: str) -> None:
+    host = dataclasses.replace(GOOD, **(ROOTLESS | change))
+    assert levels(host)[check] == level
+    assert said in preflight.as_text(preflight.judge(host, WANTED))
+
+
+@pytest.mark.parametrize("folder", ["/", "/root", "/home", "/usr", "/usr/local/dify", "/etc/dify"])
+def test_folders_that_must_keep_their_labels_are_refused(folder: str) -> None:
+    assert levels(GOOD, dataclasses.replace(WANTED, folder=Path(folder)))["selinux"] == "error"
+
+
+def test_needs_on_one_file_system_add_up() -> None:
+    # 4.4 for the images, 2 + 1 for the install folder, 0.1 temporary: 7.5 on one device.
+    tight: dict[str, Any] = {name: space(name, f"/{name}", 7.0) for name in ("storage", "install", "temporary")}
+    host = dataclasses.replace(GOOD, **tight)
+    assert levels(host)["space"] == "error"
+    apart = dict(
+        zip(tight, [dataclasses.replace(each, device=n) for n, each in enumerate(tight.values())], strict=True)
+    )
+    assert levels(dataclasses.replace(GOOD, **apart))["space"] == "ok"
+
+
+def test_what_is_loaded_needs_no_room() -> None:
+    tight: dict[str, Any] = {name: space(name, f"/{name}", 1.5) for name in ("storage", "install", "temporary")}
+    loaded = dataclasses.replace(WANTED, missing_bytes=0, largest_image_bytes=0)
+    assert levels(dataclasses.replace(GOOD, **tight), loaded)["space"] == "ok"
+
+
+def test_every_error_and_warning_has_a_remedy_and_none_switches_selinux_off() -> None:
+    faults: dict[str, Any] = {"os_id": "x", "os_like": (), "cpus": 1, "memory": GIB, "architecture": "arm64"}
+    faults |= {"podman_version": (4, 3), "subuid": False, "session": False, "linger": False, "addresses": ()}
+    faults |= {"folder_writable": False, "has_data": True, "container_selinux": False, "firewalld": True}
+    bad = dataclasses.replace(GOOD, **(ROOTLESS | faults))
+    findings = preflight.judge(bad, WANTED)
+    assert preflight.failed(findings)
+    assert len([each for each in findings if each.level == "error"]) >= 9
+    for finding in findings:
+        assert finding.level == "ok" or finding.remedy, finding
+        assert "setenforce" not in finding.remedy
+        assert "SELINUX=" not in finding.remedy
+
+
+def test_json_says_whether_it_passed() -> None:
+    top = json.loads(preflight.as_json(preflight.judge(GOOD, WANTED)))
+    assert top["passed"] is True
+    assert set(top["findings"][0]) == {"check", "level", "message", "remedy"}
+
+
+def test_findings_carry_the_names_of_their_checks() -> None:
+    host = dataclasses.replace(GOOD, **ROOTLESS, storage=space("images", "/s", 99, kind="nfs"))
+    assert {each.check for each in preflight.judge(host, WANTED)} == set(preflight.CHECKS)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from installer import stack
+from installer.stack import Container
+
+DOCUMENT = {
+    "services": {
+        "init": {"image": "busybox"},
+        "api": {"image": "api", "depends_on": {"init": {"condition": "service_completed_successfully"}}},
+    }
+}
+
+
+def container(service: str, state: str, health: str = "", exit_code: int = 0, restarts: int = 0) -> Container:
+    return Container(
+        service=service,
+        name=f"dify_{service}_1",
+        state=state,
+        health=health,
+        exit_code=exit_code,
+        restarts=restarts,
+        created=100,
+        started=100,
+    )
+
+
+DONE = container("init", "exited")
+
+
+@pytest.mark.parametrize(
+    ("found", "reasons"),
+    [
+        ([DONE, container("api", "running")], {}),
+        ([DONE, container("api", "running", "healthy")], {}),
+        ([DONE, container("api", "running", "starting")], {"api": "starting"}),
+        ([DONE, container("api", "running", "unhealthy")], {"api": "unhealthy"}),
+        ([DONE, container("api", "exited", exit_code=1)], {"api": "exited with status 1"}),
+        ([DONE, container("api", "running", restarts=4)], {"api": "restarted 4 times"}),
+        ([DONE], {"api": "not created"}),
+        ([container("init", "exited", exit_code=2), container("api", "running")], {"init": "exited with status 2"}),
+        ([container("init", "running"), container("api", "created")], {"init": "running", "api": "created"}),
+    ],
+)
+def test_what_is_not_ready_is_named_with_its_reason(found: list[Container], reasons: dict[str, str]) -> None:
+    assert stack.unready(DOCUMENT, found, now=103) == reasons
+
+
+def test_a_restarted_container_is_ready_once_it_has_stayed_up() -> None:
+    assert stack.unready(DOCUMENT, [DONE, container("api", "running", restarts=4)], now=200) == {}
+
+
+def test_a_service_that_another_waits_for_to_end_is_a_one_shot() -> None:
+    assert stack.one_shots(DOCUMENT) == {"init"}
+
+
+def test_podmans_list_is_read() -> None:
+    entry = {
+        "Names": ["dify_db_1"],
+        "State": "running",
+        "Status": "Up 3 seconds (healthy)",
+        "ExitCode": 0,
+        "Labels": {"com.docker.compose.service": "db"},
+        "Created": 5,
+        "StartedAt": 7,
+    }
+    read = stack._container(entry)
+    assert (read.service, read.state, read.health, read.created, read.started) == ("db", "running", "healthy", 5, 7)
