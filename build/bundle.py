@@ -30,9 +30,9 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
     Raises BuildError, UsageError or CommandFailed; no half-written file is left under a final name.
     """
     program = images.engine(engine)
-    python = portable_python.portable_python(places.work, places.portable_python, spec.architecture, runner)
     for folder in (places.output, places.work):
         files.folder(folder)
+    python = portable_python.portable_python(places.work, places.portable_python, spec.architecture, runner, console)
 
     console.line(f"source   {spec.source} {spec.tag}")
     release = source.fetch(spec.source, spec.tag, places.work, runner)
@@ -44,7 +44,7 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
     saved = archive.save(pulled, target, program, runner, console)
     described = archive.describe(target, console)
 
-    payload.stage(release, spec.architecture, places.payload, places.work, runner)
+    payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     bundle = manifest.Manifest(
         format=manifest.FORMAT,
         installer=VERSION,

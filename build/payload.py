@@ -9,10 +9,16 @@ import installer.probe
 from build import source, spec, wheels
 from installer import digest, files, layout, manifest
 from installer.command import Runner
+from installer.console import Console
 
 
 def stage(
-    release: source.Source, architecture: manifest.Architecture, payload: Path, work: Path, runner: Runner
+    release: source.Source,
+    architecture: manifest.Architecture,
+    payload: Path,
+    work: Path,
+    runner: Runner,
+    console: Console,
 ) -> None:
     """Fill `payload` anew with everything but the manifest; wheels come from a cache below `work`.
 
@@ -23,7 +29,7 @@ def stage(
     lock = spec.FOLDER / layout.PODMAN_COMPOSE_LOCK
     files.write(payload / layout.PODMAN_COMPOSE_LOCK, lock.read_bytes())
     files.folder(payload / layout.WHEELS)
-    for wheel in wheels.collect(lock, architecture, work / "wheels" / architecture, runner):
+    for wheel in wheels.collect(lock, architecture, work / "wheels", runner, console):
         files.write(payload / layout.WHEELS / wheel.name, wheel.read_bytes())
     files.write(payload / layout.PROBE, Path(installer.probe.__file__).read_bytes())
 

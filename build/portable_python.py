@@ -13,15 +13,17 @@ from pathlib import Path
 from build.wheels import MACHINES
 from installer import digest, errors, files, manifest
 from installer.command import Runner
+from installer.console import Console
 
 RECIPES = Path(__file__).resolve().parent / "portable"
 INTERPRETER = "bin/python3.13"
 # 8 minutes of processor time on two cores of 2020, several times that on a slow machine.
 BUILD_SECONDS = 7200.0
-FETCH_SECONDS = 1200.0
 
 
-def portable_python(work: Path, ready: Path | None, architecture: manifest.Architecture, runner: Runner) -> Path:
+def portable_python(
+    work: Path, ready: Path | None, architecture: manifest.Architecture, runner: Runner, console: Console
+) -> Path:
     """Return a portable interpreter below `work`: unpacked from `ready`, or built from sources and kept.
 
     Raises BuildError when it is not to be had; for the other architecture, since PyInstaller
@@ -32,7 +34,7 @@ def portable_python(work: Path, ready: Path | None, architecture: manifest.Archi
             f"an executable for {architecture} cannot be made on {platform.machine()}",
             f"build on an {architecture} machine: PyInstaller does not freeze for another architecture",
         )
-    archive = ready or _built(work / "portable-python", runner)
+    archive = ready or _built(work / "portable-python", runner, console)
     folder = work / "portable-python" / digest.of_file(archive)[:16]
     if not folder.is_dir():
         partial = folder.with_name(f"{folder.name}.part")
@@ -59,7 +61,7 @@ def _interpreter(folder: Path, archive: Path, runner: Runner) -> Path:
     return found
 
 
-def _built(work: Path, runner: Runner) -> Path:
+def _built(work: Path, runner: Runner, console: Console) -> Path:
     """Build from Debian's source packages with zig's compiler, once for each version of the recipes."""
     recipes = sorted(RECIPES.iterdir())
     identity = digest.of_bytes("".join(digest.of_file(path) for path in recipes).encode())[:16]
@@ -67,6 +69,7 @@ def _built(work: Path, runner: Runner) -> Path:
     if archive.is_file():
         return archive
     files.folder(work)
+    console.line("python   building the portable CPython from sources, once: some minutes")
     for script, *arguments in (
         ("fetch.sh", work / "sources"),
         ("build.sh", work / "sources", work / "tree" / "py313"),

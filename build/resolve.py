@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer import compose, dify, envfile, errors, layout
+from installer import compose, dify, envfile, errors, layout, render
+
+# What is mounted under such a name is a file, not a folder of data.
+FILE_SUFFIXES = (".sh", ".template", ".conf", ".yaml", ".yml", ".xml", ".txt", ".script")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +28,25 @@ def resolve(docker: Path, choices: Mapping[str, str]) -> Needs:
     document = compose.load(docker / layout.COMPOSE_FILE)
     example = (docker / layout.ENV_EXAMPLE).read_text("utf-8")
     _check_choices(document, choices, example)
-    images = compose.images(document, envfile.resolve(example, choices))
+    variables = envfile.resolve(example, choices)
+    images = compose.images(document, variables)
+    _check_mounted_files(document, variables, docker)
     api = next((reference for reference, services in images.items() if dify.API in services), None)
     if api is None:
         raise errors.BuildError(f"the compose file has no active service {dify.API!r}", "is it a release of Dify?")
     return Needs(images=tuple(sorted(images)), version=api.rpartition(":")[2])
+
+
+def _check_mounted_files(document: compose.Document, variables: Mapping[str, str], docker: Path) -> None:
+    """Refuse a release that lacks a file which an active service mounts: podman would mount a folder instead."""
+    active = {"services": compose.active_services(document, variables)}
+    sources = [source for source in render.bind_sources(active, variables) if Path(source).suffix in FILE_SUFFIXES]
+    missing = [source for source in sources if not (docker / source).is_file()]
+    if missing:
+        raise errors.BuildError(
+            f"the release lacks {', '.join(missing)}, which its services mount",
+            "give a complete checkout of the release",
+        )
 
 
 def _check_choices(document: compose.Document, choices: Mapping[str, str], example: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from installer import digest, errors, files, manifest
 from installer.command import Runner
+from installer.console import Console
 
 # CPython versions with binary wheels of PyYAML; RHEL 9 has 3.9, 3.11 and 3.12, RHEL 10 3.12.
 PYTHONS = ((3, 9), (3, 10), (3, 11), (3, 12), (3, 13), (3, 14))
@@ -17,7 +18,9 @@ PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_1
 DOWNLOAD_SECONDS = 600.0
 
 
-def collect(lock: Path, architecture: manifest.Architecture, work: Path, runner: Runner) -> list[Path]:
+def collect(
+    lock: Path, architecture: manifest.Architecture, work: Path, runner: Runner, console: Console
+) -> list[Path]:
     """Return the wheels that `lock` pins, for all PYTHONS; kept below `work` for the next build.
 
     pip compares each with the hashes of the lock. Raises BuildError when one cannot be had.
@@ -27,8 +30,10 @@ def collect(lock: Path, architecture: manifest.Architecture, work: Path, runner:
         partial = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
         files.folder(partial)
-        for version in PYTHONS:
-            _download(lock, version, MACHINES[architecture], partial, runner)
+        with console.progress("download wheels", len(PYTHONS), unit="Pythons") as bar:
+            for version in PYTHONS:
+                _download(lock, version, MACHINES[architecture], partial, runner)
+                bar.update(1)
         partial.rename(folder)
     return sorted(folder.glob("*.whl"))
 

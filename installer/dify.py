@@ -92,8 +92,8 @@ PORTS: dict[str, str] = {
     "plugin debugging": "EXPOSE_PLUGIN_DEBUGGING_PORT",
 }
 
-# The host that plugin developers connect to.
-DEBUGGING_HOST = "EXPOSE_PLUGIN_DEBUGGING_HOST"
+# Keys that hold the host alone: where plugin developers connect to.
+HOSTS = ("EXPOSE_PLUGIN_DEBUGGING_HOST",)
 
 # What the choice of a database changes besides DB_TYPE (comments in `.env.example`).
 DATABASES: dict[str, dict[str, str]] = {

@@ -141,13 +141,12 @@ def _urls(
             "give the address that browsers will open: --ip ADDRESS, or --host NAME",
         )
     new = address(values, host).url
+    ours = {key: (template.format(old), template.format(new)) for key, template in dify.URLS.items()}
+    ours |= {key: (urlsplit(old).hostname or "", host) for key in dify.HOSTS}
     return {
-        key: template.format(new)
-        for key, template in dify.URLS.items()
-        if key in known
-        and key not in own
-        and (first or values.get(key) == template.format(old))
-        and values.get(key) != template.format(new)
+        key: after
+        for key, (before, after) in ours.items()
+        if key in known and key not in own and (first or values.get(key) == before) and values.get(key) != after
     }
 
 

@@ -61,6 +61,16 @@ class TestInterrupted:
             assert left.returncode != 0, left.stdout
             assert server.run("pgrep", "--full", "podman pull").returncode == 1
 
+    def test_a_second_run_at_the_same_time_stops(self, server: Server) -> None:
+        server.run("sh", "-c", "podman rm --force --all --time 0")
+        first = server.start()
+        await_text(server, "grep -q dify-installer:/opt/dify /proc/net/unix")
+        second = server.installer(*server.arguments())
+        assert second.returncode == 7
+        assert "another run is active for /opt/dify (process" in second.stderr
+        output = first.communicate(timeout=120)[0]
+        assert first.returncode == 0, output
+
     def test_the_next_run_finishes(self, server: Server) -> None:
         secrets = settings.secret_values(server.env())
         server.install()

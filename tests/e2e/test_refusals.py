@@ -13,6 +13,7 @@ import pytest
 from build import freeze, portable_python
 from installer import manifest
 from installer.command import Runner
+from installer.console import Console
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target import machine as machines
@@ -178,18 +179,6 @@ class TestRefused:
             assert result.returncode == 5, command
             assert "no finished installation in /opt/dify" in result.stderr
 
-    def test_another_run_on_the_same_folder(self, server: Server) -> None:
-        held = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0dify-installer:/opt/dify'); "
-        holder = server.machine.start(["python3", "-c", held + "s.listen(); time.sleep(60)"])
-        try:
-            server.run("sh", "-c", "until grep -q dify-installer /proc/net/unix; do sleep 0.1; done")
-            result = server.installer(*server.arguments())
-        finally:
-            server.machine.signal("TERM", "dify-installer:/opt/dify")
-            holder.wait(10)
-        assert result.returncode == 7
-        assert "process" in result.stderr
-
 
 @pytest.fixture(scope="module")
 def foreign(sample: Bundle, work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -200,7 +189,7 @@ def foreign(sample: Bundle, work: Path, tmp_path_factory: pytest.TempPathFactory
     bundle = manifest.loads((payload / "manifest.json").read_bytes())
     (payload / "manifest.json").write_bytes(manifest.dumps(dataclasses.replace(bundle, architecture="arm64")))
     runner = Runner()
-    python = portable_python.portable_python(work / "build", ready, "amd64", runner)
+    python = portable_python.portable_python(work / "build", ready, "amd64", runner, Console())
     freeze.freeze(python, payload, payload / "foreign", work / "build", runner)
     return payload / "foreign"
 

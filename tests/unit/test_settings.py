@@ -188,7 +188,7 @@ def test_upstreams_example_holds_the_keys_that_we_know(dify: Path, tmp_path: Pat
     assert known - set(after) == set()
     assert set(after) - set(before) == set(facts.NOT_IN_EXAMPLE)
     changed = {key for key in before if before[key] != after[key]}
-    assert changed <= known | {"CELERY_BROKER_URL", facts.DEBUGGING_HOST}
+    assert changed <= known | {"CELERY_BROKER_URL", *facts.HOSTS}
     for secret in facts.SECRETS:
         for key in (*secret.keys, *(name for name, _ in secret.within)):
             assert after[key] and after[key] != before[key], f"{key} is still the public default"

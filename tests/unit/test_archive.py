@@ -1,0 +1,137 @@
+"""The archive from what engines print: podman's form, old docker's with links, new docker's with blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from build import archive, images, source
+from installer import errors, manifest
+from installer.command import Runner
+from installer.console import Console
+
+QUIET = Console(silent=True)
+
+
+def layer(text: str) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        info = tarfile.TarInfo(text)
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+    return data.getvalue()
+
+
+def config(layers: list[bytes]) -> bytes:
+    ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in layers]
+    return json.dumps({"architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids}}).encode()
+
+
+def saved(path: Path, form: str, layers: list[bytes]) -> None:
+    """Write what an engine's `save` prints for one image."""
+    members: list[tuple[str, bytes | str]] = []
+    names = []
+    for number, each in enumerate(layers):
+        sha = hashlib.sha256(each).hexdigest()
+        if form == "podman":
+            names.append(f"{sha}.tar")
+            members += [
+                (f"{sha}.tar", each),
+                (f"{number:064}/layer.tar", f"../{sha}.tar"),
+                (f"{number:064}/VERSION", b"1.0"),
+            ]
+        elif form == "old docker":
+            names.append(f"{number:064}/layer.tar")
+            first = layers.index(each)
+            members.append((names[-1], each if first == number else f"../{first:064}/layer.tar"))
+        else:
+            names.append(f"blobs/sha256/{sha}")
+            members.append((names[-1], each))
+    described = config(layers)
+    name = f"{hashlib.sha256(described).hexdigest()}.json"
+    members += [(name, described), ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
+    members.append(("manifest.json", json.dumps([{"Config": name, "RepoTags": ["x"], "Layers": names}]).encode()))
+    with tarfile.open(path, "w") as tar:
+        for member, content in dict(members).items():
+            info = tarfile.TarInfo(member)
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                tar.addfile(info)
+            else:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+def engine(folder: Path) -> Runner:
+    """Return a runner in which `docker save NAME` prints folder/NAME: a real program, a made-up engine."""
+    program = folder / "docker"
+    program.write_text(f'#!/bin/sh\nfor last; do :; done\ncat "{folder}/$last" || exit 1\n')
+    program.chmod(0o755)
+    return Runner({**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+
+
+def pulled(name: str) -> images.Pulled:
+    return images.Pulled(reference=name, id="", digest="sha256:d", size=10, created="")
+
+
+def save(folder: Path, names: list[str]) -> tuple[bytes, list[manifest.Image]]:
+    target = folder / "images.tar"
+    described = archive.save([pulled(name) for name in names], target, str(folder / "docker"), engine(folder), QUIET)
+    return target.read_bytes(), described
+
+
+def test_every_engines_form_gives_the_same_bytes(tmp_path: Path) -> None:
+    layers = [layer("base"), layer("top"), layer("base")]
+    results = []
+    for form in ("podman", "old docker", "new docker"):
+        folder = tmp_path / form
+        folder.mkdir()
+        saved(folder / "one", form, layers)
+        saved(folder / "two", form, [layers[0], layer("other")])
+        results.append(save(folder, ["one", "two"]))
+    assert results[0] == results[1] == results[2]
+    data, described = results[0]
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        names = tar.getnames()
+        assert names[-1] == "manifest.json"
+        assert len([name for name in names if name.endswith(".tar")]) == 3
+        for image in described:
+            content = tar.extractfile(f"{image.id}.json")
+            assert content is not None and hashlib.sha256(content.read()).hexdigest() == image.id
+    assert [len(image.layers) for image in described] == [3, 2]
+
+
+def test_a_layer_that_is_not_the_configurations_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "one", "podman", [layer("base")])
+    data = (tmp_path / "one").read_bytes()
+    (tmp_path / "one").write_bytes(data.replace(b"base\0\0", b"bast\0\0", 2))
+    with pytest.raises(errors.BuildError, match="not those of its configuration"):
+        save(tmp_path, ["one"])
+    assert not (tmp_path / "images.tar").exists()
+
+
+def test_an_engine_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(errors.BuildError, match="cannot be saved"):
+        save(tmp_path, ["no-such-image"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docker"]
+
+
+def test_private_files_and_data_stay_out_of_a_bundle(tmp_path: Path) -> None:
+    wanted = [".env.example", "docker-compose.yaml", "nginx/nginx.conf.template", "volumes/sandbox/conf/config.yaml"]
+    private = [".env", "nginx/ssl/dify.key", "nginx/ssl/dify.crt", "volumes/db/data/pgdata/PG_VERSION"]
+    for name in wanted + private:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    assert [path.as_posix() for path in source.project_files(tmp_path)] == sorted(wanted)
+    before = source.tree_hash(tmp_path)
+    (tmp_path / ".env").write_text("changed")
+    assert source.tree_hash(tmp_path) == before
+    (tmp_path / wanted[0]).write_text("changed")
+    assert source.tree_hash(tmp_path) != before
