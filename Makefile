@@ -35,13 +35,13 @@ check: $(VENV)/complete
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests/unit $(if $(DIFY),--dify $(DIFY))
+	$(RUN) -m pytest tests/unit $(if $(DIFY),--dify=$(DIFY))
 
 test: system-packages $(VENV)/complete
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest --work $(WORK) $(if $(DIFY),--dify $(DIFY)) $(PYTEST)
+	$(RUN) -m pytest tests --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
 demo: system-packages $(VENV)/complete
 	$(RUN) -m tests.target.demo $(WORK)
