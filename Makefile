@@ -7,6 +7,7 @@ SOURCE ?=
 TAG ?=
 VECTOR_STORE ?=
 DB ?=
+PROFILE ?=
 ENGINE ?=
 # A folder shaped like a Dify checkout, for the tests with upstream's real files.
 DIFY ?= $(DIFY_CHECKOUT)
@@ -29,7 +30,7 @@ $(VENV)/complete: specs/dev.lock
 
 bundle: $(VENV)/complete
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
-	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(ENGINE),--engine $(ENGINE))
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE))
 
 check: $(VENV)/complete
 	$(VENV)/bin/ruff check .

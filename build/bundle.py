@@ -36,7 +36,7 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
 
     console.line(f"source   {spec.source} {spec.tag}")
     release = source.fetch(spec.source, spec.tag, places.work, runner)
-    needs = resolve.resolve(release.docker, spec.variables)
+    needs = resolve.resolve(release.docker, spec)
     console.line(f"resolve  Dify {needs.version}: {len(needs.images)} images for {spec.architecture}")
 
     pulled = images.pull(needs.images, spec.architecture, program, runner, console)
@@ -53,7 +53,7 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
         commit=release.commit,
         architecture=spec.architecture,
         newest_image=max((image.created for image in pulled), default=""),
-        variables=dict(spec.variables),
+        variables=needs.variables,
         files=payload.describe(places.payload),
         images=tuple(saved),
         archive=described,

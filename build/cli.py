@@ -24,6 +24,7 @@ def _spec_options(command: Any) -> Any:
         click.option("--arch", "architecture", type=click.Choice(manifest.ARCHITECTURES), help="The server's."),
         click.option("--vector-store", metavar="PROFILE", help="weaviate, qdrant, milvus, … as in the compose file."),
         click.option("--db", "database", metavar="PROFILE", help="postgresql or mysql."),
+        click.option("--profile", "profiles", multiple=True, metavar="PROFILE", help="Any other; may be repeated."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -37,10 +38,13 @@ def _read_spec(
     architecture: str | None,
     vector_store: str | None,
     database: str | None,
+    profiles: tuple[str, ...],
 ) -> spec.Spec:
     variables = {dify.VECTOR_STORE: vector_store, dify.DB_TYPE: database}
     chosen = {key: value for key, value in variables.items() if value}
-    return spec.read(spec_path, source=origin, tag=tag, architecture=architecture, variables=chosen)
+    return spec.read(
+        spec_path, source=origin, tag=tag, architecture=architecture, variables=chosen, profiles=profiles or None
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -95,7 +99,7 @@ def images_command(work: Path, **chosen: Any) -> None:
     """Print the images that a release needs, one a line."""
     wanted = _read_spec(**chosen)
     release = source.fetch(wanted.source, wanted.tag, work.resolve(), Runner())
-    for reference in resolve.resolve(release.docker, wanted.variables).images:
+    for reference in resolve.resolve(release.docker, wanted).images:
         click.echo(reference)
 
 

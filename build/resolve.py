@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from build.spec import Spec
 from installer import compose, dify, envfile, errors, layout, render
 
 # What is mounted under such a name is a file, not a folder of data.
@@ -14,27 +15,37 @@ FILE_SUFFIXES = (".sh", ".template", ".conf", ".yaml", ".yml", ".xml", ".txt", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """`images` are full references, sorted; `version` is the tag of the api's image."""
+    """`images` are full references, sorted; `version` is the tag of the api's image; `variables` go into `.env`."""
 
     images: tuple[str, ...]
     version: str
+    variables: dict[str, str]
 
 
-def resolve(docker: Path, choices: Mapping[str, str]) -> Needs:
-    """Return what the compose project asks for when `.env` says `choices`.
+def resolve(docker: Path, wanted: Spec) -> Needs:
+    """Return what the compose project asks for once the spec's choices stand in `.env`.
 
-    Raises UsageError for a choice that the release does not know.
+    Raises UsageError for a choice that the release does not know, BuildError for an incomplete release.
     """
     document = compose.load(docker / layout.COMPOSE_FILE)
     example = (docker / layout.ENV_EXAMPLE).read_text("utf-8")
-    _check_choices(document, choices, example)
-    variables = envfile.resolve(example, choices)
+    choices = _choices(example, wanted)
+    variables = envfile.resolve(envfile.edit(example, choices))
+    _check_profiles(document, variables)
     images = compose.images(document, variables)
     _check_mounted_files(document, variables, docker)
     api = next((reference for reference, services in images.items() if dify.API in services), None)
     if api is None:
         raise errors.BuildError(f"the compose file has no active service {dify.API!r}", "is it a release of Dify?")
-    return Needs(images=tuple(sorted(images)), version=api.rpartition(":")[2])
+    return Needs(images=tuple(sorted(images)), version=api.rpartition(":")[2], variables=choices)
+
+
+def _choices(example: str, wanted: Spec) -> dict[str, str]:
+    """Return the settings that the spec chooses; profiles of its own are added to those of the example."""
+    if not wanted.profiles:
+        return dict(wanted.variables)
+    usual = envfile.parse(example).get(compose.PROFILES, "")
+    return {**wanted.variables, compose.PROFILES: ",".join(filter(None, (usual, *wanted.profiles)))}
 
 
 def _check_mounted_files(document: compose.Document, variables: Mapping[str, str], docker: Path) -> None:
@@ -49,9 +60,9 @@ def _check_mounted_files(document: compose.Document, variables: Mapping[str, str
         )
 
 
-def _check_choices(document: compose.Document, choices: Mapping[str, str], example: str) -> None:
+def _check_profiles(document: compose.Document, variables: Mapping[str, str]) -> None:
     known = compose.profiles(document)
-    unknown = [name for name in compose.active_profiles(envfile.resolve(example, choices)) if name not in known]
+    unknown = [name for name in compose.active_profiles(variables) if name not in known]
     if unknown:
         raise errors.UsageError(
             f"the compose file has no profile {', '.join(unknown)}", f"choose from: {', '.join(sorted(known))}"

@@ -13,17 +13,18 @@ from installer import errors, manifest
 
 FOLDER = Path(__file__).resolve().parent.parent / "specs"
 DEFAULT = FOLDER / "dify-1.11.3.yaml"
-KEYS = ("source", "tag", "architecture", "variables")
+KEYS = ("source", "tag", "architecture", "variables", "profiles")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """`source` is a git URL (then `tag` counts), a folder or a tarball."""
+    """`source` is a git URL (then `tag` counts), a folder or a tarball; `profiles` are started besides the usual."""
 
     source: str
     tag: str
     architecture: manifest.Architecture
     variables: Mapping[str, str]
+    profiles: tuple[str, ...]
 
 
 def read(path: Path, **options: Any) -> Spec:
@@ -44,5 +45,9 @@ def read(path: Path, **options: Any) -> Spec:
             f"architecture {given['architecture']!r} is none of {', '.join(manifest.ARCHITECTURES)}"
         )
     return Spec(
-        source=str(given["source"]), tag=str(given["tag"]), architecture=given["architecture"], variables=variables
+        source=str(given["source"]),
+        tag=str(given["tag"]),
+        architecture=given["architecture"],
+        variables=variables,
+        profiles=tuple(map(str, given["profiles"])),
     )

@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -150,8 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_ALL, "")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _on_signals(_interrupt)
     try:
         cli.main(args=arguments, prog_name=layout.EXECUTABLE, standalone_mode=False)
     except errors.InstallerError as error:
@@ -161,6 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
         _tell(error.format_message(), "see --help")
         return errors.UsageError.exit_code
     except errors.Interrupted as interruption:
+        # While Python ends, its handlers are gone, and one more signal would change our status.
+        _on_signals(signal.SIG_IGN)
         _tell(f"interrupted by {interruption.signal.name}; what was done is kept", "run the same command again")
         return interruption.exit_code
     except Exception as error:
@@ -170,10 +172,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     """Turn a signal into an exception, once: on a terminal Ctrl-C reaches a frozen program twice."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
+    # Not SIG_IGN yet: Python complains on standard error of a signal that is on its way already.
+    _on_signals(lambda *_: None)
     raise errors.Interrupted(signal.Signals(number))
 
 

@@ -208,6 +208,8 @@ def _finish(
         probe = layout.bundled(layout.PROBE)
         result.checks = checks.all_checks(document, found, result.url, cleared.bundle.dify, probe, runner)
         result.models = models.check(list(request.servers), found, probe, runner)
+        if any("first account" in each.seen for each in result.checks):
+            result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
 
 

@@ -189,8 +189,13 @@ def test_choices_change_the_images(sample: Bundle) -> None:
     assert "docker.io/library/mysql:8-sample" in chosen
     assert not any("weaviate" in name or "postgres" in name for name in chosen)
 
+    more = images_of(str(sample.checkout), "--profile", "qdrant")
+    assert set(more) == {*images_of(str(sample.checkout)), "docker.io/library/qdrant:1-sample"}
 
-@pytest.mark.parametrize("choice", [["--vector-store", "no-such-store"], ["--vector-store", "couchbase"]])
+
+@pytest.mark.parametrize(
+    "choice", [["--vector-store", "no-such-store"], ["--vector-store", "couchbase"], ["--profile", "no-such-profile"]]
+)
 def test_a_choice_that_cannot_be(sample: Bundle, choice: list[str]) -> None:
     command = [sys.executable, "-m", "build", "images", "--source", str(sample.checkout), *choice]
     assert subprocess.run(command, cwd=bundles.ROOT, capture_output=True).returncode == 2
