@@ -14,7 +14,7 @@ from tests.target import images
 from tests.target.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SAMPLE = ROOT / "tests/sample"
+SAMPLE = images.SAMPLE
 # The default of the whole suite; `pytest --work` and `make demo WORK=` choose another.
 WORK = ROOT / ".cache/tests"
 

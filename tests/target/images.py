@@ -23,6 +23,12 @@ from installer import compose, digest, envfile
 from tests.target import machine
 
 PROGRAMS = Path(__file__).resolve().parent / "standin"
+SAMPLE = Path(__file__).resolve().parent.parent / "sample"
+# What stands in for upstream's scripts of the name docker-entrypoint.sh.
+ENTRYPOINTS = {
+    "nginx": SAMPLE / "docker/nginx/docker-entrypoint.sh",
+    "ssrf_proxy": PROGRAMS / "ssrf_proxy-entrypoint.sh",
+}
 PACKAGES = (
     "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static"
 )
@@ -252,8 +258,8 @@ def dify_checkout(source: Path, destination: Path) -> Path:
     shutil.copytree(source / "docker", destination / "docker")
     for path in destination.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    for service in ("nginx", "ssrf_proxy"):
+    for service, ours in ENTRYPOINTS.items():
         script = destination / "docker" / service / "docker-entrypoint.sh"
         if not script.exists():
-            shutil.copyfile(PROGRAMS / f"{service}-entrypoint.sh", script)
+            shutil.copyfile(ours, script)
     return destination

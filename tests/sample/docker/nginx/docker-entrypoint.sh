@@ -1,5 +1,5 @@
 #!/bin/sh
-# Expands the templates and starts nginx, in place of upstream's script of this name.
+# Expands the templates and starts nginx.
 set -eu
 HTTPS_CONFIG=
 if [ "${NGINX_HTTPS_ENABLED:-false}" = true ]; then
