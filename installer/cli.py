@@ -96,12 +96,13 @@ def verify_command(images: Path | None, silent: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
 def preflight_command(as_json: bool, **given: Any) -> None:
     """Judge this host; changes nothing, and needs no image archive yet."""
-    from installer import images, install, preflight, verify
+    from installer import host, images, install, preflight, verify
 
     runner = Runner()
     bundle = verify.embedded(layout.bundled(""))
     missing = images.missing(bundle.images, images.present(runner))
-    _, findings = install.observe(options.request(given), bundle, missing, runner)
+    wanted = install.wants(options.request(given), bundle, missing)
+    findings = preflight.judge(host.observe(wanted, runner), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
     if preflight.failed(findings):
         raise errors.PreflightFailed("this host does not meet the requirements marked FAIL", "mend them as said there")

@@ -36,7 +36,7 @@ class Wanted:
     """What a run wants of the host. `ports` are those on the host, by name; sizes are in bytes.
 
     `missing_bytes` are those of the images that are still to be loaded, `not_before` is a time that has
-    certainly passed.
+    certainly passed, `firewall` whether ports may be opened in firewalld.
     """
 
     folder: Path
@@ -46,6 +46,7 @@ class Wanted:
     largest_image_bytes: int
     missing_bytes: int
     not_before: datetime.datetime | None
+    firewall: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from installer import (
     envfile,
     errors,
     files,
+    firewall,
     health,
     host,
     images,
@@ -44,6 +45,7 @@ class Cleared:
     """What is known once the bundle and the host have passed: `env` is what `.env` will be."""
 
     bundle: manifest.Manifest
+    wanted: host.Wanted
     host: host.Host
     env: str
 
@@ -82,7 +84,9 @@ def _clear(
         missing = images.missing(bundle.images, images.present(runner))
         step.seen = verify_archive(request, bundle, missing, console)
     with result.step("preflight", console) as step:
-        found, findings = observe(request, bundle, missing, runner)
+        wanted = wants(request, bundle, missing)
+        found = host.observe(wanted, runner)
+        findings = preflight.judge(found, wanted)
         if preflight.failed(findings):
             raise errors.PreflightFailed(
                 f"this host is not ready:\n{preflight.as_text(each for each in findings if each.level != 'ok')}",
@@ -93,7 +97,7 @@ def _clear(
         step.seen = f"{len(findings)} checks passed, {len(warnings)} with a warning"
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
-    return Cleared(bundle=bundle, host=found, env=env)
+    return Cleared(bundle=bundle, wanted=wanted, host=found, env=env)
 
 
 def verify_archive(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], console: Console) -> str:
@@ -107,12 +111,10 @@ def verify_archive(request: Request, bundle: manifest.Manifest, missing: list[ma
     return f"{len(bundle.files)} embedded files are as built; all images are loaded, the archive is not read"
 
 
-def observe(
-    request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], runner: Runner
-) -> tuple[host.Host, tuple[preflight.Finding, ...]]:
-    """Observe the host and judge it for this request. Raises UsageError for a port in `.env` that is none."""
+def wants(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image]) -> host.Wanted:
+    """Return what this request wants of the host. Raises UsageError for a port in `.env` that is none."""
     existing = envfile.parse(existing_env(layout.Installation(request.folder)) or "")
-    wanted = host.Wanted(
+    return host.Wanted(
         folder=request.folder,
         address=request.asked.host,
         ports=_ports(request, existing),
@@ -120,9 +122,8 @@ def observe(
         largest_image_bytes=max((image.size for image in missing), default=0),
         missing_bytes=sum(image.size for image in missing),
         not_before=_moment(bundle.newest_image),
+        firewall=request.firewall,
     )
-    found = host.observe(wanted, runner)
-    return found, preflight.judge(found, wanted)
 
 
 def _ports(request: Request, existing: Mapping[str, str]) -> dict[str, int]:
@@ -180,6 +181,10 @@ def _act(
         document = project.write_compose(place, variables, cleared.host.selinux_enabled)
         result.url = variables[dify.ADDRESS_KEY]
         step.seen = f"{place.env} {'written' if changed else 'unchanged'}"
+    closed = preflight.closed_ports(cleared.host, cleared.wanted)
+    if closed and cleared.host.root and request.firewall:
+        with result.step("firewall", console) as step:
+            step.seen = firewall.add_ports(closed, runner)
     deadline = time.monotonic() + request.timeout
     with result.step("start", console) as step:
         acted = stack.up(place, document, deadline, runner, console)

@@ -93,6 +93,7 @@ SITE = (
         metavar="FILE",
         help=f"The image archive. [default: {layout.IMAGES} beside the executable]",
     ),
+    option("--no-firewall", is_flag=True, help="Leave firewalld alone; otherwise root opens the ports in it."),
     option("--set", "values", multiple=True, metavar="KEY=VALUE", help="A setting of Dify's .env; may be repeated."),
 )
 RUN = (
@@ -156,6 +157,7 @@ def request(given: Mapping[str, Any]) -> Request:
         timeout=float(given.get("timeout") or DEFAULT_TIMEOUT),
         verify_full=given.get("verify") == "full",
         boot=not given.get("no_boot"),
+        firewall=not given.get("no_firewall"),
     )
 
 

@@ -36,6 +36,8 @@ TEMPORARY_BYTES = GIB // 10
 # Where relabelling would break the system; podman refuses some of these itself.
 NOT_RELABELLED = ("/", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/var")
 NOT_RELABELLED_BELOW = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr")
+# The port for debugging plugins is nobody's but a developer's: it stays closed.
+FOR_BROWSERS = ("http", "https")
 NETWORK_KINDS = ("nfs", "nfs4", "cifs", "smb3")
 
 Level = Literal["ok", "warning", "error"]
@@ -346,23 +348,28 @@ def selinux(host: Host, wanted: Wanted) -> Findings:
         yield Finding("selinux", "ok", f"{host.selinux}: what containers mount will be labelled")
 
 
-def firewall(host: Host, wanted: Wanted) -> Findings:
-    """firewalld lets the ports in."""
+def closed_ports(host: Host, wanted: Wanted) -> list[int]:
+    """Return the ports for browsers that firewalld does not let in, as far as we may ask it."""
     if not host.firewalld:
-        yield Finding("firewall", "ok", "firewalld does not run")
-        return
-    closed = [port for name, port in wanted.ports.items() if name != "plugin debugging" and port not in host.open_ports]
+        return []
+    return [port for name, port in wanted.ports.items() if name in FOR_BROWSERS and port not in host.open_ports]
+
+
+def firewall(host: Host, wanted: Wanted) -> Findings:
+    """firewalld lets the ports in; as root the installer opens them, unless --no-firewall."""
+    closed = closed_ports(host, wanted)
     if not closed:
-        yield Finding("firewall", "ok", "firewalld lets the ports in")
-        return
-    adding = " ".join(f"--add-port={port}/tcp" for port in closed)
-    yield Finding(
-        "firewall",
-        "warning",
-        f"firewalld may keep others from {', '.join(map(str, closed))}",
-        f"as root: `firewall-cmd --permanent {adding} && firewall-cmd --reload`, then "
-        "`podman network reload --all` if the stack runs already",
-    )
+        yield Finding("firewall", "ok", "firewalld lets the ports in" if host.firewalld else "firewalld does not run")
+    elif host.root and wanted.firewall:
+        yield Finding("firewall", "ok", f"{', '.join(map(str, closed))} will be opened in firewalld")
+    else:
+        adding = " ".join(f"--add-port={port}/tcp" for port in closed)
+        yield Finding(
+            "firewall",
+            "warning",
+            f"firewalld may keep others from {', '.join(map(str, closed))}",
+            f"as root: `firewall-cmd --permanent {adding} && firewall-cmd {adding}`",
+        )
 
 
 def installation(host: Host, wanted: Wanted) -> Findings:

@@ -22,3 +22,4 @@ class Request:
     timeout: float = DEFAULT_TIMEOUT
     verify_full: bool = False
     boot: bool = True
+    firewall: bool = True

@@ -173,28 +173,3 @@ class TestSettings:
         assert "WARN Ollama from dify_plugin_daemon_1" in local
         assert "localhost is the container" in local
         assert "cannot be resolved" in server.install("--ollama-url", "http://no-such-host:1").stderr
-
-
-@pytest.mark.parametrize("removed", ["python", "venv"])
-def test_without_a_python_the_executable_serves(new_machine: MachineMaker, sample: Bundle, removed: str) -> None:
-    server = Server(new_machine(), sample)
-    server.run(
-        "rm",
-        "-rf",
-        *(["/usr/bin/python3", "/usr/bin/python3.13"] if removed == "python" else ["/usr/lib/python3.13/venv"]),
-    )
-    result = server.install()
-    assert "1.6.0, run by the installer itself" in result.stderr
-    assert "podman-compose version 1.6.0" in server.run("podman-compose", "--version").stdout
-    assert server.installer("status").returncode == 0
-    assert "run already" in server.install().stderr
-
-
-def test_a_hardened_umask_and_no_home(new_machine: MachineMaker, sample: Bundle) -> None:
-    server = Server(new_machine(), sample)
-    result = server.run("sh", "-c", f"umask 077; unset HOME; LANG=xx_XX ./dify-installer --ip {machines.ADDRESS}")
-    assert result.returncode == 0, result.stderr
-    assert server.run("stat", "-c", "%a", "/opt/dify/docker/nginx/docker-entrypoint.sh").stdout.strip() in (
-        "644",
-        "755",
-    )

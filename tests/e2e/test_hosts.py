@@ -1,0 +1,61 @@
+"""Hosts that are not plain: a firewall, a hardened umask, no Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conftest import MachineMaker
+from tests.e2e.server import Server
+from tests.target import machine as machines
+from tests.target.bundle import Bundle
+
+
+@pytest.mark.parametrize("user", ["root", machines.USER])
+def test_firewalld(new_machine: MachineMaker, sample: Bundle, user: str) -> None:
+    """As root the ports are opened; without, the exact command is told. Containers find each other either way."""
+    server = Server(new_machine(), sample, user)
+    server.machine.run("systemctl enable --now firewalld")
+    result = server.install()
+    opened = [server.machine.run(f"firewall-cmd {form} --list-ports").stdout.split() for form in ("", "--permanent")]
+    if user == "root":
+        assert opened == [["80/tcp", "443/tcp"]] * 2
+        assert "firewalld lets 80, 443 in" in result.stderr
+        assert "firewalld" not in server.install().stderr
+    else:
+        assert opened == [[], []]
+        assert "firewall-cmd --permanent --add-port=8080/tcp --add-port=8443/tcp" in result.stderr
+    assert server.installer("status").returncode == 0
+    server.machine.reboot()
+    if user != "root":
+        server.machine.login(user)
+    server.install("--timeout", "120")
+
+
+def test_no_firewall_leaves_firewalld_alone(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine(), sample)
+    server.machine.run("systemctl start firewalld")
+    result = server.installer("preflight", *server.arguments(), "--no-firewall")
+    assert "WARN firewall: firewalld may keep others from 80, 443" in result.stdout
+    assert server.machine.run("firewall-cmd --list-ports").stdout.strip() == ""
+
+
+@pytest.mark.parametrize("removed", ["python", "venv"])
+def test_without_a_python_the_executable_serves(new_machine: MachineMaker, sample: Bundle, removed: str) -> None:
+    server = Server(new_machine(), sample)
+    gone = {"python": ["/usr/bin/python3", "/usr/bin/python3.13"], "venv": ["/usr/lib/python3.13/venv"]}
+    server.run("rm", "-rf", *gone[removed])
+    result = server.install()
+    assert "1.6.0, run by the installer itself" in result.stderr
+    assert "podman-compose version 1.6.0" in server.run("podman-compose", "--version").stdout
+    assert server.installer("status").returncode == 0
+    assert "run already" in server.install().stderr
+
+
+def test_a_hardened_umask_no_home_and_an_unknown_locale(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine(), sample)
+    result = server.run("sh", "-c", f"umask 077; unset HOME; LANG=xx_XX ./dify-installer --ip {machines.ADDRESS}")
+    assert result.returncode == 0, result.stderr
+    assert server.run("stat", "-c", "%a", "/opt/dify/docker/nginx/docker-entrypoint.sh").stdout.strip() in (
+        "644",
+        "755",
+    )
