@@ -159,10 +159,10 @@ def inner_services(
 
 
 def _inner_remedy(kind: str, service: str) -> str:
-    if kind == "name":
+    if kind in ("name", "connection"):
         return (
-            "the containers cannot look each other up: a firewall may drop their DNS; try "
-            "`firewall-cmd --reload && podman network reload --all`"
+            f"look at `podman logs dify_{service}_1`; if that service is well, a firewall stands between them: "
+            "as root, run the same command without --no-firewall, or trust the subnets of `podman network inspect`"
         )
     return f"look at `podman logs dify_{service}_1`"
 

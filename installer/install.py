@@ -181,14 +181,13 @@ def _act(
         document = project.write_compose(place, variables, cleared.host.selinux_enabled)
         result.url = variables[dify.ADDRESS_KEY]
         step.seen = f"{place.env} {'written' if changed else 'unchanged'}"
-    closed = preflight.closed_ports(cleared.host, cleared.wanted)
-    if closed and cleared.host.root and request.firewall:
-        with result.step("firewall", console) as step:
-            step.seen = firewall.add_ports(closed, runner)
     deadline = time.monotonic() + request.timeout
     with result.step("start", console) as step:
         acted = stack.up(place, document, deadline, runner, console)
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
+    if cleared.host.firewalld and cleared.host.root and request.firewall:
+        with result.step("firewall", console) as step:
+            step.seen = firewall.admit(preflight.closed_ports(cleared.host, cleared.wanted), runner)
     with result.step("health", console) as step:
         health.await_console(result.url, bundle.dify, document, deadline, runner, console)
         step.seen = result.url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ class Server:
         """Return name -> ID of the containers that run."""
         shown = self.run("podman", "ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}")
         return dict(line.split() for line in shown.stdout.splitlines())
+
+    def await_healthy(self, seconds: float = 180) -> None:
+        """Wait until the stack, which something else starts, is as `status` wants it."""
+        deadline = time.monotonic() + seconds
+        while (status := self.installer("status")).returncode != 0:
+            assert time.monotonic() < deadline, status.stdout
+            time.sleep(1)
 
     def get(self, path: str) -> subprocess.CompletedProcess[str]:
         """Ask the front door."""

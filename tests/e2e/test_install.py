@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -104,10 +103,5 @@ def test_the_stack_comes_back_after(server: Server, how: str) -> None:
     else:
         server.machine.kill()
     server.machine.boot()
-    deadline = time.monotonic() + 120
-    while server.get("/console/api/setup").returncode != 0 or '"step"' not in server.get("/console/api/setup").stdout:
-        assert time.monotonic() < deadline, server.run("podman", "ps", "-a").stdout
-        time.sleep(1)
-    status = server.installer("status")
-    assert status.returncode == 0, status.stdout
+    server.await_healthy()
     assert server.env() == env
