@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import archive, freeze, images, payload, portable_python, resolve, source
+from build import archive, bootloader, freeze, images, payload, portable_python, resolve, source
 from build.spec import Spec
 from installer import VERSION, digest, errors, files, layout, manifest
 from installer.command import Runner
@@ -33,6 +33,7 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
     for folder in (places.output, places.work):
         files.folder(folder)
     python = portable_python.portable_python(places.work, places.portable_python, spec.architecture, runner, console)
+    loader = bootloader.bootloader(places.work, runner, console)
 
     console.line(f"source   {spec.source} {spec.tag}")
     release = source.fetch(spec.source, spec.tag, places.work, runner)
@@ -62,7 +63,7 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
 
     console.line("freeze   the executable")
     executable = places.output / layout.EXECUTABLE
-    freeze.freeze(python, places.payload, executable, places.work, runner)
+    freeze.freeze(python, loader, places.payload, executable, places.work, runner)
     sums = {path.name: digest.of_file(path) for path in (executable, target)}
     files.write(places.output / layout.CHECKSUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 

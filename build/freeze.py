@@ -28,13 +28,13 @@ def manylinux_compatible(major, minor, arch):
 """
 
 
-def freeze(python: Path, payload: Path, executable: Path, work: Path, runner: Runner) -> None:
+def freeze(python: Path, bootloader: Path, payload: Path, executable: Path, work: Path, runner: Runner) -> None:
     """Write `executable`, sealed, from the installer of this checkout and `payload`.
 
-    `python` is the interpreter that goes in. Raises BuildError when PyInstaller fails or the
-    result needs a newer glibc than the floor.
+    `python` is the interpreter that goes in, `bootloader` what unpacks and starts it. Raises
+    BuildError when PyInstaller fails or the result needs a newer glibc than the floor.
     """
-    interpreter = environment(python, work, runner)
+    interpreter = environment(python, work, runner, bootloader)
     with tempfile.TemporaryDirectory(prefix="freeze-", dir=work) as scratch:
         made = _pyinstaller(interpreter, payload, Path(scratch), runner)
         glibc_floor.require(made, interpreter, runner)
@@ -43,9 +43,12 @@ def freeze(python: Path, payload: Path, executable: Path, work: Path, runner: Ru
             shutil.copyfileobj(source, target)
 
 
-def environment(python: Path, work: Path, runner: Runner) -> Path:
-    """Return the interpreter of an environment with PyInstaller and our libraries, made once and kept."""
-    identity = digest.of_bytes(f"{digest.of_file(LOCK)} {python.resolve()}".encode())[:16]
+def environment(python: Path, work: Path, runner: Runner, bootloader: Path | None = None) -> Path:
+    """Return the interpreter of an environment with PyInstaller and our libraries, made once and kept.
+
+    Without a `bootloader` it keeps PyInstaller's own.
+    """
+    identity = digest.of_bytes(f"{digest.of_file(LOCK)} {python.resolve()} {bootloader}".encode())[:16]
     folder = work / f"freeze-env-{identity}"
     interpreter = folder / "bin/python"
     if (folder / "complete").is_file():
@@ -59,6 +62,9 @@ def environment(python: Path, work: Path, runner: Runner) -> Path:
     result = runner.run(command, timeout=INSTALL_SECONDS, check=False)
     if not result.ok:
         raise errors.BuildError(f"the libraries cannot be installed: {result.last_words}", "check the network")
+    if bootloader is not None:
+        (own,) = site.glob("PyInstaller/bootloader/Linux-*/run")
+        files.write(own, bootloader.read_bytes(), mode=0o755)
     files.write(folder / "complete", "")
     return interpreter
 

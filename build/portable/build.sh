@@ -1,50 +1,23 @@
 #!/usr/bin/env bash
 # build.sh SOURCES PREFIX: CPython 3.13 with a shared libpython that needs glibc 2.28 and nothing else of a
 # host: zlib, bzip2, xz, libffi and OpenSSL are linked in. About 8 minutes of processor time.
-#
-# zig's C compiler (the wheel ziglang) links against the symbols of any glibc version.
 set -euo pipefail
 
-floor=2.28
+here=$(cd "$(dirname "$0")" && pwd)
 sources=$(readlink -f "$1")
 prefix=$(readlink -m "$2")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 deps=$work/deps
-machine=$(uname -m)
-mkdir -p "$work/bin" "$deps/lib" "$deps/include"
-
-python3 -m venv "$work/zig"
-"$work/zig/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement "$(dirname "$0")/zig.lock"
-zig=$("$work/zig/bin/python" -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")')
-export ZIG_GLOBAL_CACHE_DIR=$work/cache ZIG_LOCAL_CACHE_DIR=$work/cache
-
-# Source on standard input ("-"): zig hands it straight to clang, which knows no glibc version in a target.
-cat > "$work/bin/cc-portable" <<SCRIPT
-#!/bin/sh
-target=$machine-linux-gnu.$floor
-for argument; do
-    [ "\$argument" = - ] && target=$machine-linux-gnu
-done
-exec "$zig" cc -target "\$target" -fno-sanitize=undefined -Wno-date-time "\$@"
-SCRIPT
-for tool in ar ranlib; do
-    printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" "$tool" > "$work/bin/$tool-portable"
-done
-chmod +x "$work"/bin/*
-export PATH=$work/bin:$PATH CC=cc-portable AR=ar-portable RANLIB=ranlib-portable
+mkdir -p "$deps/lib" "$deps/include"
+source "$here/zig.sh"
 export CFLAGS="-O2 -fPIC -g0 -fstack-protector-strong -ffile-prefix-map=$work=."
-export SOURCE_DATE_EPOCH=1735689600 LC_ALL=C TZ=UTC
 
 unpack() {  # unpack NAME PATTERN: into a folder of its own, and go there
     mkdir -p "$work/$1"
     tar -xf "$sources"/$2 -C "$work/$1" --strip-components=1
     cd "$work/$1"
     echo "building $1"
-}
-
-run() {  # quiet unless it fails
-    "$@" > "$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; exit 1; }
 }
 
 jobs=-j$(nproc)

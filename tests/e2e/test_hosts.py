@@ -61,3 +61,44 @@ def test_a_hardened_umask_no_home_and_an_unknown_locale(new_machine: MachineMake
         "644",
         "755",
     )
+
+
+NOEXEC = "for folder in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o noexec,mode=1777 none $folder; done"
+
+
+@pytest.mark.parametrize("user", ["root", machines.USER])
+def test_no_temporary_folder_may_execute(new_machine: MachineMaker, sample: Bundle, user: str) -> None:
+    """As CIS and STIG have it."""
+    server = Server(new_machine(), sample, user)
+    server.machine.run(NOEXEC)
+    server.install()
+    assert server.installer("status").returncode == 0
+    left = server.machine.run("find / -xdev -name '_MEI*' -not -path '/proc/*'", check=False).stdout
+    assert left == ""
+
+
+def test_a_full_temporary_folder_and_a_user_without_any(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine(), sample)
+    server.machine.run("mount -t tmpfs -o size=30m,mode=1777 none /tmp")
+    assert server.installer("--version").returncode == 0
+    server.machine.run(f"cp /root/dify-installer /usr/local/bin/; {NOEXEC}")
+    nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups env -u HOME"
+    refused = server.machine.run(f"cd /; {nobody} dify-installer --version", check=False)
+    assert refused.returncode == 255
+    assert "do: name one that is: TMPDIR=/some/folder ./dify-installer" in refused.stderr
+    server.machine.run("mkdir -m 1777 /srv/run")
+    named = server.machine.run(f"cd /; {nobody} TMPDIR=/srv/run dify-installer --version", check=False)
+    assert named.returncode == 0, named.stderr
+
+
+def test_children_get_the_hosts_environment(new_machine: MachineMaker, sample: Bundle) -> None:
+    """What the bootloader sets for us must not reach podman."""
+    server = Server(new_machine(), sample, images=False)
+    wrapper = '#!/bin/sh\nenv >> /root/seen\nexec /usr/bin/podman "$@"\n'
+    server.machine.path("/usr/local/bin/podman").write_text(wrapper)
+    server.machine.path("/usr/local/bin/podman").chmod(0o755)
+    server.installer("preflight")
+    seen = server.machine.read("/root/seen")
+    assert "PATH=" in seen
+    assert "_MEI" not in seen
+    assert "_PYI" not in seen

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from build import freeze, portable_python
+from build import bootloader, freeze, portable_python
 from installer import manifest
 from installer.command import Runner
 from installer.console import Console
@@ -190,7 +190,8 @@ def foreign(sample: Bundle, work: Path, tmp_path_factory: pytest.TempPathFactory
     (payload / "manifest.json").write_bytes(manifest.dumps(dataclasses.replace(bundle, architecture="arm64")))
     runner = Runner()
     python = portable_python.portable_python(work / "build", ready, "amd64", runner, Console())
-    freeze.freeze(python, payload, payload / "foreign", work / "build", runner)
+    loader = bootloader.bootloader(work / "build", runner, Console())
+    freeze.freeze(python, loader, payload, payload / "foreign", work / "build", runner)
     return payload / "foreign"
 
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.target import machine
+
 # The engine wants limits that a host in a container may not give.
 OPTIONS = ["--iptables=false", "--bridge=none", "--storage-driver=vfs", "--default-ulimit=nofile=1024:1024"]
 
@@ -29,7 +31,7 @@ class Docker:
         engine = [program, "--host", self.host, *files, *OPTIONS]
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", hidden, "sh", *engine], stdout=log, stderr=log
+                [*machine.DIES_WITH_US, "unshare", "--mount", "sh", "-c", hidden, "sh", *engine], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 60
         while subprocess.run([*self.command, "version"], capture_output=True).returncode != 0:

@@ -56,7 +56,7 @@ PATH = "PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """What an image of some service runs; `programs` are files of `standin/`, put into /standin."""
+    """What an image of some service runs, in `folder`; `programs` are files of `standin/`, put into /standin."""
 
     programs: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
@@ -64,6 +64,7 @@ class Kind:
     user: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     static: bool = False
+    folder: str = "/"
 
 
 PYTHON_SERVICE = {"PYTHONUNBUFFERED": "1"}
@@ -74,7 +75,8 @@ KINDS: dict[str, Kind] = {
     "api": Kind(programs=("api.py", "web.py"), entrypoint=("python3", "/standin/api.py"), user="1001"),
     "web": Kind(programs=("front.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
     "db_postgres": Kind(programs=("postgres.sh",), entrypoint=("sh", "/standin/postgres.sh"), command=("postgres",)),
-    "redis": Kind(command=("redis-server",)),
+    # Redis writes its data into the folder that it is started in.
+    "redis": Kind(command=("redis-server",), folder="/data"),
     "sandbox": Kind(programs=("sandbox.py", "web.py"), entrypoint=("python3", "/standin/sandbox.py")),
     "plugin_daemon": Kind(programs=("plugin_daemon.py", "web.py"), entrypoint=("python3", "/standin/plugin_daemon.py")),
     "ssrf_proxy": Kind(command=("squid", "-N")),
@@ -207,7 +209,7 @@ def _config(kind: Kind, layers: list[Path]) -> bytes:
         "Entrypoint": list(kind.entrypoint) or None,
         "Cmd": list(kind.command) or None,
     }
-    run |= {"User": kind.user, "WorkingDir": "/"}
+    run |= {"User": kind.user, "WorkingDir": kind.folder}
     top = {
         "architecture": "amd64",
         "os": "linux",

@@ -25,6 +25,8 @@ ADDRESS = "10.0.0.5"
 USER = "dify"
 USER_ID = 1000
 BOOT_SECONDS = 60.0
+# The kernel ends what a killed test has started (prctl(2), PR_SET_PDEATHSIG; execve keeps it).
+DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 PACKAGES = (
     "systemd systemd-sysv dbus dbus-user-session libpam-systemd podman crun netavark aardvark-dns fuse-overlayfs passt "
@@ -157,6 +159,8 @@ class Machine:
         command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}"]
         command += ["--private-network", "--capability=all", "--bind=/dev/fuse", "--bind=/dev/net/tun"]
         command += ["--system-call-filter=add_key keyctl bpf @all", "--resolv-conf=off", "--timezone=off", "--boot"]
+        # Asked to end, nspawn takes the power away at once: that is what a test which was killed leaves to it.
+        command += ["--kill-signal=SIGKILL"]
         env = dict(os.environ)
         if not unified_host():
             command += ["--setenv=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0"]
@@ -165,7 +169,7 @@ class Machine:
             command = ["unshare", "--mount", "sh", "-c", hidden]
         log = self.root.with_name(f"{self.root.name}.console").open("ab")
         self._nspawn = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [*DIES_WITH_US, *command], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
         log.close()
         self._await_boot()
@@ -193,9 +197,9 @@ class Machine:
             return
         with contextlib.suppress(OSError, LookupError):
             os.kill(self._init(), signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._nspawn.pid, signal.SIGKILL)
-        self._nspawn.wait()
+        # nspawn itself is asked, not killed: it would leave a machine behind that has not come as far as systemd.
+        self._nspawn.terminate()
+        self._nspawn.wait(60)
         self._nspawn = None
 
     def reboot(self) -> None:
@@ -208,7 +212,8 @@ class Machine:
         self.kill()
         atexit.unregister(self.kill)
         shutil.rmtree(self.root, ignore_errors=True)
-        self.root.with_name(f"{self.root.name}.console").unlink(missing_ok=True)
+        for name in (f"{self.root.name}.console", f".#{self.root.name}.lck"):
+            self.root.with_name(name).unlink(missing_ok=True)
 
     def _init(self) -> int:
         """Return the process ID of the machine's systemd, seen from outside."""

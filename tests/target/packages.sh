@@ -8,7 +8,7 @@ packages=(
     docker.io                                            # and docker must take the archive, too
     mmdebstrap debian-archive-keyring systemd-container  # target machines and stand-in images
     python3-venv git xz-utils gzip
-    binutils make patch perl                             # the portable Python, where none is given
+    binutils make patch perl                             # the bootloader, and the portable Python where none is given
 )
 
 missing=()

@@ -11,6 +11,8 @@ from types import TracebackType
 
 import requests
 
+from tests.target import machine
+
 CONFIG = """\
 version: 0.1
 log: {{level: error}}
@@ -52,9 +54,8 @@ class Registry:
         config = self.folder / "config.yml"
         config.write_text(CONFIG.format(folder=self.folder, port=self.port))
         env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
-        self._process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [*machine.DIES_WITH_US, "docker-registry", "serve", str(config)]
+        self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:

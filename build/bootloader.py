@@ -1,0 +1,35 @@
+"""Provides the bootloader of the executable: PyInstaller's, patched for hosts whose /tmp is noexec or full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from installer import digest, errors, files
+from installer.command import Runner
+from installer.console import Console
+
+RECIPES = Path(__file__).resolve().parent / "portable"
+USED = ("bootloader.sh", "bootloader.patch", "bootloader.lock", "zig.sh", "zig.lock")
+BUILD_SECONDS = 1800.0
+
+
+def bootloader(work: Path, runner: Runner, console: Console) -> Path:
+    """Return the bootloader below `work`, compiled once for each version of the recipe.
+
+    Raises BuildError when it cannot be built.
+    """
+    identity = digest.of_bytes("".join(digest.of_file(RECIPES / name) for name in USED).encode())[:16]
+    made = work / f"bootloader-{identity}"
+    if made.is_file():
+        return made
+    files.folder(work)
+    console.line("python   compiling the bootloader, once")
+    partial = made.with_suffix(".part")
+    command = ["bash", str(RECIPES / "bootloader.sh"), str(partial)]
+    result = runner.run(command, timeout=BUILD_SECONDS, check=False)
+    if not result.ok:
+        raise errors.BuildError(
+            f"PyInstaller's bootloader cannot be built: {result.last_words}", "see what is missing, then build again"
+        )
+    partial.rename(made)
+    return made
