@@ -75,7 +75,7 @@ def test_an_image_loads_by_its_place_in_the_archive(machine: Machine, user: str)
     assert loaded in machine.run("podman images --quiet --no-trunc", user=user).stdout
 
 
-@pytest.mark.parametrize(("user", "port"), zip(USERS, (8080, 8081), strict=True))
+@pytest.mark.parametrize(("user", "port"), list(zip(USERS, (8080, 8081), strict=True)))
 def test_containers_do_what_the_stack_needs(machine: Machine, user: str, port: int) -> None:
     """A bind mount, a published port, names on a network, exec, and health checks that a timer asks."""
     health = "--health-cmd 'curl --silent --fail http://localhost:3000/' --health-interval 1s"
