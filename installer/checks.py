@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from installer import compose, dify, stack
+from installer import compose, dify, layout, stack
 from installer.command import Runner
 
 if TYPE_CHECKING:
@@ -33,32 +33,47 @@ class Check:
     remedy: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontDoor:
+    """Where browsers come in: the address that was given, the version behind it, the certificate to trust."""
+
+    url: str
+    version: str
+    certificate: Path | None
+
+
+def front_door(place: layout.Installation, url: str, version: str) -> FrontDoor:
+    """Return the front door of an installation; with https, exactly its own certificate is trusted."""
+    return FrontDoor(url=url, version=version, certificate=place.certificate if url.startswith("https:") else None)
+
+
 def all_checks(
-    document: compose.Document, found: list[stack.Container], url: str, version: str, probe: Path, runner: Runner
+    document: compose.Document, found: list[stack.Container], front: FrontDoor, probe: Path, runner: Runner
 ) -> list[Check]:
     """Return the checklist: containers, front door, inner services."""
     return [
         containers(document, found, time.time()),
-        *console(url, version),
+        *console(front),
         *inner_services(document, found, probe, runner),
     ]
 
 
-def console(url: str, version: str) -> list[Check]:
+def console(front: FrontDoor) -> list[Check]:
     """Check Dify through its front door: the api, the database behind it, the version, the web page.
 
-    `url` is the address that was given; `version` what `X-Version` must say. /health is reported
-    and not judged: nginx of Dify 1.11.3 has no such page, so it is answered by the web app.
+    /health is reported and not judged: nginx of Dify 1.11.3 has no such page, so it is answered by the web app.
     """
     import requests
 
     with requests.Session() as session:
         # The proxies of the environment lead out of this network, where we do not ask.
         session.trust_env = False
-        url = _reachable(url, session)
+        if front.certificate is not None:
+            session.verify = str(front.certificate)
+        url = _reachable(front.url, session)
         return [
             _asked(session, "console reachable", f"{url}/console/api/setup", _setup),
-            _asked(session, "version", f"{url}/console/api/ping", lambda answer: _ping(answer, version)),
+            _asked(session, "version", f"{url}/console/api/ping", lambda answer: _ping(answer, front.version)),
             _asked(session, "web page", f"{url}/install", _page),
             _asked(session, "marketplace off", f"{url}/console/api/system-features", _marketplace),
             _asked(session, "/health", f"{url}/health", _health),

@@ -92,6 +92,13 @@ PORTS: dict[str, str] = {
     "plugin debugging": "EXPOSE_PLUGIN_DEBUGGING_PORT",
 }
 
+# What switches https on; the files are those of `layout.Installation`.
+HTTPS: dict[str, str] = {
+    "NGINX_HTTPS_ENABLED": "true",
+    "NGINX_SSL_CERT_FILENAME": "dify.crt",
+    "NGINX_SSL_CERT_KEY_FILENAME": "dify.key",
+}
+
 # Keys that hold the host alone: where plugin developers connect to.
 HOSTS = ("EXPOSE_PLUGIN_DEBUGGING_HOST",)
 

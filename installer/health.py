@@ -12,14 +12,14 @@ POLL_SECONDS = 0.5
 
 
 def await_console(
-    url: str, version: str, document: compose.Document, deadline: float, runner: Runner, console: Console
+    front: checks.FrontDoor, document: compose.Document, deadline: float, runner: Runner, console: Console
 ) -> None:
     """Wait until the front door answers as it should.
 
     502 is normal while the api migrates its tables on the first start. `deadline` is a
     time.monotonic(). Raises NotHealthy with the last log lines of those who answer there.
     """
-    while bad := [each for each in checks.console(url, version) if each.level == "error"]:
+    while bad := [each for each in checks.console(front) if each.level == "error"]:
         console.waiting(f"{bad[0].name} ({bad[0].seen})")
         if time.monotonic() > deadline:
             console.waiting("")

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from installer import (
     boot,
@@ -39,6 +41,9 @@ from installer.command import Runner
 from installer.console import Console
 from installer.request import Request
 
+if TYPE_CHECKING:
+    from installer import tls
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
@@ -48,6 +53,7 @@ class Cleared:
     wanted: host.Wanted
     host: host.Host
     env: str
+    certificate: tls.Pair | None
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -97,7 +103,20 @@ def _clear(
         step.seen = f"{len(findings)} checks passed, {len(warnings)} with a warning"
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
-    return Cleared(bundle=bundle, wanted=wanted, host=found, env=env)
+    certificate = _certificate(request, place, urlsplit(envfile.parse(env)[dify.ADDRESS_KEY]).hostname or "")
+    return Cleared(bundle=bundle, wanted=wanted, host=found, env=env, certificate=certificate)
+
+
+def _certificate(request: Request, place: layout.Installation, name: str) -> tls.Pair | None:
+    """Return the certificate that this run installs: the one given, or one of our own. Raises UsageError."""
+    if request.tls is None:
+        return None
+    from installer import tls
+
+    now = datetime.datetime.now(datetime.UTC)
+    if request.tls == "self-signed":
+        return tls.installed(place, name, now) or tls.self_signed(name, now)
+    return tls.read(*request.tls, name, now)
 
 
 def verify_archive(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], console: Console) -> str:
@@ -176,6 +195,7 @@ def _act(
     with result.step("settings", console) as step:
         project.lay_down(bundle, payload, place)
         changed = settings.write(place, cleared.env)
+        renewed = _install_certificate(cleared, place)
         variables = project.variables(place)
         runner.hide(settings.secret_values(variables))
         document = project.write_compose(place, variables, cleared.host.selinux_enabled)
@@ -184,12 +204,15 @@ def _act(
     deadline = time.monotonic() + request.timeout
     with result.step("start", console) as step:
         acted = stack.up(place, document, deadline, runner, console)
+        if renewed and not acted:
+            stack.reload_proxy(runner)
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
     if cleared.host.firewalld and cleared.host.root and request.firewall:
         with result.step("firewall", console) as step:
             step.seen = firewall.admit(preflight.closed_ports(cleared.host, cleared.wanted), runner)
+    front = checks.front_door(place, result.url, bundle.dify)
     with result.step("health", console) as step:
-        health.await_console(result.url, bundle.dify, document, deadline, runner, console)
+        health.await_console(front, document, deadline, runner, console)
         step.seen = result.url
     return document
 
@@ -210,11 +233,21 @@ def _finish(
     with result.step("check", console) as step:
         found = stack.containers(runner)
         probe = layout.bundled(layout.PROBE)
-        result.checks = checks.all_checks(document, found, result.url, cleared.bundle.dify, probe, runner)
+        front = checks.front_door(place, result.url, cleared.bundle.dify)
+        result.checks = checks.all_checks(document, found, front, probe, runner)
         result.models = models.check(list(request.servers), found, probe, runner)
         if any("first account" in each.seen for each in result.checks):
             result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
+
+
+def _install_certificate(cleared: Cleared, place: layout.Installation) -> bool:
+    """Put the certificate of this run in place, if it has one; tell whether it is a new one."""
+    if cleared.certificate is None:
+        return False
+    from installer import tls
+
+    return tls.write(place, cleared.certificate)
 
 
 def path_folder() -> Path:

@@ -92,6 +92,15 @@ class Installation:
         return self.project / "volumes"
 
     @property
+    def certificate(self) -> Path:
+        """For https; upstream's name, NGINX_SSL_CERT_FILENAME in `.env.example`."""
+        return self.project / "nginx/ssl/dify.crt"
+
+    @property
+    def key(self) -> Path:
+        return self.project / "nginx/ssl/dify.key"
+
+    @property
     def venv(self) -> Path:
         """podman-compose's own Python environment."""
         return self.folder / "podman-compose"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 import yaml
 
-from installer import errors, layout, models, settings
+from installer import dify, errors, layout, models, settings
 from installer.request import DEFAULT_TIMEOUT, Request
 
 PREFIX = "DIFY_INSTALLER_"
@@ -86,6 +86,9 @@ SITE = (
     option("--port", type=PORT, metavar="PORT", help="The port of http. [default: 80]"),
     option("--https-port", type=PORT, metavar="PORT", help="The port of https. [default: 443]"),
     option("--plugin-port", type=PORT, metavar="PORT", help="The port for debugging plugins. [default: 5003]"),
+    option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate for https, PEM."),
+    option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key, PEM."),
+    option("--tls", type=click.Choice(["self-signed"]), help="Make a certificate for this address, once."),
     FOLDER,
     option(
         "--images",
@@ -148,10 +151,15 @@ def request(given: Mapping[str, Any]) -> Request:
         raise errors.UsageError(
             "two of the ports are the same", "give --port, --https-port, --plugin-port different ones"
         )
+    tls = _tls(given)
+    values = settings.checked_values(given.get("values") or ())
+    if tls:
+        values |= dify.HTTPS
     return Request(
         folder=folder(given.get("folder")),
         archive=archive(given.get("images")),
-        asked=settings.Asked(host=host, ports=ports, values=settings.checked_values(given.get("values") or ())),
+        asked=settings.Asked(host=host, ports=ports, values=values),
+        tls=tls,
         servers=_servers(given),
         require_models=bool(given.get("require_llm")),
         timeout=float(given.get("timeout") or DEFAULT_TIMEOUT),
@@ -159,6 +167,17 @@ def request(given: Mapping[str, Any]) -> Request:
         boot=not given.get("no_boot"),
         firewall=not given.get("no_firewall"),
     )
+
+
+def _tls(given: Mapping[str, Any]) -> tuple[Path, Path] | Literal["self-signed"] | None:
+    certificate, key = given.get("tls_cert"), given.get("tls_key")
+    if bool(certificate) != bool(key) or (certificate and given.get("tls")):
+        raise errors.UsageError(
+            "--tls-cert and --tls-key go together, and not with --tls", "give both, or --tls self-signed"
+        )
+    if certificate and key:
+        return certificate.absolute(), key.absolute()
+    return "self-signed" if given.get("tls") else None
 
 
 def _servers(given: Mapping[str, Any]) -> tuple[models.Server, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from installer import models, settings
 
@@ -12,7 +13,7 @@ DEFAULT_TIMEOUT = 900.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """`timeout` is how many seconds the stack may take to become healthy."""
+    """`timeout` is how many seconds the stack may take to become healthy; `tls` a certificate and its key."""
 
     folder: Path
     archive: Path
@@ -21,5 +22,6 @@ class Request:
     require_models: bool = False
     timeout: float = DEFAULT_TIMEOUT
     verify_full: bool = False
+    tls: tuple[Path, Path] | Literal["self-signed"] | None = None
     boot: bool = True
     firewall: bool = True

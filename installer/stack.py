@@ -16,7 +16,7 @@ from installer.console import Console
 
 LIST_SECONDS = 60.0
 STOP_SECONDS = 300.0
-RESTART_SECONDS = 120.0
+RELOAD_SECONDS = 60.0
 LOGS_SECONDS = 30.0
 # Between two looks; also how often a health check is asked for ahead of its time.
 POLL_SECONDS = 1.0
@@ -196,7 +196,7 @@ def _last_lines(container: Container, runner: Runner) -> list[str]:
 
 
 def refresh_proxy(document: compose.Document, runner: Runner) -> None:
-    """Restart nginx when a service that it forwards to has started after it.
+    """Let nginx look its upstreams up again when one of them has started after it.
 
     nginx looks names up once, and the other container may have a new address.
     """
@@ -204,7 +204,18 @@ def refresh_proxy(document: compose.Document, runner: Runner) -> None:
     proxy = started.get(dify.PROXY)
     behind = [started[name].started for name in dify.PROXIED if name in started and name in document["services"]]
     if proxy is not None and behind and max(behind) > proxy.started:
-        runner.run(["podman", "restart", proxy.name], timeout=RESTART_SECONDS)
+        reload_proxy(runner)
+
+
+def reload_proxy(runner: Runner) -> None:
+    """Let nginx read its configuration, names and certificate again. Raises CommandFailed.
+
+    `podman restart` would refuse: a container that nginx requires, through others, has ended as it
+    should (init_permissions; podman 5.4.2, "some dependencies of container … are not started").
+    """
+    for container in containers(runner):
+        if container.service == dify.PROXY:
+            runner.run(["podman", "exec", container.name, "nginx", "-s", "reload"], timeout=RELOAD_SECONDS)
 
 
 def stop(place: layout.Installation, runner: Runner) -> None:

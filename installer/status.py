@@ -14,7 +14,8 @@ def look(place: layout.Installation, runner: Runner) -> list[checks.Check]:
     bundle: manifest.Manifest = verify.embedded(layout.bundled(""))
     url = project.variables(place)[dify.ADDRESS_KEY]
     found = stack.containers(runner)
-    return checks.all_checks(document, found, url, bundle.dify, layout.bundled(layout.PROBE), runner)
+    front = checks.front_door(place, url, bundle.dify)
+    return checks.all_checks(document, found, front, layout.bundled(layout.PROBE), runner)
 
 
 def as_text(checked: list[checks.Check]) -> str:

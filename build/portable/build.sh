@@ -6,8 +6,14 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 sources=$(readlink -f "$1")
 prefix=$(readlink -m "$2")
-work=$(mktemp -d)
+# Paths end up in the result (sysconfig): these are the same on every machine, so that the bytes are, too.
+work=/var/tmp/portable-python
+exec 9> "$work.lock"
+flock 9
 trap 'rm -rf "$work"' EXIT
+rm -rf "$work"
+mkdir -m 700 "$work"
+home=/opt/py313
 deps=$work/deps
 mkdir -p "$deps/lib" "$deps/include"
 source "$here/zig.sh"
@@ -59,7 +65,7 @@ tar -xf "$sources"/python3.13_*.debian.tar.xz -C "$work/debian"
 for patch in $(grep -E '^(CVE-|ssl-|dict-|traverse-)' "$work/debian/debian/patches/series"); do
     run patch --silent --strip=1 --input="$work/debian/debian/patches/$patch"
 done
-run env PKG_CONFIG=false ./configure --prefix="$prefix" --enable-shared --without-static-libpython \
+run env PKG_CONFIG=false ./configure --prefix="$home" --enable-shared --without-static-libpython \
     --disable-test-modules --without-ensurepip --with-openssl="$deps" --with-ssl-default-suites=openssl \
     --with-readline=no --with-dbmliborder= CPPFLAGS="-I$deps/include" LDFLAGS="-L$deps/lib" \
     ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
@@ -72,5 +78,7 @@ run env PKG_CONFIG=false ./configure --prefix="$prefix" --enable-shared --withou
 sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile
 options=(PY3LIBRARY= "LINKFORSHARED=-Xlinker -export-dynamic -Wl,-rpath,'\$\$ORIGIN/../lib'")
 run make "${options[@]}" "$jobs"
+run make "${options[@]}" install DESTDIR="$work/installed"
 rm -rf "$prefix"
-run make "${options[@]}" install
+mkdir -p "$(dirname "$prefix")"
+mv "$work/installed$home" "$prefix"

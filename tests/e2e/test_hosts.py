@@ -102,3 +102,42 @@ def test_children_get_the_hosts_environment(new_machine: MachineMaker, sample: B
     assert "PATH=" in seen
     assert "_MEI" not in seen
     assert "_PYI" not in seen
+
+
+class TestHttps:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, new_machine: MachineMaker, sample: Bundle) -> Server:
+        return Server(new_machine(), sample)
+
+    def test_self_signed(self, server: Server) -> None:
+        result = server.install("--tls", "self-signed")
+        assert "is at https://10.0.0.5" in result.stderr
+        env = server.env()
+        assert env["FILES_URL"] == env["CONSOLE_WEB_URL"] == "https://10.0.0.5"
+        asked = server.run(
+            "curl", "-s", "--cacert", "/opt/dify/docker/nginx/ssl/dify.crt", "https://10.0.0.5/console/api/ping"
+        )
+        assert "pong" in asked.stdout
+        assert server.run("stat", "-c", "%a", "/opt/dify/docker/nginx/ssl/dify.key").stdout.strip() == "600"
+
+    def test_the_next_run_keeps_certificate_and_scheme(self, server: Server) -> None:
+        before = server.machine.read("/opt/dify/docker/nginx/ssl/dify.crt")
+        assert "is at https://10.0.0.5" in server.install().stderr
+        assert "run already" in server.install("--tls", "self-signed").stderr
+        assert server.machine.read("/opt/dify/docker/nginx/ssl/dify.crt") == before
+
+    def test_a_certificate_of_ones_own_replaces_it(self, server: Server) -> None:
+        make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=mine"
+        server.run("sh", "-c", f"{make} -addext subjectAltName=IP:10.0.0.5 -keyout mine.key -out mine.crt")
+        result = server.install("--tls-cert", "mine.crt", "--tls-key", "mine.key")
+        assert "ok   console reachable: GET https://10.0.0.5" in result.stderr
+        shown = server.run(
+            "sh", "-c", "openssl s_client -connect 10.0.0.5:443 </dev/null 2>/dev/null | openssl x509 -subject"
+        )
+        assert "CN=mine" in shown.stdout.replace(" ", "")
+
+    def test_a_certificate_for_another_name_is_refused(self, server: Server) -> None:
+        result = server.installer("--host", "other.example", "--tls-cert", "mine.crt", "--tls-key", "mine.key")
+        assert result.returncode == 2
+        assert "is not for other.example" in result.stderr

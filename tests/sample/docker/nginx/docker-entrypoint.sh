@@ -3,6 +3,9 @@
 set -eu
 HTTPS_CONFIG=
 if [ "${NGINX_HTTPS_ENABLED:-false}" = true ]; then
+    SSL_CERTIFICATE_PATH=/etc/ssl/$NGINX_SSL_CERT_FILENAME
+    SSL_CERTIFICATE_KEY_PATH=/etc/ssl/$NGINX_SSL_CERT_KEY_FILENAME
+    export SSL_CERTIFICATE_PATH SSL_CERTIFICATE_KEY_PATH
     HTTPS_CONFIG=$(envsubst < /etc/nginx/https.conf.template)
 fi
 ACME_CHALLENGE_LOCATION=
