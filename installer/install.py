@@ -184,7 +184,7 @@ def _act(
     """Bring everything about; return the compose file that runs."""
     bundle, payload = cleared.bundle, layout.bundled("")
     with result.step("podman-compose", console) as step:
-        pythons = [python.path for python in cleared.host.pythons if python.has_venv]
+        pythons = [python.path for python in preflight.usable_pythons(cleared.host)]
         installed = podman_compose.install(place, payload, pythons, path_folder(), runner)
         step.seen = f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
         if installed.on_path is None:
@@ -262,6 +262,7 @@ def _kept(result: report.Report, place: layout.Installation) -> Iterator[None]:
         yield
     except errors.InstallerError as error:
         result.result = error.meaning
+        error.remedy = "; ".join(filter(None, (error.remedy, f"the log is {result.log}")))
         raise
     finally:
         files.write(place.report, report.as_json(result), mode=0o600)

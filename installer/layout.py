@@ -33,6 +33,9 @@ COMPOSE_PROJECT = "dify"
 # The systemd unit that brings the stack up at boot.
 UNIT = "dify.service"
 
+# The report of the last run.
+REPORT = "install-report.json"
+
 # Labels that podman-compose and docker compose put on their containers.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -125,7 +128,7 @@ class Installation:
 
     @property
     def report(self) -> Path:
-        return self.folder / "install-report.json"
+        return self.folder / REPORT
 
     @property
     def spool(self) -> Path:

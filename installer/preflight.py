@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from installer.console import size
-from installer.host import Host, Space, Wanted
+from installer.host import Host, Python, Space, Wanted
 
 GIB = 1024**3
 
@@ -257,9 +257,14 @@ def address(host: Host, wanted: Wanted) -> Findings:
             )
 
 
+def usable_pythons(host: Host) -> list[Python]:
+    """Return the interpreters that can make podman-compose's environment, the preferred first."""
+    return [each for each in host.pythons if each.version >= PYTHON and each.has_venv]
+
+
 def python(host: Host, _wanted: Wanted) -> Findings:
     """A Python from 3.9 on for podman-compose; without one the executable serves instead."""
-    good = [each for each in host.pythons if each.version >= PYTHON and each.has_venv]
+    good = usable_pythons(host)
     if good:
         yield Finding("python", "ok", f"{good[0].path} ({'.'.join(map(str, good[0].version))}) for podman-compose")
     else:

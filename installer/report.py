@@ -8,9 +8,10 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from installer import VERSION
+from installer import VERSION, layout
 from installer.checks import Check
 from installer.console import Console
 
@@ -71,4 +72,5 @@ def show(report: Report, console: Console) -> None:
     for note in report.notes:
         console.line(f"  note {note}")
     console.line()
+    console.line(f"The report is {Path(report.folder, layout.REPORT)}, the log {report.log}")
     console.line(f"Dify {report.dify} is at {report.url}")
