@@ -16,6 +16,7 @@ from installer.command import Runner
 
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 HTTP_SECONDS = 15.0
 EXEC_SECONDS = 60.0
@@ -87,8 +88,20 @@ def _reachable(url: str, session: requests.Session) -> str:
         socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
     except OSError:
         session.headers["Host"] = parts.netloc
+        session.mount("https://127.0.0.1", _adapter(parts.hostname or ""))
         return parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1").geturl()
     return url
+
+
+def _adapter(name: str) -> HTTPAdapter:
+    """Return what connects requests with a server that must prove to be `name`, whatever the URL says."""
+    from requests.adapters import HTTPAdapter
+
+    class Named(HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, server_hostname=name, assert_hostname=name, **options)
+
+    return Named()
 
 
 def _asked(session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]]) -> Check:

@@ -41,7 +41,7 @@ SECRETS: tuple[Secret, ...] = (
     Secret(("SANDBOX_API_KEY", "CODE_EXECUTION_API_KEY")),
     Secret(("PLUGIN_DAEMON_KEY",)),
     Secret(("PLUGIN_DIFY_INNER_API_KEY",)),
-    # At most 30 characters (FACTS: Dify refuses a longer one); asked for on the page /install.
+    # At most 30 characters (the api refuses a longer one); asked for on the page /install.
     Secret(("INIT_PASSWORD",), length=24),
     Secret(("WEAVIATE_API_KEY", "WEAVIATE_AUTHENTICATION_APIKEY_ALLOWED_KEYS")),
     Secret(("QDRANT_API_KEY",)),

@@ -137,6 +137,11 @@ class TestHttps:
         )
         assert "CN=mine" in shown.stdout.replace(" ", "")
 
+    def test_a_name_that_this_host_does_not_know(self, server: Server) -> None:
+        result = server.installer("--host", "dify.example", "--tls", "self-signed")
+        assert result.returncode == 0, result.stderr
+        assert "is at https://dify.example" in result.stderr
+
     def test_a_certificate_for_another_name_is_refused(self, server: Server) -> None:
         result = server.installer("--host", "other.example", "--tls-cert", "mine.crt", "--tls-key", "mine.key")
         assert result.returncode == 2
