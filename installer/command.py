@@ -24,8 +24,9 @@ from installer import errors
 
 log = logging.getLogger("dify-installer.command")
 
-# A child gets this long to end after SIGTERM before it is killed.
+# A child and what it started get this long to end after SIGTERM before they are killed.
 GRACE_SECONDS = 10.0
+POLL_SECONDS = 0.02
 # A mask shorter than this would hide ordinary words in the log.
 SHORTEST_SECRET = 6
 MISSING_PROGRAM = 127
@@ -93,8 +94,7 @@ class Runner:
     def end_all(self) -> None:
         """End what other threads are running: they get their results at once then."""
         for child in list(self._active):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
+            _end_group(child)
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Mask these values in everything that is logged or quoted from now on."""
@@ -169,9 +169,14 @@ class Runner:
         self._active.add(child)
         try:
             yield child
+            if child.poll() is None:
+                _end_group(child)
+        except BaseException:
+            _end_group(child)
+            raise
         finally:
-            _end(child)
             self._active.discard(child)
+            _close(child)
 
     def ended(self, argv: Sequence[str], status: int, output: bytes, seconds: float) -> Result:
         """Describe and log a command that was `started`, with all that it printed."""
@@ -198,20 +203,23 @@ class Runner:
         return errors.CommandFailed(f"{message}: {words}" if words else message, remedy)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """End a child and all that it started."""
-    if child.poll() is not None:
-        _close(child)
-        return
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+def _end_group(child: subprocess.Popen[str]) -> None:
+    """End a child and all that it started, and wait until they are gone.
+
+    The child alone is not enough: podman-compose ends at once, while the podman that it has started
+    goes on and holds a port; what a container keeps running has a process group of its own.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_SECONDS
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-        try:
-            child.wait(patience)
-            break
-        except subprocess.TimeoutExpired:
+            while time.monotonic() < deadline:
+                child.poll()
+                os.killpg(child.pid, 0)
+                time.sleep(POLL_SECONDS)
             continue
-    _close(child)
+        break
+    child.poll()
 
 
 def _close(child: subprocess.Popen[str]) -> None:

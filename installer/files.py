@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from installer import errors
+
+REMOVE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
@@ -48,6 +52,19 @@ def folder(path: Path, mode: int = 0o755) -> None:
         for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
             missing.mkdir(exist_ok=True)
             missing.chmod(mode)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with all below it, if it is there; wait a little for who may still be writing in it.
+
+    A program that was ended may leave a child behind for a moment. What cannot be removed stays.
+    """
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists() or time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 def holds_anything(path: Path) -> bool:

@@ -9,7 +9,6 @@ configuration, whose SHA-256 is the image ID, which we compare; names are set by
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,14 +57,14 @@ def load(
     that was built; it is removed then. Podman's temporary files are ours, and gone afterwards.
     """
     wanted = missing(bundle.images, present(runner))
-    shutil.rmtree(place.spool, ignore_errors=True)
+    files.remove(place.spool)
     if wanted:
         files.folder(place.spool, mode=0o700)
         try:
             with console.progress("load images", sum(image.size for image in wanted)) as bar:
                 _load_all(bundle, wanted, archive, place, podman_version, runner, bar)
         finally:
-            shutil.rmtree(place.spool, ignore_errors=True)
+            files.remove(place.spool)
     _name_all(bundle.images, runner)
     return wanted
 

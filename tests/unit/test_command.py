@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,17 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started() -> No
     assert time.monotonic() - started < 8
     assert not result.ok
     assert "no end after" in result.stderr
+
+
+def test_what_outlives_an_ended_child_is_ended_too() -> None:
+    """As podman does that podman-compose has started."""
+    stubborn = "trap '' TERM; sleep 60 & echo $!; wait"
+    runner = Runner()
+    with pytest.raises(RuntimeError), runner.started(["sh", "-c", f"sh -c {shlex.quote(stubborn)}"]) as child:
+        assert child.stdout is not None
+        sleeper = int(child.stdout.readline())
+        raise RuntimeError
+    assert not Path(f"/proc/{sleeper}").exists()
 
 
 def test_announced_secrets_reach_neither_log_nor_errors(caplog: pytest.LogCaptureFixture) -> None:
