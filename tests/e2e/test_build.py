@@ -54,7 +54,7 @@ def test_the_bundle_is_three_files_with_their_hashes(sample: Bundle) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_manifest_describes_all_of_it(sample: Bundle) -> None:
+def test_the_manifest_describes_all_of_it(sample: Bundle, registry: Registry) -> None:
     described = read_manifest(sample)
     assert described.archive.sha256 == sha256(sample.archive)
     assert {image.reference for image in described.images} == set(images_of(str(sample.checkout)))
@@ -65,9 +65,9 @@ def test_the_manifest_describes_all_of_it(sample: Bundle) -> None:
     assert any(name.startswith("wheels/pip-") for name in names)
     assert not any(name.endswith("/.env") for name in names)
     for image in described.images:
-        shown = subprocess.run(
-            ["podman", "image", "inspect", image.reference], capture_output=True, text=True, check=True
-        )
+        command = ["podman", "image", "inspect", image.reference]
+        environment = bundles.environment(registry)
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         (inspected,) = json.loads(shown.stdout)
         assert inspected["Id"] == image.id
         assert image.digest.startswith("sha256:")

@@ -53,6 +53,7 @@ def publish(source: Path, registry: Registry, work: Path) -> None:
     docker = source / layout.PROJECT
     made = images.build(docker / layout.COMPOSE_FILE, docker / layout.ENV_EXAMPLE, work / "images")
     images.push(made, registry.url)
+    images.forget(made, environment(registry))
 
 
 def command(bundle: Bundle, work: Path, *options: str) -> list[str]:
@@ -78,5 +79,9 @@ def make(name: str, source: Path, registry: Registry, work: Path) -> Bundle:
 
 
 def environment(registry: Registry) -> dict[str, str]:
-    """Return the environment in which podman pulls from the registry."""
-    return {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(registry.registries_conf)}
+    """Return the environment in which podman pulls from the registry, into a store beside it."""
+    return {
+        **os.environ,
+        "CONTAINERS_REGISTRIES_CONF": str(registry.registries_conf),
+        "CONTAINERS_STORAGE_CONF": str(registry.storage_conf),
+    }

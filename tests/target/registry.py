@@ -27,6 +27,13 @@ location = "docker.io"
 location = "127.0.0.1:{port}"
 insecure = true
 """
+# A store of our own: in the host's there may be images of these names that are somebody else's, or older.
+STORAGE = """\
+[storage]
+driver = "{driver}"
+graphroot = "{folder}/images"
+runroot = "{folder}/images-run"
+"""
 
 
 class Registry:
@@ -47,6 +54,15 @@ class Registry:
         """Write and return the configuration with which podman pulls docker.io's images from here."""
         path = self.folder / "registries.conf"
         path.write_text(MIRROR.format(port=self.port))
+        return path
+
+    @property
+    def storage_conf(self) -> Path:
+        """Write and return the configuration with which podman keeps what it pulls beside the registry."""
+        asked = ["podman", "info", "--format", "{{.Store.GraphDriverName}}"]
+        driver = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        path = self.folder / "storage.conf"
+        path.write_text(STORAGE.format(driver=driver, folder=self.folder))
         return path
 
     def __enter__(self) -> Registry:
