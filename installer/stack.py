@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from installer import compose, dify, errors, layout
-from installer.command import Runner
+from installer.command import Result, Runner
 from installer.console import Console
 
 LIST_SECONDS = 60.0
@@ -23,6 +23,9 @@ POLL_SECONDS = 1.0
 HEALTHCHECK_SECONDS = 30.0
 LOG_LINES = 15
 NOT_STARTED = ("not created", "created", "initialized")
+# What podman says when a container cannot be started because another one, that it needs, has ended and
+# has not been started again yet (libpod/container_graph.go and container_internal.go, podman 4 and 5).
+DEPENDENCY_IS_DOWN = ("not found in input list", "are not started")
 # A container that has been restarted counts as up again after this long.
 STEADY_SECONDS = 10.0
 
@@ -118,6 +121,19 @@ def up(
     """
     if _as_configured(place, document, containers(runner)):
         return False
+    while not (result := _podman_compose_up(place, document, deadline, runner, console)).ok:
+        if not any(words in result.stderr for words in DEPENDENCY_IS_DOWN):
+            raise runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
+        _look(document, deadline, runner, console)
+        time.sleep(POLL_SECONDS)
+    refresh_proxy(document, runner)
+    return True
+
+
+def _podman_compose_up(
+    place: layout.Installation, document: compose.Document, deadline: float, runner: Runner, console: Console
+) -> Result:
+    """Run `podman-compose up`, and wait for the services when it has succeeded. Raises NotHealthy."""
     command = [*_podman_compose(place), "up", "--detach"]
     limited = runner.only(ENVIRONMENT)
     with tempfile.TemporaryFile() as output:
@@ -130,11 +146,7 @@ def up(
                 time.sleep(POLL_SECONDS)
         console.waiting("")
         output.seek(0)
-        result = limited.ended(command, status, output.read(), time.monotonic() - started)
-    if status:
-        raise runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
-    refresh_proxy(document, runner)
-    return True
+        return limited.ended(command, status, output.read(), time.monotonic() - started)
 
 
 def _as_configured(place: layout.Installation, document: compose.Document, found: list[Container]) -> bool:

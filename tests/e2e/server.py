@@ -48,8 +48,8 @@ class Server:
         return self.run("./dify-installer", *arguments, env=env)
 
     def arguments(self) -> list[str]:
-        """Return the options of an ordinary installation."""
-        return ["--ip", machines.ADDRESS, *PORTS[self.user]]
+        """Return the options of an ordinary installation; it gives up before `run` does, and says why."""
+        return ["--ip", machines.ADDRESS, "--timeout", "400", *PORTS[self.user]]
 
     def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Install, and fail the test if that fails."""

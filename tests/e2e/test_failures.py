@@ -101,11 +101,11 @@ class TestSettings:
         right = server.env()["DB_PASSWORD"]
         self.edit(server, "DB_PASSWORD", "not-the-password-of-these-data")
         result = server.installer(*server.arguments(), "--timeout", "25")
+        self.edit(server, "DB_PASSWORD", right)
         assert result.returncode == 6, result.stderr
         assert "password authentication failed" in result.stderr
         assert "the last lines of dify_api_1" in result.stderr
         assert "not-the-password-of-these-data" not in result.stderr
-        self.edit(server, "DB_PASSWORD", right)
         server.install()
 
     def test_a_lost_env_does_not_lock_anybody_out(self, server: Server) -> None:
