@@ -21,7 +21,7 @@ TEMPLATE = """\
 # Written by dify-installer; written anew by its next run.
 [Unit]
 Description=Dify
-After=network-online.target firewalld.service
+After=network-online.target firewalld.service docker.service
 Wants=network-online.target
 
 [Service]

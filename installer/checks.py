@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from installer import compose, dify, layout, stack
-from installer.command import Runner
+from installer.engine import Container, Engine
 
 if TYPE_CHECKING:
     import requests
@@ -36,26 +36,35 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontDoor:
-    """Where browsers come in: the address that was given, the version behind it, the certificate to trust."""
+    """Where browsers come in: the address that was given, the version behind it, the certificate to trust.
+
+    `logs` says where to look when it does not answer.
+    """
 
     url: str
     version: str
     certificate: Path | None
+    logs: str
 
 
-def front_door(place: layout.Installation, url: str, version: str) -> FrontDoor:
+def front_door(place: layout.Installation, url: str, version: str, engine: Engine) -> FrontDoor:
     """Return the front door of an installation; with https, exactly its own certificate is trusted."""
-    return FrontDoor(url=url, version=version, certificate=place.certificate if url.startswith("https:") else None)
+    return FrontDoor(
+        url=url,
+        version=version,
+        certificate=place.certificate if url.startswith("https:") else None,
+        logs=engine.logs(engine.container(service) for service in (dify.PROXY, dify.API)),
+    )
 
 
 def all_checks(
-    document: compose.Document, found: list[stack.Container], front: FrontDoor, probe: Path, runner: Runner
+    document: compose.Document, found: list[Container], front: FrontDoor, probe: Path, engine: Engine
 ) -> list[Check]:
     """Return the checklist: containers, front door, inner services."""
     return [
         containers(document, found, time.time()),
         *console(front),
-        *inner_services(document, found, probe, runner),
+        *inner_services(document, found, probe, engine),
     ]
 
 
@@ -73,11 +82,14 @@ def console(front: FrontDoor) -> list[Check]:
             session.verify = str(front.certificate)
         url = _reachable(front.url, session)
         return [
-            _asked(session, "console reachable", f"{url}/console/api/setup", _setup),
-            _asked(session, "version", f"{url}/console/api/ping", lambda answer: _ping(answer, front.version)),
-            _asked(session, "web page", f"{url}/install", _page),
-            _asked(session, "marketplace off", f"{url}/console/api/system-features", _marketplace),
-            _asked(session, "/health", f"{url}/health", _health),
+            _asked(session, name, url + page, judge, front.logs)
+            for name, page, judge in (
+                ("console reachable", "/console/api/setup", _setup),
+                ("version", "/console/api/ping", lambda answer: _ping(answer, front.version)),
+                ("web page", "/install", _page),
+                ("marketplace off", "/console/api/system-features", _marketplace),
+                ("/health", "/health", _health),
+            )
         ]
 
 
@@ -104,7 +116,9 @@ def _adapter(name: str) -> HTTPAdapter:
     return Named()
 
 
-def _asked(session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]]) -> Check:
+def _asked(
+    session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]], logs: str
+) -> Check:
     import requests
 
     try:
@@ -114,7 +128,7 @@ def _asked(session: requests.Session, name: str, url: str, judge: Callable[[Any]
         level, seen = "error", f"no answer: {_cause(error)}"
     except (ValueError, KeyError, TypeError):
         level, seen = "error", f"status {answer.status_code}, but not Dify's answer: is another service on this port?"
-    remedy = "" if level != "error" else "look at `dify-installer status` and `podman logs dify_nginx_1 dify_api_1`"
+    remedy = "" if level != "error" else f"look at `dify-installer status` and {logs}"
     return Check(name=name, level=level, seen=f"GET {url}: {seen}", remedy=remedy)
 
 
@@ -157,8 +171,8 @@ def _health(answer: requests.Response) -> tuple[Level, str]:
     return "info", f"status {answer.status_code} (Dify has no such page: it proves nothing, and is not judged)"
 
 
-def containers(document: compose.Document, found: list[stack.Container], now: float) -> Check:
-    """Check that every service is up, as `podman-compose ps` would show it."""
+def containers(document: compose.Document, found: list[Container], now: float) -> Check:
+    """Check that every service is up, as compose's `ps` would show it."""
     waiting = stack.unready(document, found, now)
     if waiting:
         seen = ", ".join(f"{name}: {reason}" for name, reason in waiting.items())
@@ -166,53 +180,55 @@ def containers(document: compose.Document, found: list[stack.Container], now: fl
     return Check(name="containers up", level="ok", seen=f"{len(document['services'])} services as they should be")
 
 
-def inner_services(
-    document: compose.Document, found: list[stack.Container], probe: Path, runner: Runner
-) -> list[Check]:
+def inner_services(document: compose.Document, found: list[Container], probe: Path, engine: Engine) -> list[Check]:
     """Ask the inner services from where the api asks them: out of its container."""
     wanted = [check for check in dify.INNER_CHECKS if check.service in document["services"]]
     api = container_of(dify.API, found)
     if api is None or not wanted:
         return []
-    answers = inside(api, [{"url": check.url} for check in wanted], probe, runner)
+    answers = inside(api, [{"url": check.url} for check in wanted], probe, engine)
     return [
         Check(
             name=f"api reaches {check.service}",
             level="ok" if answer["kind"] == "ok" else "error",
             seen=f"{check.url}: {answer['detail']}",
-            remedy="" if answer["kind"] == "ok" else _inner_remedy(answer["kind"], check.service),
+            remedy=""
+            if answer["kind"] == "ok"
+            else _inner_remedy(answer["kind"], engine.logs([engine.container(check.service)])),
         )
         for check, answer in zip(wanted, answers, strict=True)
     ]
 
 
-def _inner_remedy(kind: str, service: str) -> str:
+def _inner_remedy(kind: str, logs: str) -> str:
     if kind in ("name", "connection"):
         return (
-            f"look at `podman logs dify_{service}_1`; if that service is well, a firewall stands between them: "
+            f"look at {logs}; if that service is well, a firewall stands between them: "
             "as root, run the same command without --no-firewall, or trust the subnets of `podman network inspect`"
         )
-    return f"look at `podman logs dify_{service}_1`"
+    return f"look at {logs}"
 
 
-def container_of(service: str, found: list[stack.Container]) -> str | None:
+def container_of(service: str, found: list[Container]) -> str | None:
     """Return the name of a service's running container."""
     return next((each.name for each in found if each.service == service and each.state == "running"), None)
 
 
-def inside(container: str, questions: list[Mapping[str, object]], probe: Path, runner: Runner) -> list[dict[str, Any]]:
+def inside(container: str, questions: list[Mapping[str, object]], probe: Path, engine: Engine) -> list[dict[str, Any]]:
     """Run the probe in a container, its text and the questions on standard input: keys stay out of process lists.
 
     Returns an answer for each question, of kind "unknown" where the container cannot run it.
     """
     call = f"print(json.dumps([probe(**question) for question in json.loads({json.dumps(questions)!r})]))"
     program = f"{probe.read_text('utf-8')}\n\n{call}\n"
-    command = ["podman", "exec", "--interactive", container, "python3", "-"]
-    result = runner.run(command, timeout=EXEC_SECONDS, input=program, check=False)
+    command = ["exec", "--interactive", container, "python3", "-"]
+    result = engine.run(command, timeout=EXEC_SECONDS, input=program, check=False)
     try:
         answers: list[dict[str, Any]] = json.loads(result.stdout)
     except ValueError:
-        words = runner.masked(result.last_words.splitlines()[-1] if result.last_words else f"status {result.status}")
+        words = engine.runner.masked(
+            result.last_words.splitlines()[-1] if result.last_words else f"status {result.status}"
+        )
         return [{"kind": "unknown", "detail": f"cannot be asked from {container}: {words}", "models": []}] * len(
             questions
         )

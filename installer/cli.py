@@ -60,7 +60,7 @@ def cli() -> None:
 
     Checks the bundle and the host, installs podman-compose, loads the images, writes .env with fresh
     secrets, starts the stack, waits until it is healthy and reports. The same command again repairs;
-    settings, secrets and data are kept. No question is ever asked.
+    settings, secrets and data are kept. No question is ever asked. On a docker host, docker does it.
     """
 
 
@@ -96,13 +96,16 @@ def verify_command(images: Path | None, silent: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
 def preflight_command(as_json: bool, **given: Any) -> None:
     """Judge this host; changes nothing, and needs no image archive yet."""
+    from installer import engine as engines
     from installer import host, images, install, preflight, verify
 
     runner = Runner()
     bundle = verify.embedded(layout.bundled(""))
-    missing = images.missing(bundle.images, images.present(runner))
-    wanted = install.wants(options.request(given), bundle, missing)
-    findings = preflight.judge(host.observe(wanted, runner), wanted)
+    request = options.request(given)
+    engine = engines.find(request.engine, layout.Installation(request.folder), runner)
+    missing = images.missing(bundle.images, images.present(engine))
+    wanted = install.wants(request, bundle, missing)
+    findings = preflight.judge(host.observe(wanted, engine), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
     if preflight.failed(findings):
         raise errors.PreflightFailed("this host does not meet the requirements marked FAIL", "mend them as said there")
@@ -113,9 +116,11 @@ def preflight_command(as_json: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.")
 def status_command(folder: Path | None, as_json: bool) -> None:
     """Say how the installation is: containers, console, version, inner services."""
+    from installer import engine as engines
     from installer import status
 
-    checked = status.look(layout.Installation(options.folder(folder)), Runner())
+    place = layout.Installation(options.folder(folder))
+    checked = status.look(place, engines.find(None, place, Runner()))
     click.echo(json.dumps(status.as_list(checked), indent=2) if as_json else status.as_text(checked))
     if any(check.level == "error" for check in checked):
         raise errors.NotHealthy("the installation is not healthy", "run the install command again: it repairs")
@@ -127,11 +132,14 @@ def status_command(folder: Path | None, as_json: bool) -> None:
 @options.SILENT
 def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
     """Start the stack in its order and wait until its services are up; the unit does this at boot."""
+    from installer import engine as engines
     from installer import lock, project, stack
 
     place = layout.Installation(options.folder(folder))
     with lock.held(place.folder):
-        stack.up(place, project.installed(place), time.monotonic() + timeout, Runner(), Console(silent=silent))
+        engine = engines.find(None, place, Runner())
+        document = project.installed(place, engine)
+        stack.up(place, document, time.monotonic() + timeout, engine, Console(silent=silent))
 
 
 @cli.command("stop")
@@ -139,12 +147,14 @@ def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
 @options.SILENT
 def stop_command(folder: Path | None, silent: bool) -> None:
     """Stop the stack in reverse order; settings and data stay."""
+    from installer import engine as engines
     from installer import lock, project, stack
 
     place = layout.Installation(options.folder(folder))
     with lock.held(place.folder):
-        project.installed(place)
-        stack.stop(place, Runner())
+        engine = engines.find(None, place, Runner())
+        project.installed(place, engine)
+        stack.stop(place, engine)
     Console(silent=silent).line("the stack is stopped; `dify-installer start` brings it back")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from installer import checks, compose, dify, stack
-from installer.command import Runner
 from installer.console import Console
+from installer.engine import Engine
 
 POLL_SECONDS = 0.5
 
 
 def await_console(
-    front: checks.FrontDoor, document: compose.Document, deadline: float, runner: Runner, console: Console
+    front: checks.FrontDoor, document: compose.Document, deadline: float, engine: Engine, console: Console
 ) -> None:
     """Wait until the front door answers as it should.
 
@@ -23,9 +23,9 @@ def await_console(
         console.waiting(f"{bad[0].name} ({bad[0].seen})")
         if time.monotonic() > deadline:
             console.waiting("")
-            found = stack.containers(runner)
+            found = stack.containers(engine)
             suspects = stack.unready(document, found, time.time())
             suspects |= {name: bad[0].seen for name in (dify.API, dify.PROXY) if name not in suspects}
-            raise stack.not_healthy(suspects, found, runner)
+            raise stack.not_healthy(suspects, found, engine)
         time.sleep(POLL_SECONDS)
     console.waiting("")

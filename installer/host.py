@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from installer import layout, manifest
+from installer import compose, engine, errors, layout, manifest
 from installer.command import Runner
+from installer.engine import Container, Engine
 
 COMMAND_SECONDS = 20.0
-PODMAN_SECONDS = 60.0
+ENGINE_SECONDS = 60.0
 
 # Interpreters that may make podman-compose's environment: a plain python3 first, then the newest.
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
@@ -36,7 +37,8 @@ class Wanted:
     """What a run wants of the host. `ports` are those on the host, by name; sizes are in bytes.
 
     `missing_bytes` are those of the images that are still to be loaded, `not_before` is a time that has
-    certainly passed, `firewall` whether ports may be opened in firewalld.
+    certainly passed, `firewall` whether ports may be opened in firewalld, `api_image` the name, without
+    its tag, of the image by which another Dify is known.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class Wanted:
     missing_bytes: int
     not_before: datetime.datetime | None
     firewall: bool = True
+    api_image: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +84,14 @@ class Listener:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
-    """What was seen. `podman_problem` is why `podman info` fails, empty when it does not."""
+    """What was seen.
+
+    `engine_problem` is why `podman info` or `docker info` fails, empty when it does not; `compose_version`
+    is that of docker compose; `emulated` says that `docker` is podman under another name; `rootless` that
+    the engine has no more rights than a user; `labels` that SELinux confines its containers.
+    `conflicting` are containers of our project's name from another folder, `other_dify` those of a Dify
+    of another name, with the folder where it lies.
+    """
 
     os_id: str
     os_like: tuple[str, ...]
@@ -92,8 +102,13 @@ class Host:
     memory: int | None
     user: str
     root: bool
-    podman_version: Version | None
-    podman_problem: str
+    engine: engine.Name
+    engine_version: Version | None
+    engine_problem: str
+    compose_version: Version | None
+    emulated: bool
+    rootless: bool
+    labels: bool
     network_backend: str
     storage: Space | None
     install: Space | None
@@ -114,24 +129,22 @@ class Host:
     container_selinux: bool | None
     firewalld: bool
     open_ports: tuple[int, ...]
-    foreign: tuple[str, ...]
+    conflicting: tuple[str, ...]
+    other_dify: tuple[str, ...]
     now: datetime.datetime
 
-    @property
-    def selinux_enabled(self) -> bool:
-        """Whether files need labels."""
-        return self.selinux != "disabled"
 
-
-def observe(wanted: Wanted, runner: Runner) -> Host:
+def observe(wanted: Wanted, engine: Engine) -> Host:
     """Look at everything that preflight judges; takes about as long as the slowest command."""
     root = os.geteuid() == 0
     user = getpass.getuser()
+    runner = engine.runner
     release = parse_os_release(_read(Path("/etc/os-release")))
     with ThreadPoolExecutor(8) as pool:
-        version = pool.submit(_podman_version, runner)
-        info = pool.submit(_podman_info, runner)
-        containers = pool.submit(_containers, runner)
+        version = pool.submit(_output, [engine.name, "--version"], runner)
+        info = pool.submit(_info, engine)
+        containers = pool.submit(_containers, engine)
+        compose_version = pool.submit(_compose_version, engine)
         sockets = pool.submit(_output, ["ss", "-Hltnp"], runner)
         addresses = pool.submit(_addresses, runner)
         pythons = pool.submit(_pythons, runner)
@@ -140,7 +153,9 @@ def observe(wanted: Wanted, runner: Runner) -> Host:
     described, problem = info.result()
     running = containers.result()
     active, open_ports = firewall.result()
-    store = described.get("store") or {}
+    version_text = version.result() or ""
+    mode = selinux_mode(_read(Path("/sys/fs/selinux/enforce")))
+    graph_root = described.graph_root
     place = layout.Installation(wanted.folder)
     return Host(
         os_id=release.get("ID", ""),
@@ -152,12 +167,17 @@ def observe(wanted: Wanted, runner: Runner) -> Host:
         memory=parse_memory(_read(Path("/proc/meminfo"))),
         user=user,
         root=root,
-        podman_version=version.result(),
-        podman_problem=problem,
-        network_backend=str((described.get("host") or {}).get("networkBackend", "")),
-        storage=_space("images", Path(store["graphRoot"])) if store.get("graphRoot") else None,
+        engine=engine.name,
+        engine_version=parse_version(version_text),
+        engine_problem=problem,
+        compose_version=compose_version.result(),
+        emulated=engine.name == "docker" and "podman" in version_text,
+        rootless=described.rootless,
+        labels=mode != "disabled" and described.labels,
+        network_backend=described.network_backend,
+        storage=_space("images", graph_root) if graph_root else None,
         install=_space("the install folder", wanted.folder),
-        temporary=_space("podman's temporary files", _podman_temporary()),
+        temporary=_space("podman's temporary files", _podman_temporary()) if engine.name == "podman" else None,
         folder_exists=wanted.folder.is_dir(),
         folder_writable=os.access(_nearest(wanted.folder), os.W_OK | os.X_OK),
         has_env=_exists(place.env),
@@ -170,11 +190,16 @@ def observe(wanted: Wanted, runner: Runner) -> Host:
         subgid=has_ranges(_read(Path("/etc/subgid")), user, os.getuid()),
         linger=Path("/var/lib/systemd/linger", user).exists(),
         session=bool(os.environ.get("XDG_RUNTIME_DIR")) and Path(os.environ["XDG_RUNTIME_DIR"], "bus").exists(),
-        selinux=selinux_mode(_read(Path("/sys/fs/selinux/enforce"))),
+        selinux=mode,
         container_selinux=selinux_package.result(),
         firewalld=active,
         open_ports=open_ports,
-        foreign=_foreign(running, wanted.folder),
+        conflicting=tuple(each.name for each in running if _conflicts(each, place)),
+        other_dify=tuple(
+            f"{each.name} ({each.folder or 'in an unknown folder'})"
+            for each in running
+            if _is_another_dify(each, wanted.api_image)
+        ),
         now=datetime.datetime.now(datetime.UTC),
     )
 
@@ -257,23 +282,66 @@ def _json(command: list[str], runner: Runner, seconds: float = COMMAND_SECONDS) 
     return None
 
 
-def _podman_version(runner: Runner) -> Version | None:
-    return parse_version(_output(["podman", "--version"], runner) or "")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Info:
+    """What we read of `podman info` and `docker info`."""
+
+    graph_root: Path | None = None
+    network_backend: str = ""
+    rootless: bool = False
+    labels: bool = False
 
 
-def _podman_info(runner: Runner) -> tuple[dict[str, Any], str]:
-    """Return what `podman info` says, and why it fails if it does."""
-    result = runner.run(["podman", "info", "--format", "json"], timeout=PODMAN_SECONDS, check=False)
-    if not result.ok:
-        return {}, runner.masked(result.last_words) or f"status {result.status}"
+def _info(engine: Engine) -> tuple[_Info, str]:
+    """Return what the engine says of itself, and why it says nothing if it does not."""
+    form = "json" if engine.name == "podman" else "{{json .}}"
+    result = engine.run(["info", "--format", form], timeout=ENGINE_SECONDS, check=False)
+    # docker's client answers something even when its daemon does not run.
     try:
-        return json.loads(result.stdout), ""
+        answer = json.loads(result.stdout)
     except ValueError:
-        return {}, "its answer cannot be read"
+        answer = {}
+    problem = "; ".join(answer.get("ServerErrors") or ()) if isinstance(answer, dict) else ""
+    if not result.ok or problem or not isinstance(answer, dict) or not answer:
+        words = problem or engine.runner.masked(result.last_words) or f"status {result.status}"
+        return _Info(rootless=os.geteuid() != 0 and engine.name == "podman"), words
+    return (_podman_info if engine.name == "podman" else _docker_info)(answer), ""
 
 
-def _containers(runner: Runner) -> list[dict[str, Any]]:
-    return _json(["podman", "ps", "--all", "--format", "json"], runner, PODMAN_SECONDS) or []
+def _podman_info(answer: Mapping[str, Any]) -> _Info:
+    host, root = answer.get("host") or {}, (answer.get("store") or {}).get("graphRoot")
+    return _Info(
+        graph_root=Path(root) if root else None,
+        network_backend=str(host.get("networkBackend", "")),
+        rootless=os.geteuid() != 0,
+        # podman labels wherever SELinux is on.
+        labels=True,
+    )
+
+
+def _docker_info(answer: Mapping[str, Any]) -> _Info:
+    root = answer.get("DockerRootDir")
+    # As "name=selinux": docker confines containers only if its daemon is told to (`selinux-enabled`).
+    options = {option.partition(",")[0] for option in answer.get("SecurityOptions") or ()}
+    return _Info(
+        graph_root=Path(root) if root else None,
+        rootless="name=rootless" in options,
+        labels="name=selinux" in options,
+    )
+
+
+def _containers(engine: Engine) -> list[Container]:
+    try:
+        return engine.containers()
+    except errors.CommandFailed:
+        return []
+
+
+def _compose_version(engine: Engine) -> Version | None:
+    """Return the version of docker compose, the plugin; podman-compose we bring ourselves."""
+    if engine.name != "docker":
+        return None
+    return parse_version(_output(["docker", "compose", "version", "--short"], engine.runner) or "")
 
 
 def _addresses(runner: Runner) -> tuple[str, ...] | None:
@@ -313,40 +381,33 @@ def _firewall(runner: Runner) -> tuple[bool, tuple[int, ...]]:
     return True, tuple(numbers)
 
 
-def _listeners(sockets: str | None, containers: list[dict[str, Any]]) -> tuple[Listener, ...] | None:
+def _listeners(sockets: str | None, containers: list[Container]) -> tuple[Listener, ...] | None:
     if sockets is None:
         return None
-    published = {
-        port["host_port"] + offset: container
-        for container in containers
-        if container.get("State") == "running"
-        for port in container.get("Ports") or ()
-        for offset in range(port.get("range") or 1)
-    }
+    published = {port: each for each in containers if each.state == "running" for port in each.ports}
     held = parse_listeners(sockets)
     return tuple(_listener(port, held.get(port, ""), published.get(port)) for port in sorted({*held, *published}))
 
 
-def _listener(port: int, process: str, container: Mapping[str, Any] | None) -> Listener:
+def _listener(port: int, process: str, container: Container | None) -> Listener:
     if container is None:
         return Listener(port=port, holder=process or "another user's process", ours=False)
-    ours = _project(container) == layout.COMPOSE_PROJECT
-    return Listener(port=port, holder=f"the container {container['Names'][0]}", ours=ours)
+    ours = container.project == layout.COMPOSE_PROJECT
+    return Listener(port=port, holder=f"the container {container.name}", ours=ours)
 
 
-def _project(container: Mapping[str, Any]) -> str:
-    return str((container.get("Labels") or {}).get(layout.PROJECT_LABEL, ""))
+def _conflicts(container: Container, place: layout.Installation) -> bool:
+    """Tell whether a container has our project's name, but comes from another folder."""
+    return container.project == layout.COMPOSE_PROJECT and container.folder not in ("", str(place.project))
 
 
-def _foreign(containers: list[dict[str, Any]], folder: Path) -> tuple[str, ...]:
-    """Return containers of our project's name that run from another folder: a Dify that somebody else started."""
-    label = "com.docker.compose.project.working_dir"
-    ours = str(layout.Installation(folder).project)
-    return tuple(
-        str(container["Names"][0])
-        for container in containers
-        if _project(container) == layout.COMPOSE_PROJECT and container["Labels"].get(label, ours) != ours
-    )
+def _is_another_dify(container: Container, api_image: str) -> bool:
+    """Tell whether a container runs Dify's api, under another project's name or none: somebody's own Dify."""
+    if not api_image or container.state != "running" or container.project == layout.COMPOSE_PROJECT:
+        return False
+    with contextlib.suppress(errors.UsageError):
+        return compose.full_reference(container.image).rpartition(":")[0] == api_image
+    return False
 
 
 def _podman_temporary() -> Path:

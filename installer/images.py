@@ -8,16 +8,14 @@ configuration, whose SHA-256 is the image ID, which we compare; names are set by
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from installer import errors, files, layout, manifest
-from installer.command import Runner
 from installer.console import Bar, Console
+from installer.engine import Engine, Stored
 
-LIST_SECONDS = 120.0
 # An image of 10 GiB from a slow disk; the whole run has no limit of its own here.
 LOAD_SECONDS = 3600.0
 TAG_SECONDS = 60.0
@@ -27,45 +25,56 @@ TAG_SECONDS = 60.0
 PARALLEL_BELOW = (5, 0)
 
 
-def present(runner: Runner) -> dict[str, set[str]]:
-    """Return the images that podman has: ID -> full names. None at all when podman cannot say."""
-    result = runner.run(["podman", "images", "--no-trunc", "--format", "json"], timeout=LIST_SECONDS, check=False)
-    if not result.ok:
-        return {}
-    found: dict[str, set[str]] = {}
-    for image in json.loads(result.stdout or "[]") or []:
-        found.setdefault(str(image["Id"]).removeprefix("sha256:"), set()).update(image.get("Names") or ())
-    return found
+def present(engine: Engine) -> list[Stored]:
+    """Return the images that the engine has; none at all when it cannot say."""
+    try:
+        return engine.images()
+    except errors.CommandFailed:
+        return []
 
 
-def missing(images: Iterable[manifest.Image], found: Mapping[str, set[str]]) -> list[manifest.Image]:
-    """Return the images whose ID podman does not have."""
-    return [image for image in images if image.id not in found]
+def missing(images: Iterable[manifest.Image], found: Sequence[Stored]) -> list[manifest.Image]:
+    """Return the images that the engine does not have."""
+    return [image for image in images if _stored(image, found) is None]
+
+
+def _stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
+    """Return the stored image that is the one of the manifest: of the same ID.
+
+    docker with containerd's store has IDs of its own (the manifest's digest): there it is the one of
+    that name with the same layers, each of which is named by its SHA-256.
+    """
+    for each in found:
+        if each.id == image.id or (each.layers == image.layers and image.reference in each.names):
+            return each
+    return None
 
 
 def load(
     bundle: manifest.Manifest,
     archive: Path,
     place: layout.Installation,
-    podman_version: tuple[int, ...],
-    runner: Runner,
+    engine: Engine,
+    version: tuple[int, ...],
     console: Console,
 ) -> list[manifest.Image]:
     """Load the images that are missing and name all; return those that were loaded.
 
-    Raises CommandFailed when podman fails or the disk is full, BundleDamaged when an image is not the one
-    that was built; it is removed then. Podman's temporary files are ours, and gone afterwards.
+    Raises CommandFailed when the engine, of this version, fails or the disk is full, BundleDamaged when an image
+    is not the one that was built; it is removed then. Podman's temporary files are ours, and gone afterwards.
     """
-    wanted = missing(bundle.images, present(runner))
+    wanted = missing(bundle.images, present(engine))
     files.remove(place.spool)
-    if wanted:
+    if wanted and engine.name == "docker":
+        _load_by_docker(archive, engine, console)
+    elif wanted:
         files.folder(place.spool, mode=0o700)
         try:
             with console.progress("load images", sum(image.size for image in wanted)) as bar:
-                _load_all(bundle, wanted, archive, place, podman_version, runner, bar)
+                _load_all(bundle, wanted, archive, place, engine, version, bar)
         finally:
             files.remove(place.spool)
-    _name_all(bundle.images, runner)
+    _name_all(bundle.images, engine)
     return wanted
 
 
@@ -74,14 +83,14 @@ def _load_all(
     wanted: Sequence[manifest.Image],
     archive: Path,
     place: layout.Installation,
-    podman_version: tuple[int, ...],
-    runner: Runner,
+    engine: Engine,
+    version: tuple[int, ...],
     bar: Bar,
 ) -> None:
     """Load the largest first, so that two that run together are busy to the end."""
     order = sorted(wanted, key=lambda image: image.size, reverse=True)
-    with ThreadPoolExecutor(2 if podman_version < PARALLEL_BELOW else 1) as pool:
-        jobs = [pool.submit(_load_one, image, bundle.images.index(image), archive, place, runner) for image in order]
+    with ThreadPoolExecutor(2 if version < PARALLEL_BELOW else 1) as pool:
+        jobs = [pool.submit(_load_one, image, bundle.images.index(image), archive, place, engine) for image in order]
         try:
             for image, job in zip(order, jobs, strict=True):
                 job.result()
@@ -89,36 +98,50 @@ def _load_all(
         except BaseException:
             # First what waits, then what runs: else the next one starts when the first is ended.
             pool.shutdown(wait=False, cancel_futures=True)
-            runner.end_all()
+            engine.runner.end_all()
             raise
 
 
-def _load_one(image: manifest.Image, index: int, archive: Path, place: layout.Installation, runner: Runner) -> None:
-    command = ["podman", "pull", "--quiet", f"docker-archive:{archive}:@{index}"]
-    result = runner.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(place.spool)}, check=False)
+def _load_one(image: manifest.Image, index: int, archive: Path, place: layout.Installation, engine: Engine) -> None:
+    command = ["pull", "--quiet", f"docker-archive:{archive}:@{index}"]
+    result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(place.spool)}, check=False)
     if not result.ok:
-        raise runner.failure(
+        raise engine.runner.failure(
             result,
             f"the image is {image.reference}; look for space in podman's storage and in {place.folder} "
             "(`dify-installer preflight`), then run the same command again: what is loaded is kept",
         )
     loaded = result.stdout.split()[-1].removeprefix("sha256:") if result.stdout.strip() else ""
     if loaded != image.id:
-        runner.run(["podman", "rmi", "--force", loaded], timeout=TAG_SECONDS, check=False)
+        engine.run(["rmi", "--force", loaded], timeout=TAG_SECONDS, check=False)
         raise errors.BundleDamaged(
             f"{image.reference} was loaded with the ID {loaded or '(none)'}, not {image.id}; it was removed again",
             "copy the image archive again and compare it with SHA256SUMS",
         )
 
 
-def _name_all(images: Iterable[manifest.Image], runner: Runner) -> None:
+def _load_by_docker(archive: Path, engine: Engine, console: Console) -> None:
+    """Load the whole archive: docker's engine takes no single image of it, and skips the layers that it has."""
+    console.waiting("docker load")
+    result = engine.run(["load", "--quiet", "--input", str(archive)], timeout=LOAD_SECONDS, check=False)
+    console.waiting("")
+    if not result.ok:
+        raise engine.runner.failure(
+            result,
+            "look for space in docker's storage (`dify-installer preflight`), then run the same command again: "
+            "what is loaded is kept",
+        )
+
+
+def _name_all(images: Iterable[manifest.Image], engine: Engine) -> None:
     """Give every image its name by ID; prove that all are there."""
-    found = present(runner)
+    found = present(engine)
     for image in images:
-        if image.id not in found:
+        stored = _stored(image, found)
+        if stored is None:
             raise errors.CommandFailed(
-                f"podman does not have {image.reference} ({image.id}) although it was loaded",
-                "another program may remove images (`podman system prune`): run the same command again",
+                f"{engine.name} does not have {image.reference} ({image.id}) although it was loaded",
+                f"another program may remove images (`{engine.name} system prune`): run the same command again",
             )
-        if image.reference not in found[image.id]:
-            runner.run(["podman", "tag", image.id, image.reference], timeout=TAG_SECONDS)
+        if image.reference not in stored.names:
+            engine.run(["tag", stored.id, image.reference], timeout=TAG_SECONDS)

@@ -29,6 +29,7 @@ from installer import (
     logfile,
     manifest,
     models,
+    own_copy,
     podman_compose,
     preflight,
     project,
@@ -37,6 +38,7 @@ from installer import (
     stack,
     verify,
 )
+from installer import engine as engines
 from installer.command import Runner
 from installer.console import Console
 from installer.request import Request
@@ -51,6 +53,7 @@ class Cleared:
 
     bundle: manifest.Manifest
     wanted: host.Wanted
+    engine: engines.Engine
     host: host.Host
     env: str
     certificate: tls.Pair | None
@@ -87,11 +90,12 @@ def _clear(
     with result.step("verify", console) as step:
         bundle = verify.embedded(layout.bundled(""))
         result.dify = bundle.dify
-        missing = images.missing(bundle.images, images.present(runner))
+        engine = engines.find(request.engine, place, runner)
+        missing = images.missing(bundle.images, images.present(engine))
         step.seen = verify_archive(request, bundle, missing, console)
     with result.step("preflight", console) as step:
         wanted = wants(request, bundle, missing)
-        found = host.observe(wanted, runner)
+        found = host.observe(wanted, engine)
         findings = preflight.judge(found, wanted)
         if preflight.failed(findings):
             raise errors.PreflightFailed(
@@ -104,7 +108,7 @@ def _clear(
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
     certificate = _certificate(request, place, urlsplit(envfile.parse(env)[dify.ADDRESS_KEY]).hostname or "")
-    return Cleared(bundle=bundle, wanted=wanted, host=found, env=env, certificate=certificate)
+    return Cleared(bundle=bundle, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate)
 
 
 def _certificate(request: Request, place: layout.Installation, name: str) -> tls.Pair | None:
@@ -142,6 +146,7 @@ def wants(request: Request, bundle: manifest.Manifest, missing: list[manifest.Im
         missing_bytes=sum(image.size for image in missing),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
+        api_image=project.api_image(layout.bundled(layout.PROJECT)),
     )
 
 
@@ -182,15 +187,20 @@ def _act(
     console: Console,
 ) -> compose.Document:
     """Bring everything about; return the compose file that runs."""
-    bundle, payload = cleared.bundle, layout.bundled("")
-    with result.step("podman-compose", console) as step:
-        pythons = [python.path for python in preflight.usable_pythons(cleared.host)]
-        installed = podman_compose.install(place, payload, pythons, path_folder(), runner)
-        step.seen = f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
-        if installed.on_path is None:
-            result.notes.append(f"{path_folder()}/podman-compose is somebody else's; ours is {place.podman_compose}")
+    bundle, payload, engine = cleared.bundle, layout.bundled(""), cleared.engine
+    own_copy.keep(place)
+    if engine.name == "podman":
+        with result.step("podman-compose", console) as step:
+            pythons = [python.path for python in preflight.usable_pythons(cleared.host)]
+            installed = podman_compose.install(place, payload, pythons, path_folder(), runner)
+            step.seen = (
+                f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
+            )
+            if installed.on_path is None:
+                ours = place.podman_compose
+                result.notes.append(f"{path_folder()}/podman-compose is somebody else's; ours is {ours}")
     with result.step("images", console) as step:
-        loaded = images.load(bundle, request.archive, place, cleared.host.podman_version or (), runner, console)
+        loaded = images.load(bundle, request.archive, place, engine, cleared.host.engine_version or (), console)
         step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
     with result.step("settings", console) as step:
         project.lay_down(bundle, payload, place)
@@ -198,21 +208,21 @@ def _act(
         renewed = _install_certificate(cleared, place)
         variables = project.variables(place)
         runner.hide(settings.secret_values(variables))
-        document = project.write_compose(place, variables, cleared.host.selinux_enabled)
+        document = project.write_compose(place, variables, engine, cleared.host.labels)
         result.url = variables[dify.ADDRESS_KEY]
         step.seen = f"{place.env} {'written' if changed else 'unchanged'}"
     deadline = time.monotonic() + request.timeout
     with result.step("start", console) as step:
-        acted = stack.up(place, document, deadline, runner, console)
+        acted = stack.up(place, document, deadline, engine, console)
         if renewed and not acted:
-            stack.reload_proxy(runner)
+            stack.reload_proxy(engine)
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
-    if cleared.host.firewalld and cleared.host.root and request.firewall:
+    if cleared.host.firewalld and cleared.host.root and request.firewall and engine.name == "podman":
         with result.step("firewall", console) as step:
             step.seen = firewall.admit(preflight.closed_ports(cleared.host, cleared.wanted), runner)
-    front = checks.front_door(place, result.url, bundle.dify)
+    front = checks.front_door(place, result.url, bundle.dify, engine)
     with result.step("health", console) as step:
-        health.await_console(front, document, deadline, runner, console)
+        health.await_console(front, document, deadline, engine, console)
         step.seen = result.url
     return document
 
@@ -231,11 +241,12 @@ def _finish(
         with result.step("boot", console) as step:
             step.seen = boot.enable(place, runner)
     with result.step("check", console) as step:
-        found = stack.containers(runner)
+        engine = cleared.engine
+        found = stack.containers(engine)
         probe = layout.bundled(layout.PROBE)
-        front = checks.front_door(place, result.url, cleared.bundle.dify)
-        result.checks = checks.all_checks(document, found, front, probe, runner)
-        result.models = models.check(list(request.servers), found, probe, runner)
+        front = checks.front_door(place, result.url, cleared.bundle.dify, engine)
+        result.checks = checks.all_checks(document, found, front, probe, engine)
+        result.models = models.check(list(request.servers), found, probe, engine)
         if any("first account" in each.seen for each in result.checks):
             result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"

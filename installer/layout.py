@@ -39,6 +39,7 @@ REPORT = "install-report.json"
 # Labels that podman-compose and docker compose put on their containers.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 
 
 def bundled(name: str) -> Path:
@@ -78,8 +79,13 @@ class Installation:
 
     @property
     def compose(self) -> Path:
-        """The file that we render from upstream's, and that runs."""
+        """The file that we render from upstream's for podman-compose, and that runs."""
         return self.project / "dify-compose.yaml"
+
+    @property
+    def override(self) -> Path:
+        """What docker compose adds to upstream's file; it reads a file of this name by itself."""
+        return self.project / "docker-compose.override.yaml"
 
     @property
     def env(self) -> Path:

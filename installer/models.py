@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from installer import checks, dify, errors, stack
-from installer.command import Runner
+from installer import checks, dify, errors
+from installer.engine import Container, Engine
 from installer.probe import probe as ask
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -51,7 +51,7 @@ def checked_url(text: str) -> str:
     return text
 
 
-def check(servers: list[Server], found: list[stack.Container], probe: Path, runner: Runner) -> list[checks.Check]:
+def check(servers: list[Server], found: list[Container], probe: Path, engine: Engine) -> list[checks.Check]:
     """Ask each server twice; a fault is a warning here, the caller decides whether it is more."""
     results: list[checks.Check] = []
     caller = checks.container_of(dify.MODEL_CALLER, found) or checks.container_of(dify.API, found)
@@ -60,7 +60,7 @@ def check(servers: list[Server], found: list[stack.Container], probe: Path, runn
         results.append(_judged(server, "this host", from_host, from_host))
         if caller is None:
             continue
-        (answer,) = checks.inside(caller, [server.question], probe, runner)
+        (answer,) = checks.inside(caller, [server.question], probe, engine)
         results.append(_judged(server, caller, answer, from_host))
     return results
 
@@ -93,5 +93,5 @@ def _remedy(server: Server, kind: str, on_host: str) -> str:
         "tls": "its certificate is not trusted or not for this name: use http, or a certificate of a trusted CA",
         "status": "check the address and the key (DIFY_INSTALLER_API_KEY)",
         "model": "load the model on that server (`ollama pull`, `vllm serve`), or give one of the names it has",
-        "unknown": "ask it by hand from inside: `podman exec CONTAINER curl URL`",
+        "unknown": "ask it by hand from inside: `podman exec CONTAINER curl URL` (or `docker exec …`)",
     }[kind]

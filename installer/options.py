@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import click
 import yaml
 
-from installer import dify, errors, layout, models, settings
+from installer import dify, engine, errors, layout, models, settings
 from installer.request import DEFAULT_TIMEOUT, Request
 
 PREFIX = "DIFY_INSTALLER_"
@@ -60,6 +60,11 @@ FOLDER = option(
     metavar="PATH",
     help="The install folder. [default: /opt/dify as root, ~/dify otherwise]",
 )
+RUNTIME = option(
+    "--runtime",
+    type=click.Choice(engine.NAMES),
+    help="The container engine. [default: the installation's, else podman, else docker]",
+)
 SILENT = option("--silent", is_flag=True, help="Print nothing but errors.")
 TIMEOUT = option(
     "--timeout",
@@ -90,6 +95,7 @@ SITE = (
     option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key, PEM."),
     option("--tls", type=click.Choice(["self-signed"]), help="Make a certificate for this address, once."),
     FOLDER,
+    RUNTIME,
     option(
         "--images",
         type=click.Path(path_type=Path),
@@ -164,6 +170,7 @@ def request(given: Mapping[str, Any]) -> Request:
         require_models=bool(given.get("require_llm")),
         timeout=float(given.get("timeout") or DEFAULT_TIMEOUT),
         verify_full=given.get("verify") == "full",
+        engine=given.get("runtime"),
         boot=not given.get("no_boot"),
         firewall=not given.get("no_firewall"),
     )

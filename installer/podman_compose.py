@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from installer import digest, errors, files, layout
+from installer import errors, files, layout
 from installer.command import Runner
 
 INSTALL_SECONDS = 300.0
@@ -49,12 +49,11 @@ def install(
     """
     version = wanted_version((payload / layout.PODMAN_COMPOSE_LOCK).read_text("utf-8"))
     files.folder(place.bin)
-    copied = _copy_executable(place)
     changed = False
     if found_version(place.podman_compose, runner) != version:
         changed = True
         if not any(_into_venv(place, payload, python, version, runner) for python in pythons):
-            _by_executable(place, copied)
+            _by_executable(place)
         if (found := found_version(place.podman_compose, runner)) != version:
             raise errors.CommandFailed(
                 f"podman-compose was installed but says version {found or 'nothing'}, not {version}",
@@ -108,19 +107,8 @@ def _readable(folder: Path) -> None:
             path.chmod((mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6) & 0o7777)
 
 
-def _copy_executable(place: layout.Installation) -> bool:
-    """Keep a copy of the running executable in the install folder; return whether there is one."""
-    running = layout.executable()
-    if running is None or running == place.executable:
-        return place.executable.exists()
-    if not place.executable.exists() or digest.of_file(place.executable) != digest.of_file(running):
-        with files.replacing(place.executable, mode=0o755) as target, running.open("rb") as source:
-            shutil.copyfileobj(source, target)
-    return True
-
-
-def _by_executable(place: layout.Installation, copied: bool) -> None:
-    if not copied:
+def _by_executable(place: layout.Installation) -> None:
+    if not place.executable.exists():
         raise errors.CommandFailed(
             "podman-compose cannot be installed: no Python from 3.9 on makes an environment here",
             "use the executable dify-installer, which carries one, or install python3",

@@ -25,11 +25,16 @@ MEMORY = 4 * GIB
 MEMORY_ACCEPTED = 0.9
 # Below 4.6 podman-compose cannot wait for a healthy dependency: it skips the condition (measured).
 PODMAN = (4, 6)
+# Below 2.20 docker compose does not know `required: false`; Dify's own documents ask for 2.24.
+DOCKER_COMPOSE = (2, 24)
+INSTALL_PODMAN = "as root: `dnf install podman`, from whatever repository or RPMs this host may have"
 PYTHON = (3, 9)
 # Measured: loading takes 1.1 of the images' size in the storage; besides it, one spooled image for
 # each load that runs, two of them on podman 4, in the install folder.
 STORAGE_FACTOR = 1.1
 SPOOLED = {True: 2, False: 1}
+# `docker load` unpacks the whole archive beside its storage first.
+STORAGE_FACTOR_DOCKER = 2.1
 # podman-compose's environment, the executable's copy, logs; the databases when they are new.
 INSTALL_BYTES = 1 * GIB
 TEMPORARY_BYTES = GIB // 10
@@ -134,26 +139,64 @@ def memory(host: Host, _wanted: Wanted) -> Findings:
 
 def podman(host: Host, _wanted: Wanted) -> Findings:
     """podman is there, 4.6 or later, and works for this user."""
-    if host.podman_version is None:
-        yield Finding("podman", "error", "podman is not installed", "as root: `dnf install podman`")
+    if host.engine != "podman":
         return
-    version = ".".join(map(str, host.podman_version))
-    if host.podman_version < PODMAN:
+    if host.engine_version is None:
+        yield Finding("podman", "error", "podman is not installed, and no docker either", INSTALL_PODMAN)
+        return
+    version = ".".join(map(str, host.engine_version))
+    if host.engine_version < PODMAN:
         yield Finding(
             "podman",
             "error",
             f"podman {version} cannot wait until a service is healthy; 4.6 can",
             "as root: `dnf update podman` (RHEL 8.9, 9.3 and later have 4.6 or newer)",
         )
-    elif host.podman_problem:
+    elif host.engine_problem:
         yield Finding(
             "podman",
             "error",
-            f"podman {version} does not work for {host.user}: {host.podman_problem}",
+            f"podman {version} does not work for {host.user}: {host.engine_problem}",
             "see that `podman info` works for this user; after a change of subuid: `podman system migrate`",
         )
     else:
         yield Finding("podman", "ok", f"podman {version} works for {host.user}")
+
+
+def docker(host: Host, _wanted: Wanted) -> Findings:
+    """On a docker host: the engine works for this user, and docker compose is there, 2.24 or later."""
+    if host.engine != "docker":
+        return
+    if host.emulated:
+        yield Finding(
+            "docker", "error", "`docker` is podman here, under another name (podman-docker)", "leave out --runtime"
+        )
+        return
+    if host.engine_version is None:
+        yield Finding(
+            "docker", "error", "docker is not installed", "install docker's packages, or leave out --runtime for podman"
+        )
+        return
+    version = ".".join(map(str, host.engine_version))
+    if host.engine_problem:
+        yield Finding(
+            "docker",
+            "error",
+            f"docker {version} does not work for {host.user}: {host.engine_problem}",
+            "as root: `systemctl enable --now docker`; a user must be in the group docker (`usermod -aG docker "
+            f"{host.user}`, then log in anew)",
+        )
+    elif host.compose_version is None or host.compose_version < DOCKER_COMPOSE:
+        found = ".".join(map(str, host.compose_version or ())) or "none"
+        yield Finding(
+            "docker",
+            "error",
+            f"Dify's compose file needs docker compose 2.24 or later; there is {found}",
+            "as root: `dnf install docker-compose-plugin`, from the repository or the RPMs that docker came from",
+        )
+    else:
+        compose = ".".join(map(str, host.compose_version))
+        yield Finding("docker", "ok", f"docker {version} with compose {compose} works for {host.user}")
 
 
 def network(host: Host, _wanted: Wanted) -> Findings:
@@ -171,9 +214,12 @@ def network(host: Host, _wanted: Wanted) -> Findings:
 
 def space(host: Host, wanted: Wanted) -> Findings:
     """Room for the images, for podman's temporary files and in the install folder, each file system once."""
-    spooled = wanted.largest_image_bytes * SPOOLED[(host.podman_version or PODMAN) < (5, 0)]
+    if host.engine == "podman":
+        spooled, factor = wanted.largest_image_bytes * SPOOLED[(host.engine_version or PODMAN) < (5, 0)], STORAGE_FACTOR
+    else:
+        spooled, factor = 0, STORAGE_FACTOR_DOCKER
     needs = [
-        (host.storage, int(wanted.missing_bytes * STORAGE_FACTOR)),
+        (host.storage, int(wanted.missing_bytes * factor)),
         (host.install, spooled + (0 if host.has_data else INSTALL_BYTES)),
         (host.temporary, TEMPORARY_BYTES),
     ]
@@ -183,8 +229,10 @@ def space(host: Host, wanted: Wanted) -> Findings:
             by_device.setdefault(where.device, []).append((where, needed))
     for group in by_device.values():
         yield _room(group)
-    if host.storage is None and not host.podman_problem and host.podman_version:
-        yield Finding("space", "warning", "where podman keeps its images is unknown", "see `podman info`")
+    if host.storage is None and not host.engine_problem and host.engine_version:
+        yield Finding(
+            "space", "warning", f"where {host.engine} keeps its images is unknown", f"see `{host.engine} info`"
+        )
 
 
 def _room(group: list[tuple[Space, int]]) -> Finding:
@@ -196,7 +244,8 @@ def _room(group: list[tuple[Space, int]]) -> Finding:
         "space",
         "error",
         f"{size(free)} free, {size(total)} needed: {parts}",
-        f"make {size(total - free)} of room there, choose another --dir, or move podman's graphroot (storage.conf)",
+        f"make {size(total - free)} of room there, choose another --dir, or move the images "
+        "(podman: graphroot in storage.conf; docker: data-root in daemon.json)",
     )
 
 
@@ -224,7 +273,7 @@ def ports(host: Host, wanted: Wanted) -> Findings:
 
 def low_ports(host: Host, wanted: Wanted) -> Findings:
     """Without root, ports below the kernel's limit (1024) cannot be opened."""
-    if host.root:
+    if not host.rootless:
         return
     low = {name: port for name, port in wanted.ports.items() if port < host.low_port}
     if low:
@@ -264,6 +313,8 @@ def usable_pythons(host: Host) -> list[Python]:
 
 def python(host: Host, _wanted: Wanted) -> Findings:
     """A Python from 3.9 on for podman-compose; without one the executable serves instead."""
+    if host.engine != "podman":
+        return
     good = usable_pythons(host)
     if good:
         yield Finding("python", "ok", f"{good[0].path} ({'.'.join(map(str, good[0].version))}) for podman-compose")
@@ -273,7 +324,7 @@ def python(host: Host, _wanted: Wanted) -> Findings:
 
 def sub_ids(host: Host, _wanted: Wanted) -> Findings:
     """Without root, the user has subordinate user and group IDs."""
-    if host.root:
+    if not host.rootless:
         return
     missing = [name for name, there in (("/etc/subuid", host.subuid), ("/etc/subgid", host.subgid)) if not there]
     if missing:
@@ -290,7 +341,7 @@ def sub_ids(host: Host, _wanted: Wanted) -> Findings:
 
 def session(host: Host, _wanted: Wanted) -> Findings:
     """Without root, the user has a session with a bus of its own."""
-    if host.root:
+    if not host.rootless:
         return
     if host.session:
         yield Finding("session", "ok", "the user's bus is there")
@@ -306,7 +357,7 @@ def session(host: Host, _wanted: Wanted) -> Findings:
 
 def linger(host: Host, _wanted: Wanted) -> Findings:
     """Without root, the user's services live on after the logout; the installer tries to switch that on."""
-    if host.root:
+    if not host.rootless:
         return
     if host.linger:
         yield Finding("linger", "ok", "services live on after the logout")
@@ -320,21 +371,29 @@ def linger(host: Host, _wanted: Wanted) -> Findings:
 
 
 def storage(host: Host, _wanted: Wanted) -> Findings:
-    """podman's storage is not on a network file system."""
+    """The engine's storage is not on a network file system."""
     if host.storage is None or host.storage.kind not in NETWORK_KINDS:
         return
     yield Finding(
         "storage",
-        "warning" if host.root else "error",
+        "error" if host.rootless else "warning",
         f"{host.storage.path} is on {host.storage.kind}, which does not keep the owners that containers need",
-        "put podman's storage onto a local disk: `graphroot` in ~/.config/containers/storage.conf",
+        "put the storage onto a local disk: "
+        + ("`data-root` in daemon.json" if host.engine == "docker" else f"`graphroot` in {_storage_conf(host)}"),
     )
+
+
+def _storage_conf(host: Host) -> str:
+    return "~/.config/containers/storage.conf" if host.rootless else "/etc/containers/storage.conf"
 
 
 def selinux(host: Host, wanted: Wanted) -> Findings:
     """SELinux's mode, its policy for containers, and an install folder that may be labelled."""
-    if not host.selinux_enabled:
+    if host.selinux == "disabled":
         yield Finding("selinux", "ok", "off: no labels are needed")
+        return
+    if not host.labels:
+        yield Finding("selinux", "ok", f"{host.selinux}; docker's daemon does not confine containers with it")
         return
     if host.container_selinux is False:
         yield Finding(
@@ -355,7 +414,7 @@ def selinux(host: Host, wanted: Wanted) -> Findings:
 
 def closed_ports(host: Host, wanted: Wanted) -> list[int]:
     """Return the ports for browsers that firewalld does not let in, as far as we may ask it."""
-    if not host.firewalld:
+    if not host.firewalld or host.engine == "docker":
         return []
     return [port for name, port in wanted.ports.items() if name in FOR_BROWSERS and port not in host.open_ports]
 
@@ -363,7 +422,9 @@ def closed_ports(host: Host, wanted: Wanted) -> list[int]:
 def firewall(host: Host, wanted: Wanted) -> Findings:
     """firewalld lets the ports in; as root the installer opens them, unless --no-firewall."""
     closed = closed_ports(host, wanted)
-    if not closed:
+    if host.engine == "docker" and host.firewalld:
+        yield Finding("firewall", "ok", "docker lets the ports that it publishes past firewalld")
+    elif not closed:
         yield Finding("firewall", "ok", "firewalld lets the ports in" if host.firewalld else "firewalld does not run")
     elif host.root and wanted.firewall:
         yield Finding("firewall", "ok", f"{', '.join(map(str, closed))} will be opened in firewalld")
@@ -379,13 +440,20 @@ def firewall(host: Host, wanted: Wanted) -> Findings:
 
 def installation(host: Host, wanted: Wanted) -> Findings:
     """What is there already: an installation of ours, data without their `.env`, or a Dify of somebody else."""
-    if host.foreign:
+    if host.other_dify:
+        yield Finding(
+            "installation",
+            "warning",
+            f"another Dify runs here, which somebody else started: {', '.join(host.other_dify)}",
+            "nothing of it is touched; this one is installed beside it, with ports and data of its own",
+        )
+    if host.conflicting:
         yield Finding(
             "installation",
             "error",
-            f"containers named dify run already, from another folder: {', '.join(host.foreign)}",
+            f"containers named dify run already, from another folder: {', '.join(host.conflicting)}",
             "give that installation's folder with --dir to take it over; or remove its containers first "
-            "(`podman-compose down` there: its data stay in its folder)",
+            "(`podman-compose down` or `docker compose down` there: its data stay in its folder)",
         )
     if host.has_env:
         yield Finding("installation", "ok", f"{wanted.folder} is repaired; its settings, secrets and data are kept")
@@ -396,7 +464,7 @@ def installation(host: Host, wanted: Wanted) -> Findings:
             f"{wanted.folder} holds a database, but no .env: its secrets are lost, and new ones would lock you out",
             f"put its .env back into {wanted.folder}/docker; or, if the data may go, move docker/volumes away",
         )
-    elif not host.foreign:
+    elif not host.conflicting:
         yield Finding("installation", "ok", "none yet")
 
 
@@ -440,6 +508,7 @@ CHECKS: dict[str, Callable[[Host, Wanted], Findings]] = {
     "cpu": cpu,
     "memory": memory,
     "podman": podman,
+    "docker": docker,
     "network": network,
     "subordinate ids": sub_ids,
     "session": session,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from installer import compose, envfile, errors, files, layout, manifest, render
+from installer import compose, dify, envfile, errors, files, layout, manifest, render
+from installer.engine import Engine
 
 
 def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installation) -> int:
@@ -42,23 +43,36 @@ def _is_settings(path: Path) -> bool:
     return len(path.parts) > 1 and path.parts[1] == "volumes"
 
 
-def rendered(place: layout.Installation, variables: Mapping[str, str], selinux: bool) -> str:
-    """Return the compose file for this host, from upstream's file in the install folder."""
-    document = compose.load(place.upstream_compose)
-    return render.render(document, render.Choice(variables=variables, selinux=selinux))
+def write_compose(
+    place: layout.Installation, variables: Mapping[str, str], engine: Engine, labels: bool
+) -> compose.Document:
+    """Write what the engine's compose reads, make the folders that it mounts, and return the services that run.
 
-
-def write_compose(place: layout.Installation, variables: Mapping[str, str], selinux: bool) -> compose.Document:
-    """Write the compose file that runs, make the folders that it mounts, and return it."""
-    text = rendered(place, variables, selinux)
-    if not place.compose.is_file() or place.compose.read_text("utf-8") != text:
-        files.write(place.compose, text)
-    document: compose.Document = yaml.safe_load(text)
+    `labels` says whether SELinux is on for containers. Upstream's own file is in the install folder already.
+    """
+    upstream = compose.load(place.upstream_compose)
+    choice = render.Choice(variables=variables, selinux=labels)
+    if engine.name == "docker":
+        path, text = place.override, render.override(upstream, choice)
+        document = render.with_additions(upstream, choice)
+    else:
+        path, text = place.compose, render.render(upstream, choice)
+        document = yaml.safe_load(text)
+    if not path.is_file() or path.read_text("utf-8") != text:
+        files.write(path, text)
     for source in render.bind_sources(document, variables):
-        path = place.project / Path(source).expanduser()
-        if not path.exists():
-            files.folder(path)
+        folder = place.project / Path(source).expanduser()
+        if not folder.exists():
+            files.folder(folder)
     return document
+
+
+def api_image(payload_project: Path) -> str:
+    """Return the name, without its tag, of the image of Dify's api: whatever else runs it is another Dify."""
+    upstream = compose.load(payload_project / layout.COMPOSE_FILE)
+    variables = envfile.resolve((payload_project / layout.ENV_EXAMPLE).read_text("utf-8"))
+    image = str((upstream["services"].get(dify.API) or {}).get("image", ""))
+    return compose.full_reference(envfile.expand(image, variables)).rpartition(":")[0]
 
 
 def variables(place: layout.Installation) -> dict[str, str]:
@@ -66,10 +80,12 @@ def variables(place: layout.Installation) -> dict[str, str]:
     return envfile.resolve(place.env.read_text("utf-8"))
 
 
-def installed(place: layout.Installation) -> compose.Document:
-    """Return the compose file that runs. Raises CommandFailed when nothing is installed here, or not readable."""
+def installed(place: layout.Installation, engine: Engine) -> compose.Document:
+    """Return the services that run. Raises CommandFailed when nothing is installed here, or not readable."""
     try:
-        place.env.read_text("utf-8")
+        choice = render.Choice(variables=variables(place), selinux=False)
+        if engine.name == "docker":
+            return render.with_additions(compose.load(place.upstream_compose), choice)
         return compose.load(place.compose)
     except (OSError, errors.BundleDamaged) as error:
         raise errors.CommandFailed(

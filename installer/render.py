@@ -1,8 +1,8 @@
-"""Renders the compose file that runs from upstream's.
+"""Renders what runs from upstream's compose file: for podman-compose a file of our own, for docker compose additions.
 
 Upstream's file stays untouched beside it. Each way in which ours departs from it is a
-function of its own below, with the reason; `DEPARTURES` is their order. Variables remain
-variables: `.env` is the one place where an administrator changes a setting.
+function of its own below, with the reason; `DEPARTURES` is their order, `ADDITIONS` those that docker
+needs as well. Variables remain variables: `.env` is the one place where an administrator changes a setting.
 
 Sources: "measured" is podman-compose 1.0.6 to 1.6.0 against Dify 1.11.3's file.
 """
@@ -10,7 +10,7 @@ Sources: "measured" is podman-compose 1.0.6 to 1.6.0 against Dify 1.11.3's file.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,6 +23,10 @@ HEADER = """\
 # Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
 # Change settings in .env, not here: the next run of dify-installer writes this file anew.
 """
+OVERRIDE_HEADER = """\
+# Written by dify-installer: what docker compose adds to docker-compose.yaml beside it, which is upstream's.
+# Change settings in .env, not here: the next run of dify-installer writes this file anew.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +37,48 @@ class Choice:
     selinux: bool
 
 
+Departure = Callable[[compose.Document, Choice], None]
+
+
 def render(document: compose.Document, choice: Choice) -> str:
-    """Return the compose file for this host as YAML; the same inputs give the same text."""
+    """Return podman-compose's file for this host as YAML; the same inputs give the same text."""
+    return HEADER + _as_yaml(_departed(document, choice, DEPARTURES))
+
+
+def override(document: compose.Document, choice: Choice) -> str:
+    """Return docker compose's additions to upstream's file, as YAML: of each service only what differs."""
+    before = compose.active_services(document, choice.variables)
+    services = {}
+    for name, after in with_additions(document, choice)["services"].items():
+        if differing := {key: _added(before[name].get(key), value) for key, value in after.items()}:
+            services[name] = {key: value for key, value in differing.items() if value}
+    return OVERRIDE_HEADER + _as_yaml({"services": {name: added for name, added in services.items() if added}})
+
+
+def with_additions(document: compose.Document, choice: Choice) -> compose.Document:
+    """Return what docker compose makes of upstream's file and our additions: the services that run."""
+    return _departed(document, choice, (only_active_services, *ADDITIONS))
+
+
+def _departed(document: compose.Document, choice: Choice, departures: Iterable[Departure]) -> compose.Document:
     result = copy.deepcopy(document)
-    for departure in DEPARTURES:
+    for departure in departures:
         departure(result, choice)
-    text = yaml.dump(result, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=1000)
-    return HEADER + text
+    return result
+
+
+def _added(before: Any, after: Any) -> Any:
+    """Return what compose must add to `before` to get `after`: it merges mappings and replaces volumes by target."""
+    if isinstance(before, list) and isinstance(after, dict):
+        before = dict.fromkeys(before)
+        return {key: value for key, value in after.items() if key not in before}
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {key: value for key, value in after.items() if before.get(key) != value}
+    return None if before == after else after
+
+
+def _as_yaml(document: compose.Document) -> str:
+    return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def only_active_services(document: compose.Document, choice: Choice) -> None:
@@ -166,7 +205,10 @@ def selinux_labels(document: compose.Document, choice: Choice) -> None:
             service["volumes"] = [_labelled(volume, others, choice.variables) for volume in service_volumes]
 
 
-DEPARTURES = (
+# What docker compose needs as well, although it understands upstream's file.
+ADDITIONS: tuple[Departure, ...] = (no_calls_home, nginx_last, selinux_labels)
+
+DEPARTURES: tuple[Departure, ...] = (
     only_active_services,
     only_active_dependencies,
     declared_default_network,
@@ -174,9 +216,7 @@ DEPARTURES = (
     full_image_names,
     never_pulled,
     no_pod,
-    no_calls_home,
-    nginx_last,
-    selinux_labels,
+    *ADDITIONS,
 )
 
 

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from installer import models, settings
+from installer import engine, models, settings
 
 DEFAULT_TIMEOUT = 900.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """`timeout` is how many seconds the stack may take to become healthy; `tls` a certificate and its key."""
+    """`timeout` is how many seconds the stack may take to become healthy; `tls` a certificate and its key;
+    `engine` what was asked for with --runtime.
+    """
 
     folder: Path
     archive: Path
@@ -23,5 +25,6 @@ class Request:
     timeout: float = DEFAULT_TIMEOUT
     verify_full: bool = False
     tls: tuple[Path, Path] | Literal["self-signed"] | None = None
+    engine: engine.Name | None = None
     boot: bool = True
     firewall: bool = True

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from installer import checks, dify, layout, manifest, project, report, stack, verify
-from installer.command import Runner
+from installer.engine import Engine
 
 
-def look(place: layout.Installation, runner: Runner) -> list[checks.Check]:
+def look(place: layout.Installation, engine: Engine) -> list[checks.Check]:
     """Return the checklist of an installation. Raises CommandFailed when there is none or podman fails."""
-    document = project.installed(place)
+    document = project.installed(place, engine)
     bundle: manifest.Manifest = verify.embedded(layout.bundled(""))
     url = project.variables(place)[dify.ADDRESS_KEY]
-    found = stack.containers(runner)
-    front = checks.front_door(place, url, bundle.dify)
-    return checks.all_checks(document, found, front, layout.bundled(layout.PROBE), runner)
+    found = stack.containers(engine)
+    front = checks.front_door(place, url, bundle.dify, engine)
+    return checks.all_checks(document, found, front, layout.bundled(layout.PROBE), engine)
 
 
 def as_text(checked: list[checks.Check]) -> str:

@@ -57,7 +57,17 @@ def base(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def new_machine(work: Path, base: Path) -> Iterator[MachineMaker]:
-    """Makes machines, booted, each on a copy of its own; they are destroyed at the end of the module."""
+    """Makes machines with podman, booted, each on a copy of its own; they are destroyed at the end of the module."""
+    yield from _maker(work, base)
+
+
+@pytest.fixture(scope="module")
+def new_docker_machine(work: Path) -> Iterator[MachineMaker]:
+    """The same with docker, and no podman."""
+    yield from _maker(work, machines.base_root(work, "docker"))
+
+
+def _maker(work: Path, base: Path) -> Iterator[MachineMaker]:
     made: list[Machine] = []
     numbers = itertools.count()
 

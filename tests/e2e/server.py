@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from installer import envfile
+from installer.engine import Name
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine
@@ -22,10 +23,12 @@ URLS = {"root": f"http://{machines.ADDRESS}", machines.USER: f"http://{machines.
 
 
 class Server:
-    """A machine with a bundle in the home of `user`, as whom everything runs."""
+    """A machine with a bundle in the home of `user`, as whom everything runs, with `engine` to run containers."""
 
-    def __init__(self, machine: Machine, bundle: Bundle, user: str = "root", *, images: bool = True) -> None:
-        self.machine, self.bundle, self.user = machine, bundle, user
+    def __init__(
+        self, machine: Machine, bundle: Bundle, user: str = "root", *, images: bool = True, engine: Name = "podman"
+    ) -> None:
+        self.machine, self.bundle, self.user, self.engine = machine, bundle, user, engine
         self.home, self.folder, self.url = HOMES[user], FOLDERS[user], URLS[user]
         if user != "root":
             machine.login(user)
@@ -70,9 +73,13 @@ class Server:
         report: dict[str, Any] = json.loads(self.machine.read(f"{self.folder}/install-report.json"))
         return report
 
+    def container(self, service: str) -> str:
+        """Return the name of a service's container."""
+        return f"dify_{service}_1" if self.engine == "podman" else f"dify-{service}-1"
+
     def containers(self) -> dict[str, str]:
         """Return name -> ID of the containers that run."""
-        shown = self.run("podman", "ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}")
+        shown = self.run(self.engine, "ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}")
         return dict(line.split() for line in shown.stdout.splitlines())
 
     def await_healthy(self, seconds: float = 180) -> None:

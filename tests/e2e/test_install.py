@@ -11,13 +11,19 @@ from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target.bundle import Bundle
 
+JOURNEYS = [
+    *("sample podman root", "sample podman dify", "sample docker root"),
+    *("upstream podman root", "upstream podman dify", "upstream docker root"),
+]
 
-@pytest.fixture(scope="module", params=["sample-root", "sample-dify", "upstream-root", "upstream-dify"])
-def server(request: pytest.FixtureRequest, new_machine: MachineMaker) -> Server:
+
+@pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
+def server(request: pytest.FixtureRequest) -> Server:
     """A server on which nothing is installed yet; the tests below run on it in their order."""
-    name, user = request.param.split("-")
+    name, engine, user = request.param.split()
     bundle: Bundle = request.getfixturevalue(name)
-    return Server(new_machine(), bundle, user)
+    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
+    return Server(new_machine(), bundle, user, engine=engine)
 
 
 def test_install_from_nothing(server: Server) -> None:
@@ -26,9 +32,10 @@ def test_install_from_nothing(server: Server) -> None:
     assert json.loads(server.get("/console/api/setup").stdout)["step"] == "not_started"
     report = server.report()
     assert report["result"] == "done"
-    assert [step["name"] for step in report["steps"]] == [
-        *("verify", "preflight", "podman-compose", "images", "settings", "start", "health", "boot", "check"),
-    ]
+    steps = ["verify", "preflight", "podman-compose", "images", "settings", "start", "health", "boot", "check"]
+    if server.engine == "docker":
+        steps.remove("podman-compose")
+    assert [step["name"] for step in report["steps"]] == steps
     levels = {check["name"]: check["level"] for check in report["checks"]}
     assert set(levels.values()) <= {"ok", "info"}
     assert {"containers up", "console reachable", "version", "web page", "marketplace off"} <= set(levels)
@@ -40,13 +47,13 @@ def test_secrets_are_fresh_private_and_nowhere_else(server: Server) -> None:
     assert len(values) >= 8
     assert server.run("stat", "-c", "%a", f"{server.folder}/docker/.env").stdout.strip() == "600"
     written = server.run("sh", "-c", f"cat {server.folder}/logs/*.log {server.folder}/install-report.json").stdout
-    assert "podman" in written
+    assert f"$ {server.engine} info" in written
     for value in values:
         assert value not in written
 
 
 def test_containers_get_what_env_says(server: Server) -> None:
-    shown = server.run("podman", "exec", "dify_api_1", "env").stdout
+    shown = server.run(server.engine, "exec", server.container("api"), "env").stdout
     inside = dict(line.partition("=")[::2] for line in shown.splitlines())
     env = server.env()
     for key in (dify.SECRET_KEY, "DB_PASSWORD", "CELERY_BROKER_URL", "CONSOLE_WEB_URL", "ENDPOINT_URL_TEMPLATE"):
@@ -56,10 +63,17 @@ def test_containers_get_what_env_says(server: Server) -> None:
     assert env["ENDPOINT_URL_TEMPLATE"] == f"{server.url}/e/{{hook_id}}"
 
 
-def test_upstreams_file_is_kept_and_podman_compose_is_on_the_path(server: Server) -> None:
-    assert "podman-compose version 1.6.0" in server.run("podman-compose", "--version").stdout
-    names = server.run("ls", "-A", f"{server.folder}/docker").stdout.split()
-    assert {"docker-compose.yaml", "dify-compose.yaml", ".env", ".env.example"} <= set(names)
+def test_upstreams_file_is_kept_and_compose_works_as_people_type_it(server: Server) -> None:
+    names = set(server.run("ls", "-A", f"{server.folder}/docker").stdout.split())
+    assert {"docker-compose.yaml", ".env", ".env.example"} <= names
+    if server.engine == "podman":
+        assert "podman-compose version 1.6.0" in server.run("podman-compose", "--version").stdout
+        assert "dify-compose.yaml" in names
+        return
+    before = server.containers()
+    typed = server.run("sh", "-c", f"cd {server.folder}/docker && docker compose -p dify up -d --pull never")
+    assert typed.returncode == 0, typed.stderr
+    assert server.containers() == before
 
 
 def test_the_same_command_again_changes_nothing(server: Server) -> None:
@@ -75,14 +89,14 @@ def test_the_same_command_again_changes_nothing(server: Server) -> None:
 
 def test_status_tells_how_it_is(server: Server) -> None:
     assert server.installer("status").returncode == 0
-    server.run("podman", "stop", "--time", "1", "dify_worker_1")
+    server.run(server.engine, "stop", "--time", "1", server.container("worker"))
     broken = server.installer("status")
     assert broken.returncode == 6
     assert "worker: exited" in broken.stdout
 
 
 def test_a_second_run_repairs(server: Server) -> None:
-    server.run("podman", "rm", "--force", "--time", "1", "dify_web_1")
+    server.run(server.engine, "rm", "--force", server.container("web"))
     server.install()
     assert server.installer("status").returncode == 0
 
@@ -90,7 +104,9 @@ def test_a_second_run_repairs(server: Server) -> None:
 def test_a_setting_of_env_reaches_the_containers_and_secrets_stay(server: Server) -> None:
     before = settings.secret_values(server.env())
     server.install("--set", "LOG_LEVEL=WARNING")
-    assert server.run("podman", "exec", "dify_api_1", "printenv", "LOG_LEVEL").stdout.strip() == "WARNING"
+    assert (
+        server.run(server.engine, "exec", server.container("api"), "printenv", "LOG_LEVEL").stdout.strip() == "WARNING"
+    )
     assert settings.secret_values(server.env()) == before
     assert server.machine.exists(f"{server.folder}/docker/.env.before")
 

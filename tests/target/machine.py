@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 # The machine's address on its own LAN, which exists only inside.
 ADDRESS = "10.0.0.5"
@@ -29,10 +30,13 @@ BOOT_SECONDS = 60.0
 DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 PACKAGES = (
-    "systemd systemd-sysv dbus dbus-user-session libpam-systemd podman crun netavark aardvark-dns fuse-overlayfs passt "
-    "slirp4netns uidmap python3 python3-venv curl iproute2 procps nftables iptables firewalld login passwd util-linux "
-    "openssl"
+    "systemd systemd-sysv dbus dbus-user-session libpam-systemd python3 python3-venv curl iproute2 procps nftables "
+    "iptables firewalld login passwd util-linux openssl crun"
 )
+ENGINES = {
+    "podman": "podman netavark aardvark-dns fuse-overlayfs passt slirp4netns uidmap",
+    "docker": "docker.io docker-cli docker-compose",
+}
 
 OS_RELEASE = """\
 NAME="Red Hat Enterprise Linux"
@@ -68,6 +72,13 @@ cgroups = "disabled"
 [engine]
 env = ["PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
 """
+DOCKER_DAEMON = """\
+{
+  "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 1024}},
+  "runtimes": {"crun": {"path": "/usr/bin/crun", "runtimeArgs": ["--cgroup-manager=disabled"]}},
+  "default-runtime": "crun"
+}
+"""
 
 
 def unified_host() -> bool:
@@ -75,16 +86,17 @@ def unified_host() -> bool:
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
-def base_root(work: Path) -> Path:
-    """Return the root that machines are copied from; made once (two minutes) and kept below `work`."""
-    recipe = "\n".join((PACKAGES, OS_RELEASE, LAN, CONTAINERS_CONF, str(unified_host()), "1"))
-    base = work / f"base-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+def base_root(work: Path, engine: Literal["podman", "docker"] = "podman") -> Path:
+    """Return the root that machines are copied from; made once (a minute) and kept below `work`."""
+    chosen = f"{PACKAGES} {ENGINES[engine]}"
+    recipe = "\n".join((chosen, OS_RELEASE, LAN, CONTAINERS_CONF, DOCKER_DAEMON, str(unified_host()), "1"))
+    base = work / f"base-{engine}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if base.is_dir():
         return base
     partial = base.with_name(f"{base.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    packages = ",".join(PACKAGES.split())
+    packages = ",".join(chosen.split())
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "trixie", str(partial)]
     subprocess.run([*command, *mirrors()], check=True)
     _furnish(partial)
@@ -114,7 +126,9 @@ def _furnish(root: Path) -> None:
     (root / "etc/resolv.conf").write_text("")
     (root / "etc/systemd/system/lan.service").write_text(LAN)
     if not unified_host():
-        (root / "etc/containers/containers.conf").write_text(CONTAINERS_CONF)
+        for name, text in (("containers/containers.conf", CONTAINERS_CONF), ("docker/daemon.json", DOCKER_DAEMON)):
+            (root / "etc" / name).parent.mkdir(exist_ok=True)
+            (root / "etc" / name).write_text(text)
     (root / "etc/systemd/journald.conf").write_text("[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n")
     commands = (
         f"useradd --create-home --shell /bin/bash --uid {USER_ID} {USER}",

@@ -46,8 +46,13 @@ GOOD = Host(
     memory=int(3.7 * GIB),
     user="root",
     root=True,
-    podman_version=(5, 4, 2),
-    podman_problem="",
+    engine="podman",
+    engine_version=(5, 4, 2),
+    engine_problem="",
+    compose_version=None,
+    emulated=False,
+    rootless=False,
+    labels=True,
     network_backend="netavark",
     storage=space("images", "/var/lib/containers/storage", 100),
     install=space("the install folder", "/opt/dify", 100),
@@ -68,10 +73,14 @@ GOOD = Host(
     container_selinux=True,
     firewalld=False,
     open_ports=(),
-    foreign=(),
+    conflicting=(),
+    other_dify=(),
     now=NOW,
 )
-ROOTLESS: dict[str, Any] = {"root": False, "user": "dify"}
+ROOTLESS: dict[str, Any] = {"root": False, "rootless": True, "user": "dify"}
+DOCKER = dataclasses.replace(
+    GOOD, engine="docker", engine_version=(26, 1, 5), compose_version=(2, 26, 1), labels=False, network_backend=""
+)
 HIGH = {"http": 8080, "https": 8443, "plugin debugging": 5003}
 
 
@@ -86,6 +95,32 @@ def levels(host: Host, wanted: Wanted = WANTED) -> dict[str, str]:
 
 def test_a_good_host_passes_everything() -> None:
     assert set(levels(GOOD).values()) == {"ok"}
+
+
+def test_a_good_docker_host_passes_everything() -> None:
+    assert set(levels(DOCKER).values()) == {"ok"}
+    assert "podman" not in levels(DOCKER)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"engine_version": None}, "not installed"),
+        ({"emulated": True}, "podman-docker"),
+        ({"engine_problem": "Cannot connect to the Docker daemon"}, "systemctl enable --now docker"),
+        ({"compose_version": None}, "dnf install docker-compose-plugin"),
+        ({"compose_version": (2, 20, 0)}, "there is 2.20.0"),
+    ],
+)
+def test_a_docker_host_with_a_fault(change: dict[str, Any], said: str) -> None:
+    found = [each for each in preflight.judge(dataclasses.replace(DOCKER, **change), WANTED) if each.level != "ok"]
+    assert [(each.check, each.level) for each in found] == [("docker", "error")]
+    assert said in f"{found[0].message} {found[0].remedy}"
+
+
+def test_a_user_of_docker_needs_nothing_of_what_rootless_needs() -> None:
+    host = dataclasses.replace(DOCKER, root=False, user="dify", subuid=False, subgid=False, linger=False, session=False)
+    assert set(levels(host).values()) == {"ok"}
 
 
 def test_a_good_rootless_host_passes_everything() -> None:
@@ -103,10 +138,10 @@ def test_a_good_rootless_host_passes_everything() -> None:
         ({"cpus": 1}, "cpu", "error", "Dify needs 2"),
         ({"memory": int(3.5 * GIB)}, "memory", "error", "4.0 GiB"),
         ({"memory": None}, "memory", "warning", ""),
-        ({"podman_version": None}, "podman", "error", "dnf install podman"),
-        ({"podman_version": (4, 3, 1)}, "podman", "error", "cannot wait"),
-        ({"podman_version": (4, 6)}, "podman", "ok", ""),
-        ({"podman_problem": "no such runtime"}, "podman", "error", "no such runtime"),
+        ({"engine_version": None}, "podman", "error", "dnf install podman"),
+        ({"engine_version": (4, 3, 1)}, "podman", "error", "cannot wait"),
+        ({"engine_version": (4, 6)}, "podman", "ok", ""),
+        ({"engine_problem": "no such runtime"}, "podman", "error", "no such runtime"),
         ({"network_backend": "cni"}, "network", "warning", "netavark"),
         ({"storage": space("images", "/store", 4, device=2)}, "space", "error", "4.4 GiB for images (/store)"),
         ({"install": space("the install folder", "/opt/dify", 2, device=3)}, "space", "error", "(/opt/dify)"),
@@ -116,7 +151,8 @@ def test_a_good_rootless_host_passes_everything() -> None:
         ({"install": space("the install folder", "/opt/dify", 99, options="rw,noexec")}, "folder", "error", "noexec"),
         ({"has_env": True, "has_data": True}, "installation", "ok", "kept"),
         ({"has_data": True}, "installation", "error", "put its .env back"),
-        ({"foreign": ("dify_api_1",)}, "installation", "error", "dify_api_1"),
+        ({"conflicting": ("dify_api_1",)}, "installation", "error", "dify_api_1"),
+        ({"other_dify": ("docker-api-1 (/srv/dify/docker)",)}, "installation", "warning", "/srv/dify/docker"),
         ({"listeners": None}, "ports", "warning", ""),
         (
             {"listeners": (Listener(port=80, holder="httpd (process 7)", ours=False),)},
@@ -189,7 +225,7 @@ def test_what_is_loaded_needs_no_room() -> None:
 
 def test_every_error_and_warning_has_a_remedy_and_none_switches_selinux_off() -> None:
     faults: dict[str, Any] = {"os_id": "x", "os_like": (), "cpus": 1, "memory": GIB, "architecture": "arm64"}
-    faults |= {"podman_version": (4, 3), "subuid": False, "session": False, "linger": False, "addresses": ()}
+    faults |= {"engine_version": (4, 3), "subuid": False, "session": False, "linger": False, "addresses": ()}
     faults |= {"folder_writable": False, "has_data": True, "container_selinux": False, "firewalld": True}
     bad = dataclasses.replace(GOOD, **(ROOTLESS | faults))
     findings = preflight.judge(bad, WANTED)
@@ -209,4 +245,5 @@ def test_json_says_whether_it_passed() -> None:
 
 def test_findings_carry_the_names_of_their_checks() -> None:
     host = dataclasses.replace(GOOD, **ROOTLESS, storage=space("images", "/s", 99, kind="nfs"))
-    assert {each.check for each in preflight.judge(host, WANTED)} == set(preflight.CHECKS)
+    found = {each.check for every in (host, DOCKER) for each in preflight.judge(every, WANTED)}
+    assert found == set(preflight.CHECKS)

@@ -159,3 +159,51 @@ def test_the_images_of_upstreams_default_choice(dify: Path) -> None:
     images = compose.images(document, envfile.resolve((dify / "docker/.env.example").read_text()))
     assert len(images) == 10
     assert images["docker.io/langgenius/dify-api:1.11.3"] == ["api", "worker", "worker_beat"]
+
+
+UPSTREAM: dict[str, Any] = {
+    "services": {
+        "api": {
+            "image": "api",
+            "environment": {"SECRET_KEY": "${SECRET_KEY}", "CHECK_UPDATE_URL": "${CHECK_UPDATE_URL:-https://x}"},
+            "depends_on": {"db": {"condition": "service_healthy", "required": False}},
+            "volumes": ["./volumes/app:/app"],
+        },
+        "plugin_daemon": {"image": "plugin"},
+        "nginx": {"image": "nginx", "depends_on": ["api"]},
+        "db": {"image": "db", "profiles": ["postgresql"], "volumes": ["./volumes/db:/data"]},
+        "mysql": {"image": "mysql", "profiles": ["mysql"], "volumes": ["./volumes/mysql:/data"]},
+    }
+}
+
+
+def overridden(*, selinux: bool) -> dict[str, Any]:
+    choice = render.Choice(variables=VARIABLES, selinux=selinux)
+    result: dict[str, Any] = yaml.safe_load(render.override(UPSTREAM, choice))["services"]
+    return result
+
+
+def test_docker_gets_only_what_upstreams_file_lacks() -> None:
+    services = overridden(selinux=False)
+    assert set(services) == {"api", "nginx"}
+    assert services["api"] == {
+        "environment": {
+            "CHECK_UPDATE_URL": "${CHECK_UPDATE_URL-}",
+            "HOSTED_FETCH_APP_TEMPLATES_MODE": "${HOSTED_FETCH_APP_TEMPLATES_MODE:-builtin}",
+            "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "${HOSTED_FETCH_PIPELINE_TEMPLATES_MODE:-builtin}",
+        }
+    }
+    assert services["nginx"] == {"depends_on": {"plugin_daemon": {"condition": "service_started"}}}
+
+
+def test_docker_gets_labels_where_its_daemon_has_selinux() -> None:
+    services = overridden(selinux=True)
+    assert services["db"] == {"volumes": ["./volumes/db:/data:Z"]}
+    assert "mysql" not in services
+
+
+def test_what_docker_runs_is_upstreams_file_with_the_additions() -> None:
+    services = render.with_additions(UPSTREAM, render.Choice(variables=VARIABLES, selinux=False))["services"]
+    assert set(services) == {"api", "plugin_daemon", "nginx", "db"}
+    assert services["api"]["depends_on"]["db"]["condition"] == "service_healthy"
+    assert services["nginx"]["depends_on"].keys() == {"api", "plugin_daemon"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from installer import stack
-from installer.stack import Container
+from installer.engine import Container
 
 DOCUMENT = {
     "services": {
@@ -15,7 +15,10 @@ DOCUMENT = {
 
 def container(service: str, state: str, health: str = "", exit_code: int = 0, restarts: int = 0) -> Container:
     return Container(
+        project="dify",
         service=service,
+        folder="/opt/dify/docker",
+        image=service,
         name=f"dify_{service}_1",
         state=state,
         health=health,
@@ -53,17 +56,3 @@ def test_a_restarted_container_is_ready_once_it_has_stayed_up() -> None:
 
 def test_a_service_that_another_waits_for_to_end_is_a_one_shot() -> None:
     assert stack.one_shots(DOCUMENT) == {"init"}
-
-
-def test_podmans_list_is_read() -> None:
-    entry = {
-        "Names": ["dify_db_1"],
-        "State": "running",
-        "Status": "Up 3 seconds (healthy)",
-        "ExitCode": 0,
-        "Labels": {"com.docker.compose.service": "db"},
-        "Created": 5,
-        "StartedAt": 7,
-    }
-    read = stack._container(entry)
-    assert (read.service, read.state, read.health, read.created, read.started) == ("db", "running", "healthy", 5, 7)

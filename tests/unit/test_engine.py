@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from installer import engine, errors, layout
+from installer.command import Runner
+from installer.engine import Engine
+
+LABELS = {
+    "com.docker.compose.project": "dify",
+    "com.docker.compose.service": "db",
+    "com.docker.compose.project.working_dir": "/opt/dify/docker",
+}
+
+
+def test_podmans_list_is_read() -> None:
+    entry = {
+        "Names": ["dify_db_1"],
+        "Image": "docker.io/library/postgres:15",
+        "State": "running",
+        "Status": "Up 3 seconds (healthy)",
+        "ExitCode": 0,
+        "Labels": LABELS,
+        "Created": 5,
+        "StartedAt": 7,
+        "Ports": [{"host_port": 80, "range": 2}],
+    }
+    read = engine._of_podman(entry)
+    assert (read.project, read.service, read.folder) == ("dify", "db", "/opt/dify/docker")
+    assert (read.state, read.health, read.created, read.started, read.ports) == ("running", "healthy", 5, 7, (80, 81))
+
+
+def test_dockers_list_is_read() -> None:
+    entry = {
+        "Name": "/dify-db-1",
+        "Created": "1970-01-01T00:00:05.468839764Z",
+        "RestartCount": 3,
+        "Config": {"Labels": LABELS, "Image": "postgres:15"},
+        "State": {
+            "Status": "running",
+            "ExitCode": 0,
+            "StartedAt": "1970-01-01T00:00:07.1Z",
+            "Health": {"Status": "starting"},
+        },
+        "NetworkSettings": {
+            "Ports": {
+                "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}],
+                "9/tcp": None,
+            }
+        },
+    }
+    read = engine._of_docker(entry)
+    assert (read.name, read.service, read.state, read.health, read.restarts) == (
+        "dify-db-1",
+        "db",
+        "running",
+        "starting",
+        3,
+    )
+    assert (read.created, read.started, read.ports) == (5, 7, (8080,))
+
+
+def test_a_docker_container_that_never_started_and_has_no_project() -> None:
+    entry = {
+        "Name": "/x",
+        "Created": "2026-01-01T00:00:00Z",
+        "Config": {"Labels": None},
+        "State": {"Status": "created", "ExitCode": 0, "StartedAt": "0001-01-01T00:00:00Z"},
+    }
+    read = engine._of_docker(entry)
+    assert (read.project, read.health, read.started, read.ports) == ("", "", 0, ())
+
+
+def runner_with(folder: Path, *names: str) -> Runner:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch(mode=0o755)
+    return Runner({"PATH": str(folder)})
+
+
+@pytest.mark.parametrize(
+    ("programs", "found"),
+    [(("podman", "docker"), "podman"), (("docker",), "docker"), (("podman",), "podman"), ((), "podman")],
+)
+def test_podman_comes_before_docker(tmp_path: Path, programs: tuple[str, ...], found: str) -> None:
+    place = layout.Installation(tmp_path / "dify")
+    assert engine.find(None, place, runner_with(tmp_path / "bin", *programs)).name == found
+
+
+def test_an_installation_stays_with_its_engine(tmp_path: Path) -> None:
+    place = layout.Installation(tmp_path)
+    runner = runner_with(tmp_path / "bin", "podman", "docker")
+    assert engine.find("docker", place, runner).name == "docker"
+    place.project.mkdir()
+    place.override.touch()
+    assert engine.find(None, place, runner).name == "docker"
+    with pytest.raises(errors.UsageError, match="run by docker, not podman"):
+        engine.find("podman", place, runner)
+    place.override.unlink()
+    place.compose.touch()
+    assert engine.used_by(place) == "podman"
+
+
+def test_an_object_that_vanishes_while_docker_is_asked_is_left_out(tmp_path: Path) -> None:
+    """`docker inspect` fails for it, and still answers for the others."""
+    image = {"Id": "sha256:aa", "RepoTags": ["postgres:15"], "RootFS": {"Layers": ["sha256:bb"]}}
+    script = tmp_path / "docker"
+    listed = "[ $2 = ls ] && echo sha256:aa sha256:gone && exit"
+    script.write_text(f"#!/bin/sh\n{listed}\necho '{json.dumps([image])}'\nexit 1\n")
+    script.chmod(0o755)
+    (stored,) = Engine("docker", Runner({"PATH": f"{tmp_path}:{os.environ['PATH']}"})).images()
+    assert (stored.id, stored.layers) == ("aa", ("bb",))
+    assert stored.names == {"docker.io/library/postgres:15"}
