@@ -14,13 +14,14 @@ DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
 
-.PHONY: help bundle test check unit e2e demo format clean system-packages
+.PHONY: help bundle test check demo selinux format clean system-packages
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
 	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman"
 	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
 	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
+	@echo "make selinux  installs on a virtual machine with SELinux enforcing: RIG=PATH DIST=PATH"
 	@echo "make check    style, types and unit tests alone"
 
 $(VENV)/complete: specs/dev.lock
@@ -46,6 +47,10 @@ test: system-packages $(VENV)/complete
 
 demo: system-packages $(VENV)/complete
 	$(RUN) -m tests.target.demo $(WORK)
+
+# On a virtual machine with SELinux enforcing, made by the rig in RIG; some 30 minutes, emulated.
+selinux: $(VENV)/complete
+	$(RUN) -m tests.target.selinux $(RIG) $(WORK)/selinux $(DIST)
 
 # Debian packages that the target machine, the registry and the stand-in images need.
 system-packages:

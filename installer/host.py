@@ -38,7 +38,7 @@ class Wanted:
 
     `missing_bytes` are those of the images that are still to be loaded, `not_before` is a time that has
     certainly passed, `firewall` whether ports may be opened in firewalld, `api_image` the name, without
-    its tag, of the image by which another Dify is known.
+    its tag, of the image by which another Dify is known, `install_podman` whether podman may be installed.
     """
 
     folder: Path
@@ -50,6 +50,7 @@ class Wanted:
     not_before: datetime.datetime | None
     firewall: bool = True
     api_image: str = ""
+    install_podman: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +108,7 @@ class Host:
     engine_problem: str
     compose_version: Version | None
     emulated: bool
+    dnf: bool
     rootless: bool
     labels: bool
     network_backend: str
@@ -172,6 +174,7 @@ def observe(wanted: Wanted, engine: Engine) -> Host:
         engine_problem=problem,
         compose_version=compose_version.result(),
         emulated=engine.name == "docker" and "podman" in version_text,
+        dnf=shutil.which("dnf", path=runner.env.get("PATH")) is not None,
         rootless=described.rootless,
         labels=mode != "disabled" and described.labels,
         network_backend=described.network_backend,

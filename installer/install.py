@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import time
@@ -30,6 +31,7 @@ from installer import (
     manifest,
     models,
     own_copy,
+    podman,
     podman_compose,
     preflight,
     project,
@@ -74,6 +76,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
         files.folder(place.folder)
         result.log = str(logfile.write_to(memory, place.logs))
         with _kept(result, place):
+            cleared = _with_podman(request, cleared, result, runner, console)
             document = _act(request, cleared, place, result, runner, console)
     with _kept(result, place):
         # The unit starts the stack under the lock, which is free again by now.
@@ -95,20 +98,25 @@ def _clear(
         step.seen = verify_archive(request, bundle, missing, console)
     with result.step("preflight", console) as step:
         wanted = wants(request, bundle, missing)
-        found = host.observe(wanted, engine)
-        findings = preflight.judge(found, wanted)
-        if preflight.failed(findings):
-            raise errors.PreflightFailed(
-                f"this host is not ready:\n{preflight.as_text(each for each in findings if each.level != 'ok')}",
-                "mend what is marked FAIL, then run the same command again; nothing has been changed",
-            )
-        warnings = [f"{each.message}; do: {each.remedy}" for each in findings if each.level == "warning"]
-        result.notes += warnings
-        step.seen = f"{len(findings)} checks passed, {len(warnings)} with a warning"
+        found, step.seen = _suitable(wanted, engine, result, "nothing has been changed")
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
     certificate = _certificate(request, place, urlsplit(envfile.parse(env)[dify.ADDRESS_KEY]).hostname or "")
     return Cleared(bundle=bundle, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate)
+
+
+def _suitable(wanted: host.Wanted, engine: engines.Engine, result: report.Report, so_far: str) -> tuple[host.Host, str]:
+    """Return what the host is like and its judgement in words. Raises PreflightFailed with all findings."""
+    found = host.observe(wanted, engine)
+    findings = preflight.judge(found, wanted)
+    if preflight.failed(findings):
+        raise errors.PreflightFailed(
+            f"this host is not ready:\n{preflight.as_text(each for each in findings if each.level != 'ok')}",
+            f"mend what is marked FAIL, then run the same command again; {so_far}",
+        )
+    warnings = [f"{each.message}; do: {each.remedy}" for each in findings if each.level == "warning"]
+    result.notes += [warning for warning in warnings if warning not in result.notes]
+    return found, f"{len(findings)} checks passed, {len(warnings)} with a warning"
 
 
 def _certificate(request: Request, place: layout.Installation, name: str) -> tls.Pair | None:
@@ -146,6 +154,7 @@ def wants(request: Request, bundle: manifest.Manifest, missing: list[manifest.Im
         missing_bytes=sum(image.size for image in missing),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
+        install_podman=request.install_podman,
         api_image=project.api_image(layout.bundled(layout.PROJECT)),
     )
 
@@ -176,6 +185,18 @@ def existing_env(place: layout.Installation) -> str | None:
         raise errors.CommandFailed(
             f"{place.env} cannot be read: {error}", "run as the user who installed, or give another folder with --dir"
         ) from error
+
+
+def _with_podman(
+    request: Request, cleared: Cleared, result: report.Report, runner: Runner, console: Console
+) -> Cleared:
+    """Install podman where that was asked for and is needed; then look at the host again, as podman makes it."""
+    if cleared.host.engine_version is not None:
+        return cleared
+    with result.step("podman", console) as step:
+        podman.install(request.rpms, runner)
+        found, step.seen = _suitable(cleared.wanted, cleared.engine, result, "podman has been installed")
+    return dataclasses.replace(cleared, host=found)
 
 
 def _act(

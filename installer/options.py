@@ -96,6 +96,13 @@ SITE = (
     option("--tls", type=click.Choice(["self-signed"]), help="Make a certificate for this address, once."),
     FOLDER,
     RUNTIME,
+    option("--install-podman", is_flag=True, help="Install podman with dnf if it is missing (root)."),
+    option(
+        "--rpms",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Install podman if it is missing from the RPMs in this folder, and from nowhere else (root).",
+    ),
     option(
         "--images",
         type=click.Path(path_type=Path),
@@ -158,6 +165,9 @@ def request(given: Mapping[str, Any]) -> Request:
             "two of the ports are the same", "give --port, --https-port, --plugin-port different ones"
         )
     tls = _tls(given)
+    installs_podman = bool(given.get("install_podman") or given.get("rpms"))
+    if installs_podman and given.get("runtime") == "docker":
+        raise errors.UsageError("podman is to be installed, but docker to be used", "leave out one of the two options")
     values = settings.checked_values(given.get("values") or ())
     if tls:
         values |= dify.HTTPS
@@ -170,10 +180,25 @@ def request(given: Mapping[str, Any]) -> Request:
         require_models=bool(given.get("require_llm")),
         timeout=float(given.get("timeout") or DEFAULT_TIMEOUT),
         verify_full=given.get("verify") == "full",
-        engine=given.get("runtime"),
+        engine="podman" if installs_podman else given.get("runtime"),
+        install_podman=installs_podman,
+        rpms=_rpms(given),
         boot=not given.get("no_boot"),
         firewall=not given.get("no_firewall"),
     )
+
+
+def _rpms(given: Mapping[str, Any]) -> Path | None:
+    """Return the folder of RPMs. Raises UsageError when it holds none of podman."""
+    folder: Path | None = given.get("rpms")
+    if folder is None:
+        return None
+    if not any(folder.glob("podman-[0-9]*.rpm")):
+        raise errors.UsageError(
+            f"{folder} holds no RPM of podman",
+            "fill it on a connected host of the same release: `dnf download --resolve --alldeps podman`",
+        )
+    return folder.absolute()
 
 
 def _tls(given: Mapping[str, Any]) -> tuple[Path, Path] | Literal["self-signed"] | None:

@@ -27,7 +27,10 @@ MEMORY_ACCEPTED = 0.9
 PODMAN = (4, 6)
 # Below 2.20 docker compose does not know `required: false`; Dify's own documents ask for 2.24.
 DOCKER_COMPOSE = (2, 24)
-INSTALL_PODMAN = "as root: `dnf install podman`, from whatever repository or RPMs this host may have"
+INSTALL_PODMAN = (
+    "as root, run the same command with --install-podman (dnf, from this host's repositories) or with --rpms FOLDER "
+    "(podman's RPMs and all they need: `dnf download --resolve --alldeps podman` on a connected host of this release)"
+)
 PYTHON = (3, 9)
 # Measured: loading takes 1.1 of the images' size in the storage; besides it, one spooled image for
 # each load that runs, two of them on podman 4, in the install folder.
@@ -137,12 +140,12 @@ def memory(host: Host, _wanted: Wanted) -> Findings:
         )
 
 
-def podman(host: Host, _wanted: Wanted) -> Findings:
-    """podman is there, 4.6 or later, and works for this user."""
+def podman(host: Host, wanted: Wanted) -> Findings:
+    """podman is there, 4.6 or later, and works for this user; or it is to be installed."""
     if host.engine != "podman":
         return
     if host.engine_version is None:
-        yield Finding("podman", "error", "podman is not installed, and no docker either", INSTALL_PODMAN)
+        yield _no_podman(host, wanted)
         return
     version = ".".join(map(str, host.engine_version))
     if host.engine_version < PODMAN:
@@ -161,6 +164,16 @@ def podman(host: Host, _wanted: Wanted) -> Findings:
         )
     else:
         yield Finding("podman", "ok", f"podman {version} works for {host.user}")
+
+
+def _no_podman(host: Host, wanted: Wanted) -> Finding:
+    if not wanted.install_podman:
+        return Finding("podman", "error", "podman is not installed", INSTALL_PODMAN)
+    if not host.root:
+        return Finding("podman", "error", "podman is not installed, and only root may do that", INSTALL_PODMAN)
+    if not host.dnf:
+        return Finding("podman", "error", "podman is not installed, and there is no dnf to do that", INSTALL_PODMAN)
+    return Finding("podman", "ok", "podman is not installed yet: dnf will do that")
 
 
 def docker(host: Host, _wanted: Wanted) -> Findings:

@@ -14,7 +14,8 @@ DEFAULT_TIMEOUT = 900.0
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """`timeout` is how many seconds the stack may take to become healthy; `tls` a certificate and its key;
-    `engine` what was asked for with --runtime.
+    `engine` what was asked for with --runtime;
+    `rpms` a folder from which podman may be installed.
     """
 
     folder: Path
@@ -26,5 +27,7 @@ class Request:
     verify_full: bool = False
     tls: tuple[Path, Path] | Literal["self-signed"] | None = None
     engine: engine.Name | None = None
+    install_podman: bool = False
+    rpms: Path | None = None
     boot: bool = True
     firewall: bool = True

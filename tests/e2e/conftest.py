@@ -67,6 +67,12 @@ def new_docker_machine(work: Path) -> Iterator[MachineMaker]:
     yield from _maker(work, machines.base_root(work, "docker"))
 
 
+@pytest.fixture(scope="module")
+def new_dnf_machine(work: Path) -> Iterator[MachineMaker]:
+    """The same with dnf, and no engine."""
+    yield from _maker(work, machines.base_root(work, "dnf"))
+
+
 def _maker(work: Path, base: Path) -> Iterator[MachineMaker]:
     made: list[Machine] = []
     numbers = itertools.count()

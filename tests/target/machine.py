@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from tests.target import rpms
+
 # The machine's address on its own LAN, which exists only inside.
 ADDRESS = "10.0.0.5"
 USER = "dify"
@@ -33,9 +35,12 @@ PACKAGES = (
     "systemd systemd-sysv dbus dbus-user-session libpam-systemd python3 python3-venv curl iproute2 procps nftables "
     "iptables firewalld login passwd util-linux openssl crun"
 )
-ENGINES = {
-    "podman": "podman netavark aardvark-dns fuse-overlayfs passt slirp4netns uidmap",
+PODMAN = "podman netavark aardvark-dns fuse-overlayfs passt slirp4netns uidmap"
+KINDS = {
+    "podman": PODMAN,
     "docker": "docker.io docker-cli docker-compose",
+    # No engine yet, but the real dnf and RPMs of podman.
+    "dnf": f"{PODMAN} dnf rpm createrepo-c",
 }
 
 OS_RELEASE = """\
@@ -86,11 +91,11 @@ def unified_host() -> bool:
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
-def base_root(work: Path, engine: Literal["podman", "docker"] = "podman") -> Path:
+def base_root(work: Path, kind: Literal["podman", "docker", "dnf"] = "podman") -> Path:
     """Return the root that machines are copied from; made once (a minute) and kept below `work`."""
-    chosen = f"{PACKAGES} {ENGINES[engine]}"
-    recipe = "\n".join((chosen, OS_RELEASE, LAN, CONTAINERS_CONF, DOCKER_DAEMON, str(unified_host()), "1"))
-    base = work / f"base-{engine}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    chosen = f"{PACKAGES} {KINDS[kind]}"
+    recipe = "\n".join((chosen, OS_RELEASE, LAN, CONTAINERS_CONF, DOCKER_DAEMON, str(unified_host()), rpms.SPEC, "1"))
+    base = work / f"base-{kind}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if base.is_dir():
         return base
     partial = base.with_name(f"{base.name}.part")
@@ -100,6 +105,8 @@ def base_root(work: Path, engine: Literal["podman", "docker"] = "podman") -> Pat
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "trixie", str(partial)]
     subprocess.run([*command, *mirrors()], check=True)
     _furnish(partial)
+    if kind == "dnf":
+        rpms.furnish(partial)
     partial.rename(base)
     return base
 

@@ -51,6 +51,7 @@ GOOD = Host(
     engine_problem="",
     compose_version=None,
     emulated=False,
+    dnf=True,
     rootless=False,
     labels=True,
     network_backend="netavark",
@@ -118,6 +119,14 @@ def test_a_docker_host_with_a_fault(change: dict[str, Any], said: str) -> None:
     assert said in f"{found[0].message} {found[0].remedy}"
 
 
+@pytest.mark.parametrize(
+    ("change", "level"), [({}, "ok"), ({"root": False, "rootless": True}, "error"), ({"dnf": False}, "error")]
+)
+def test_podman_that_is_to_be_installed(change: dict[str, Any], level: str) -> None:
+    wanted = dataclasses.replace(WANTED, install_podman=True, ports=HIGH)
+    assert levels(dataclasses.replace(GOOD, engine_version=None, **change), wanted)["podman"] == level
+
+
 def test_a_user_of_docker_needs_nothing_of_what_rootless_needs() -> None:
     host = dataclasses.replace(DOCKER, root=False, user="dify", subuid=False, subgid=False, linger=False, session=False)
     assert set(levels(host).values()) == {"ok"}
@@ -138,7 +147,7 @@ def test_a_good_rootless_host_passes_everything() -> None:
         ({"cpus": 1}, "cpu", "error", "Dify needs 2"),
         ({"memory": int(3.5 * GIB)}, "memory", "error", "4.0 GiB"),
         ({"memory": None}, "memory", "warning", ""),
-        ({"engine_version": None}, "podman", "error", "dnf install podman"),
+        ({"engine_version": None}, "podman", "error", "--install-podman"),
         ({"engine_version": (4, 3, 1)}, "podman", "error", "cannot wait"),
         ({"engine_version": (4, 6)}, "podman", "ok", ""),
         ({"engine_problem": "no such runtime"}, "podman", "error", "no such runtime"),
