@@ -122,6 +122,13 @@ OFFLINE_IN_CONTAINER: dict[str, str] = {
 }
 
 
+# Who calls servers outside of the stack: the api and its workers, which share an image and SECRET_KEY, and the
+# plugin daemon, which hands its environment to its plugins (dify-plugin-daemon, local_runtime). Their Python
+# clients read these variables: requests the first, httpx and the standard library the second.
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+CA_FOLDER_IN_CONTAINER = "/etc/company-ca"
+
+
 @dataclass(frozen=True, slots=True)
 class InnerCheck:
     """A service that is asked from inside the api's container; `service` may be inactive."""

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from installer import tls
 
 
+# Where RHEL and Debian keep the authorities that the host trusts: the Python on board knows no such place.
+HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/certs/ca-certificates.crt"))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
     """What is known once the bundle and the host have passed: `env` is what `.env` will be."""
@@ -227,6 +231,9 @@ def _act(
         project.lay_down(bundle, payload, place)
         changed = settings.write(place, cleared.env)
         renewed = _install_certificate(cleared, place)
+        if request.ca_bundle is not None:
+            files.folder(place.ca_bundle.parent)
+            files.write(place.ca_bundle, request.ca_bundle)
         variables = project.variables(place)
         runner.hide(settings.secret_values(variables))
         document = project.write_compose(place, variables, engine, cleared.host.labels)
@@ -267,7 +274,7 @@ def _finish(
         probe = layout.bundled(layout.PROBE)
         front = checks.front_door(place, result.url, cleared.bundle.dify, engine)
         result.checks = checks.all_checks(document, found, front, probe, engine)
-        result.models = models.check(list(request.servers), found, probe, engine)
+        result.models = models.check(list(request.servers), found, _authorities(place), probe, engine)
         if any("first account" in each.seen for each in result.checks):
             result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
@@ -280,6 +287,11 @@ def _install_certificate(cleared: Cleared, place: layout.Installation) -> bool:
     from installer import tls
 
     return tls.write(place, cleared.certificate)
+
+
+def _authorities(place: layout.Installation) -> str:
+    """Return the file of authorities with which this host asks model servers: Dify's, else its own."""
+    return next((str(path) for path in (place.ca_bundle, *HOST_AUTHORITIES) if path.is_file()), "")
 
 
 def path_folder() -> Path:

@@ -92,6 +92,11 @@ class Installation:
         return self.project / ".env"
 
     @property
+    def applied(self) -> Path:
+        """What the stack was last started with: the settings' digests and its containers."""
+        return self.project / ".applied"
+
+    @property
     def env_before(self) -> Path:
         """The `.env` as it was before our last change of it."""
         return self.project / ".env.before"
@@ -108,6 +113,11 @@ class Installation:
     @property
     def key(self) -> Path:
         return self.project / "nginx/ssl/dify.key"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The authorities that Dify trusts when it calls model servers, if any were given."""
+        return self.project / "ca/ca-bundle.pem"
 
     @property
     def venv(self) -> Path:

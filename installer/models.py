@@ -51,12 +51,17 @@ def checked_url(text: str) -> str:
     return text
 
 
-def check(servers: list[Server], found: list[Container], probe: Path, engine: Engine) -> list[checks.Check]:
-    """Ask each server twice; a fault is a warning here, the caller decides whether it is more."""
+def check(
+    servers: list[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
+) -> list[checks.Check]:
+    """Ask each server twice; a fault is a warning here, the caller decides whether it is more.
+
+    This host trusts `authorities`, a PEM file; a container trusts what its environment says.
+    """
     results: list[checks.Check] = []
     caller = checks.container_of(dify.MODEL_CALLER, found) or checks.container_of(dify.API, found)
     for server in servers:
-        from_host = ask(**server.question)  # type: ignore[arg-type]
+        from_host = ask(**server.question, authorities=authorities)  # type: ignore[arg-type]
         results.append(_judged(server, "this host", from_host, from_host))
         if caller is None:
             continue
@@ -90,7 +95,7 @@ def _remedy(server: Server, kind: str, on_host: str) -> str:
     return {
         "name": f"let DNS know {host}, or give the server's IP address instead of its name",
         "connection": "start the model server, let it listen on that address, and let the firewalls pass its port",
-        "tls": "its certificate is not trusted or not for this name: use http, or a certificate of a trusted CA",
+        "tls": "see that its certificate is for this name, and name the company's authorities with --ca-bundle FILE",
         "status": "check the address and the key (DIFY_INSTALLER_API_KEY)",
         "model": "load the model on that server (`ollama pull`, `vllm serve`), or give one of the names it has",
         "unknown": "ask it by hand from inside: `podman exec CONTAINER curl URL` (or `docker exec …`)",

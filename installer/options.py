@@ -109,6 +109,12 @@ SITE = (
         metavar="FILE",
         help=f"The image archive. [default: {layout.IMAGES} beside the executable]",
     ),
+    option(
+        "--ca-bundle",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The authorities, PEM, that Dify trusts when it calls model servers.",
+    ),
     option("--no-firewall", is_flag=True, help="Leave firewalld alone; otherwise root opens the ports in it."),
     option("--set", "values", multiple=True, metavar="KEY=VALUE", help="A setting of Dify's .env; may be repeated."),
 )
@@ -180,6 +186,7 @@ def request(given: Mapping[str, Any]) -> Request:
         require_models=bool(given.get("require_llm")),
         timeout=float(given.get("timeout") or DEFAULT_TIMEOUT),
         verify_full=given.get("verify") == "full",
+        ca_bundle=_ca_bundle(given),
         engine="podman" if installs_podman else given.get("runtime"),
         install_podman=installs_podman,
         rpms=_rpms(given),
@@ -210,6 +217,15 @@ def _tls(given: Mapping[str, Any]) -> tuple[Path, Path] | Literal["self-signed"]
     if certificate and key:
         return certificate.absolute(), key.absolute()
     return "self-signed" if given.get("tls") else None
+
+
+def _ca_bundle(given: Mapping[str, Any]) -> bytes | None:
+    path: Path | None = given.get("ca_bundle")
+    if path is None:
+        return None
+    from installer import tls
+
+    return tls.authorities(path)
 
 
 def _servers(given: Mapping[str, Any]) -> tuple[models.Server, ...]:

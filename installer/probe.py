@@ -22,17 +22,25 @@ LARGEST_ANSWER = 4 * 1024 * 1024
 
 
 def probe(
-    url: str, key: str = "", model: str = "", models: str = "", timeout: float = TIMEOUT_SECONDS
+    url: str,
+    key: str = "",
+    model: str = "",
+    models: str = "",
+    authorities: str = "",
+    timeout: float = TIMEOUT_SECONDS,
 ) -> dict[str, Any]:
     """Ask `url` and return {"kind", "detail", "models"}.
 
     `key` is sent as a bearer token. `models` says how the answer lists models: "ollama"
     (`/api/tags`), "openai" (`/v1/models`) or "" for no list; `model` must be in it if given.
+    `authorities` is a PEM file to trust; without it, Python's default, which SSL_CERT_FILE decides.
     Proxies of the environment are not used: what is asked lies in the same closed network.
     """
     request = urllib.request.Request(url, headers={"Authorization": "Bearer " + key} if key else {})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        context = ssl.create_default_context(cafile=authorities or None)
+        secure = urllib.request.HTTPSHandler(context=context)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure)
         with opener.open(request, timeout=timeout) as response:
             body = response.read(LARGEST_ANSWER)
     except urllib.error.HTTPError as error:

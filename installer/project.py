@@ -51,7 +51,7 @@ def write_compose(
     `labels` says whether SELinux is on for containers. Upstream's own file is in the install folder already.
     """
     upstream = compose.load(place.upstream_compose)
-    choice = render.Choice(variables=variables, selinux=labels)
+    choice = render.Choice(variables=variables, selinux=labels, ca_bundle=place.ca_bundle.is_file())
     if engine.name == "docker":
         path, text = place.override, render.override(upstream, choice)
         document = render.with_additions(upstream, choice)

@@ -12,12 +12,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from installer import compose, dify, envfile
+from installer import compose, dify, envfile, layout
 
 HEADER = """\
 # Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
@@ -31,10 +31,14 @@ OVERRIDE_HEADER = """\
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """What the rendering depends on: the variables of `.env` and whether SELinux labels files here."""
+    """What the rendering depends on.
+
+    The variables of `.env`, whether SELinux labels files here, and whether Dify trusts authorities of its own.
+    """
 
     variables: Mapping[str, str]
     selinux: bool
+    ca_bundle: bool = False
 
 
 Departure = Callable[[compose.Document, Choice], None]
@@ -184,6 +188,21 @@ def nginx_last(document: compose.Document, _choice: Choice) -> None:
     proxy["depends_on"] = depends_on
 
 
+def company_ca(document: compose.Document, choice: Choice) -> None:
+    """Let those who call model servers trust the authorities of `--ca-bundle`."""
+    if not choice.ca_bundle:
+        return
+    place = layout.Installation(Path())
+    inside = f"{dify.CA_FOLDER_IN_CONTAINER}/{place.ca_bundle.name}"
+    for name, service in document["services"].items():
+        environment = service.get("environment")
+        if isinstance(environment, dict) and (dify.SECRET_KEY in environment or name == dify.MODEL_CALLER):
+            environment.update(dict.fromkeys(dify.CA_VARIABLES, inside))
+            source = f"./{place.ca_bundle.parent.relative_to(place.project)}"
+            mounted = f"{source}:{dify.CA_FOLDER_IN_CONTAINER}:ro"
+            service["volumes"] = [*(service.get("volumes") or ()), mounted]
+
+
 def selinux_labels(document: compose.Document, choice: Choice) -> None:
     """Label bind mounts where SELinux is on: `:z` for what several services mount, `:Z` for one's own.
 
@@ -206,7 +225,7 @@ def selinux_labels(document: compose.Document, choice: Choice) -> None:
 
 
 # What docker compose needs as well, although it understands upstream's file.
-ADDITIONS: tuple[Departure, ...] = (no_calls_home, nginx_last, selinux_labels)
+ADDITIONS: tuple[Departure, ...] = (no_calls_home, nginx_last, company_ca, selinux_labels)
 
 DEPARTURES: tuple[Departure, ...] = (
     only_active_services,

@@ -15,7 +15,7 @@ DEFAULT_TIMEOUT = 900.0
 class Request:
     """`timeout` is how many seconds the stack may take to become healthy; `tls` a certificate and its key;
     `engine` what was asked for with --runtime;
-    `rpms` a folder from which podman may be installed.
+    `ca_bundle` authorities that Dify is to trust, PEM; `rpms` a folder from which podman may be installed.
     """
 
     folder: Path
@@ -26,6 +26,7 @@ class Request:
     timeout: float = DEFAULT_TIMEOUT
     verify_full: bool = False
     tls: tuple[Path, Path] | Literal["self-signed"] | None = None
+    ca_bundle: bytes | None = None
     engine: engine.Name | None = None
     install_podman: bool = False
     rpms: Path | None = None

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 
-from installer import compose, dify, errors, layout
+from installer import compose, dify, digest, errors, files, layout
 from installer.command import Result
 from installer.console import Console
 from installer.engine import Container, Engine
@@ -93,6 +93,7 @@ def up(
             raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
         _look(document, deadline, engine, console)
         time.sleep(POLL_SECONDS)
+    files.write(place.applied, _applied(place, containers(engine), engine), mode=0o600)
     refresh_proxy(document, engine)
     return True
 
@@ -120,16 +121,17 @@ def _compose_up(
 def _as_configured(
     place: layout.Installation, document: compose.Document, found: list[Container], engine: Engine
 ) -> bool:
-    """Tell whether all services are ready and were made from the settings that are there now.
-
-    A container that is older than `.env` or the compose files may differ from them: compose compares.
-    """
+    """Tell whether all services are ready, in the containers that we last started with these very settings."""
     if unready(document, found, time.time()):
         return False
-    files = [place.env, place.override if engine.name == "docker" else place.compose]
-    # In whole seconds, as podman tells when a container was made.
-    written = int(max(path.stat().st_mtime for path in files))
-    return all(container.created >= written for container in found if container.service in document["services"])
+    return place.applied.is_file() and place.applied.read_text("utf-8") == _applied(place, found, engine)
+
+
+def _applied(place: layout.Installation, found: list[Container], engine: Engine) -> str:
+    """Return what stands for the settings and the containers made from them: compose need not be asked to compare."""
+    read = [place.env, place.upstream_compose, place.override if engine.name == "docker" else place.compose]
+    made = sorted(f"{container.name} {container.created}" for container in found)
+    return "\n".join([*(digest.of_file(path) for path in read), *made])
 
 
 def _look(document: compose.Document, deadline: float, engine: Engine, console: Console) -> None:
@@ -212,5 +214,5 @@ def _compose(place: layout.Installation, engine: Engine) -> list[str]:
         program, documents = ["docker", "compose"], [place.upstream_compose, place.override]
     else:
         program, documents = [str(place.podman_compose)], [place.compose]
-    files = [part for document in documents for part in ("--file", str(document))]
-    return [*program, "--project-name", layout.COMPOSE_PROJECT, *files, "--env-file", str(place.env)]
+    named = [part for document in documents for part in ("--file", str(document))]
+    return [*program, "--project-name", layout.COMPOSE_PROJECT, *named, "--env-file", str(place.env)]

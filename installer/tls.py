@@ -60,6 +60,16 @@ def read(certificate: Path, key: Path, host: str, now: datetime.datetime) -> Pai
     return pair
 
 
+def authorities(path: Path) -> bytes:
+    """Read a bundle of authorities' certificates. Raises UsageError when it holds none in PEM form."""
+    text = _bytes(path)
+    try:
+        x509.load_pem_x509_certificates(text)
+    except ValueError as error:
+        raise errors.UsageError(f"{path} holds no certificate in PEM form", "convert it to PEM") from error
+    return text
+
+
 def self_signed(host: str, now: datetime.datetime) -> Pair:
     """Make a certificate that is its own authority, for `host` alone."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -13,6 +13,16 @@ from tests.e2e.server import Server
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
 
+# A company's authority, and a model server's certificate by it.
+COMPANY_CA = """
+set -e
+usage=keyUsage=critical,keyCertSign
+openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=company -addext $usage -keyout ca.key -out ca.pem
+openssl req -newkey rsa:2048 -nodes -subj /CN=llm -keyout server.key -out server.csr
+printf 'subjectAltName=IP:10.0.0.5' > names
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 9 -extfile names -out server.crt
+cat server.crt server.key > server.pem
+"""
 LLM = Path(machines.__file__).with_name("llm.py")
 
 
@@ -142,12 +152,14 @@ class TestSettings:
 
     def test_model_servers_are_asked_from_both_sides(self, server: Server) -> None:
         server.put(LLM, "llm.py")
+        server.run("sh", "-c", COMPANY_CA)
         servers = [
             server.machine.start(["python3", "llm.py", "ollama", "11434"]),
             server.machine.start(["python3", "llm.py", "vllm", "8000", "the-api-key"]),
             server.machine.start(["python3", "llm.py", "ollama", "11435", "", "--local"]),
+            server.machine.start(["python3", "llm.py", "vllm", "8443", "", "--tls", "server.pem"]),
         ]
-        await_text(server, "ss -Hltn | grep -q :11435 && ss -Hltn | grep -q :8000")
+        await_text(server, "for port in 11434 8000 11435 8443; do ss -Hltn | grep -q :$port || exit 1; done")
         try:
             self.ask_model_servers(server)
         finally:
@@ -175,3 +187,15 @@ class TestSettings:
         assert "WARN Ollama from dify_plugin_daemon_1" in local
         assert "localhost is the container" in local
         assert "cannot be resolved" in server.install("--ollama-url", "http://no-such-host:1").stderr
+        secure = ["--vllm-url", "https://10.0.0.5:8443", "--require-llm"]
+        refused = server.installer(*server.arguments(), *secure)
+        assert refused.returncode == 8
+        assert "name the company's authorities with --ca-bundle" in refused.stderr
+        trusted = server.install(*secure, "--ca-bundle", "ca.pem").stderr
+        assert "ok   vLLM from this host" in trusted
+        assert "ok   vLLM from dify_plugin_daemon_1" in trusted
+        # Later runs need not be told again, and what is there already is not made anew.
+        again = server.install(*secure).stderr
+        assert "ok   vLLM from dify_plugin_daemon_1" in again
+        assert "run already" in again
+        assert server.installer(*server.arguments(), "--ca-bundle", "llm.py").returncode == 2

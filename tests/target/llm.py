@@ -1,9 +1,10 @@
 """Stands in for Ollama and vLLM on a target machine: lists models, and asks for a key if it has one.
 
-Run there: python3 llm.py ollama|vllm PORT [KEY]
+Run there: python3 llm.py ollama|vllm PORT [KEY] [--local] [--tls PEM]
 """
 
 import json
+import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,4 +29,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(ANSWERS[KIND] if known else {}).encode())
 
 
-ThreadingHTTPServer(("127.0.0.1" if "--local" in sys.argv else "0.0.0.0", PORT), Handler).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1" if "--local" in sys.argv else "0.0.0.0", PORT), Handler)
+if "--tls" in sys.argv:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[sys.argv.index("--tls") + 1])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()

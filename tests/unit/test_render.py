@@ -207,3 +207,17 @@ def test_what_docker_runs_is_upstreams_file_with_the_additions() -> None:
     assert set(services) == {"api", "plugin_daemon", "nginx", "db"}
     assert services["api"]["depends_on"]["db"]["condition"] == "service_healthy"
     assert services["nginx"]["depends_on"].keys() == {"api", "plugin_daemon"}
+
+
+def test_those_who_call_model_servers_trust_the_companys_authorities() -> None:
+    choice = render.Choice(variables=VARIABLES, selinux=True, ca_bundle=True)
+    services = {
+        "api": {"image": "api", "environment": {"SECRET_KEY": "x"}},
+        "plugin_daemon": {"image": "plugin", "environment": {}},
+        "web": {"image": "web", "environment": {}},
+    }
+    result = yaml.safe_load(render.render({"services": services}, choice))["services"]
+    for name in ("api", "plugin_daemon"):
+        assert result[name]["environment"]["SSL_CERT_FILE"] == "/etc/company-ca/ca-bundle.pem"
+        assert result[name]["volumes"] == ["./ca:/etc/company-ca:ro,z"]
+    assert "volumes" not in result["web"]
