@@ -14,7 +14,7 @@ DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
 
-.PHONY: help bundle test check demo selinux format clean system-packages
+.PHONY: help bundle test check demo features selinux format clean system-packages
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
@@ -47,6 +47,10 @@ test: system-packages $(VENV)/complete
 
 demo: system-packages $(VENV)/complete
 	$(RUN) -m tests.target.demo $(WORK)
+
+# The README's table of host features, from the tests.
+features: $(VENV)/complete
+	$(RUN) -m tests.features
 
 # On a virtual machine with SELinux enforcing, made by the rig in RIG; some 30 minutes, emulated.
 selinux: $(VENV)/complete

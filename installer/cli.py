@@ -6,6 +6,7 @@ import contextlib
 import json
 import locale
 import logging
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from installer import VERSION, errors, layout, options
+from installer import VERSION, errors, layout, options, session
 from installer.command import Runner
 from installer.console import Console
 
@@ -163,6 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_ALL, "")
     _on_signals(_interrupt)
+    session.join(os.environ, os.getuid())
+    session.leave_a_closed_folder()
     try:
         cli.main(args=arguments, prog_name=layout.EXECUTABLE, standalone_mode=False)
     except errors.InstallerError as error:

@@ -363,8 +363,7 @@ def session(host: Host, _wanted: Wanted) -> Findings:
             "session",
             "error",
             f"{host.user} has no session of its own (XDG_RUNTIME_DIR, bus): `su` and `sudo -u` do not make one",
-            f"as root: `loginctl enable-linger {host.user}`; then log in by ssh, or "
-            f"`export XDG_RUNTIME_DIR=/run/user/$(id -u {host.user})`",
+            f"as root: `loginctl enable-linger {host.user}`; then run the same command again, or log in by ssh",
         )
 
 

@@ -43,6 +43,7 @@ def server(new_machine: MachineMaker, sample: Bundle) -> Server:
 class TestInterrupted:
     """One machine, interrupted again and again; the same command ends every time where it should."""
 
+    @pytest.mark.feature("SIGHUP, SIGINT, SIGTERM, SIGKILL at any step", "the same command goes on from there")
     @pytest.mark.parametrize(
         ("name", "moment", "status"),
         [
@@ -150,6 +151,7 @@ class TestSettings:
         assert server.installer(env=variables).returncode == 0
         assert server.env()["LOG_LEVEL"] == "INFO"
 
+    @pytest.mark.feature("model servers behind a company's CA", "works with `--ca-bundle FILE`")
     def test_model_servers_are_asked_from_both_sides(self, server: Server) -> None:
         server.put(LLM, "llm.py")
         server.run("sh", "-c", COMPANY_CA)

@@ -12,6 +12,7 @@ from tests.target import machine as machines
 from tests.target.bundle import Bundle
 
 
+@pytest.mark.feature("firewalld runs", "works; root opens the ports, without root the command is told")
 @pytest.mark.parametrize("user", ["root", machines.USER])
 def test_firewalld(new_machine: MachineMaker, sample: Bundle, user: str) -> None:
     """As root the ports are opened; without, the exact command is told. Containers find each other either way."""
@@ -33,6 +34,7 @@ def test_firewalld(new_machine: MachineMaker, sample: Bundle, user: str) -> None
     server.await_healthy()
 
 
+@pytest.mark.feature("firewalld that must not be touched", "works with `--no-firewall`")
 def test_no_firewall_leaves_firewalld_alone(new_machine: MachineMaker, sample: Bundle) -> None:
     server = Server(new_machine(), sample)
     server.machine.run("systemctl start firewalld")
@@ -41,6 +43,7 @@ def test_no_firewall_leaves_firewalld_alone(new_machine: MachineMaker, sample: B
     assert server.machine.run("firewall-cmd --list-ports").stdout.strip() == ""
 
 
+@pytest.mark.feature("no Python, or one without venv", "works; the executable serves as podman-compose")
 @pytest.mark.parametrize("removed", ["python", "venv"])
 def test_without_a_python_the_executable_serves(new_machine: MachineMaker, sample: Bundle, removed: str) -> None:
     server = Server(new_machine(), sample)
@@ -53,6 +56,7 @@ def test_without_a_python_the_executable_serves(new_machine: MachineMaker, sampl
     assert "run already" in server.install().stderr
 
 
+@pytest.mark.feature("umask 077, no HOME, an unknown locale", "works")
 def test_a_hardened_umask_no_home_and_an_unknown_locale(new_machine: MachineMaker, sample: Bundle) -> None:
     server = Server(new_machine(), sample)
     result = server.run("sh", "-c", f"umask 077; unset HOME; LANG=xx_XX ./dify-installer --ip {machines.ADDRESS}")
@@ -66,6 +70,7 @@ def test_a_hardened_umask_no_home_and_an_unknown_locale(new_machine: MachineMake
 NOEXEC = "for folder in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o noexec,mode=1777 none $folder; done"
 
 
+@pytest.mark.feature("/tmp, /var/tmp and /dev/shm mounted noexec (CIS, STIG)", "works")
 @pytest.mark.parametrize("user", ["root", machines.USER])
 def test_no_temporary_folder_may_execute(new_machine: MachineMaker, sample: Bundle, user: str) -> None:
     """As CIS and STIG have it."""
@@ -77,6 +82,7 @@ def test_no_temporary_folder_may_execute(new_machine: MachineMaker, sample: Bund
     assert left == ""
 
 
+@pytest.mark.feature("a full /tmp; no temporary folder at all", "works; where nothing serves, `TMPDIR` is told")
 def test_a_full_temporary_folder_and_a_user_without_any(new_machine: MachineMaker, sample: Bundle) -> None:
     server = Server(new_machine(), sample)
     server.machine.run("mount -t tmpfs -o size=30m,mode=1777 none /tmp")
@@ -89,6 +95,44 @@ def test_a_full_temporary_folder_and_a_user_without_any(new_machine: MachineMake
     server.machine.run("mkdir -m 1777 /srv/run")
     named = server.machine.run(f"cd /; {nobody} TMPDIR=/srv/run dify-installer --version", check=False)
     assert named.returncode == 0, named.stderr
+
+
+@pytest.mark.feature("no /dev/shm, a read-only current folder, TMPDIR set", "works")
+def test_no_shared_memory_and_a_current_folder_that_cannot_be_written(
+    new_machine: MachineMaker, sample: Bundle
+) -> None:
+    server = Server(new_machine(), sample)
+    server.machine.run("umount /dev/shm && rmdir /dev/shm; mkdir -p /srv/medium /srv/tmp")
+    server.machine.run(
+        "mv dify-* /srv/medium; mount --bind /srv/medium /srv/medium; mount -o remount,bind,ro /srv/medium"
+    )
+    command = f"cd /srv/medium && TMPDIR=/srv/tmp exec ./dify-installer --ip {machines.ADDRESS}"
+    running = server.machine.start(command)
+    server.machine.run("until ls -d /srv/tmp/_MEI*; do sleep 0.05; done")
+    output = running.communicate(timeout=300)[0]
+    assert running.returncode == 0, output
+    assert server.machine.run("ls -A /srv/tmp").stdout == ""
+
+
+NO_MD5 = """
+import hashlib
+def refused(*_, **options):
+    if options.get("usedforsecurity", True):
+        raise ValueError("md5 is disabled, as in FIPS mode")
+hashlib.md5 = hashlib.sha1 = refused
+"""
+
+
+@pytest.mark.feature("FIPS mode: no MD5 in podman-compose or the host's Python", "works")
+def test_podman_compose_does_without_md5(new_machine: MachineMaker, sample: Bundle) -> None:
+    """The kernel's own FIPS mode cannot be had on a machine that shares its kernel; Python's refusal can."""
+    server = Server(new_machine(), sample)
+    folder = server.run("python3", "-c", "import sys; print(f'python3.{sys.version_info[1]}')").stdout.strip()
+    server.machine.path(f"/usr/lib/{folder}/sitecustomize.py").unlink(missing_ok=True)
+    server.machine.path(f"/usr/lib/{folder}/sitecustomize.py").write_text(NO_MD5)
+    assert server.run("python3", "-c", "import hashlib; hashlib.md5(b'')").returncode != 0
+    server.install()
+    assert server.installer("status").returncode == 0
 
 
 def test_children_get_the_hosts_environment(new_machine: MachineMaker, sample: Bundle) -> None:
@@ -104,6 +148,7 @@ def test_children_get_the_hosts_environment(new_machine: MachineMaker, sample: B
     assert "_PYI" not in seen
 
 
+@pytest.mark.feature("https", "works with `--tls-cert` and `--tls-key`, or `--tls self-signed`")
 class TestHttps:
     @pytest.fixture(scope="class")
     @classmethod

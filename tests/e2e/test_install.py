@@ -26,6 +26,7 @@ def server(request: pytest.FixtureRequest) -> Server:
     return Server(new_machine(), bundle, user, engine=engine)
 
 
+@pytest.mark.feature("podman 5.4 rootful and rootless, docker 26 with compose 2.26", "works")
 def test_install_from_nothing(server: Server) -> None:
     result = server.install()
     assert f"is at {server.url}" in result.stderr
@@ -111,13 +112,14 @@ def test_a_setting_of_env_reaches_the_containers_and_secrets_stay(server: Server
     assert server.machine.exists(f"{server.folder}/docker/.env.before")
 
 
-@pytest.mark.parametrize("how", ["reboot", "power failure"])
+@pytest.mark.feature("three reboots, a power failure", "works; a systemd unit of ours, for users with linger")
+@pytest.mark.parametrize("how", ["reboot", "second reboot", "third reboot", "power failure"])
 def test_the_stack_comes_back_after(server: Server, how: str) -> None:
     env = server.env()
-    if how == "reboot":
-        server.machine.poweroff()
-    else:
+    if how == "power failure":
         server.machine.kill()
+    else:
+        server.machine.poweroff()
     server.machine.boot()
     server.await_healthy()
     assert server.env() == env

@@ -17,6 +17,7 @@ def server(new_dnf_machine: MachineMaker, sample: Bundle) -> Server:
     return Server(new_dnf_machine(), sample)
 
 
+@pytest.mark.feature("no podman", "refused: `--install-podman`, or `--rpms FOLDER`")
 def test_without_podman_both_ways_are_told(server: Server) -> None:
     result = server.installer(*server.arguments())
     assert result.returncode == 4
@@ -51,6 +52,7 @@ def test_a_folder_without_podman_is_refused(server: Server) -> None:
     assert "holds no RPM of podman" in result.stderr
 
 
+@pytest.mark.feature("no podman, but its RPMs", "works with `--rpms FOLDER`")
 def test_from_a_folder_of_rpms(server: Server) -> None:
     result = server.install("--rpms", rpms.FOLDER)
     assert "podman" in server.run("rpm", "-q", "podman").stdout
@@ -64,6 +66,7 @@ def test_once_it_is_there_nothing_is_installed(server: Server) -> None:
     assert "podman" not in [step["name"] for step in server.report()["steps"]]
 
 
+@pytest.mark.feature("no podman, but a repository that has it", "works with `--install-podman`")
 def test_from_the_hosts_repository(new_dnf_machine: MachineMaker, sample: Bundle) -> None:
     server = Server(new_dnf_machine(), sample)
     server.machine.path("/etc/yum.repos.d").mkdir(parents=True, exist_ok=True)

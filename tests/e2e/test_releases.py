@@ -37,6 +37,8 @@ def root(suite: str, work: Path) -> Path:
     return folder
 
 
+@pytest.mark.feature("podman before 4.6", "refused: `dnf update podman`")
+@pytest.mark.feature("glibc 2.31 and 2.36 (built for 2.28)", "works")
 def test_the_executable_runs_and_judges_an_old_podman(suite: str, root: Path, sample: Bundle) -> None:
     shutil.copy(sample.executable, root / "srv/dify-installer")
     _, glibc, podman = SUITES[suite]
@@ -60,6 +62,7 @@ print(done.by, done.version)
 """
 
 
+@pytest.mark.feature("Python 3.9 and 3.11 (and 3.13 of the target machine)", "works; each with its own wheels")
 def test_its_python_gets_podman_compose_from_its_own_wheels(suite: str, root: Path, sample: Bundle, work: Path) -> None:
     """Our own code does it, run by the Python that the executable carries, with that release's interpreter."""
     shared = (work, bundle.ROOT)
@@ -80,6 +83,7 @@ def pip(sample: Bundle, work: Path) -> Iterator[list[str]]:
     yield [str(scanner(work)), f"{wheel}/pip"]
 
 
+@pytest.mark.feature("Python 3.9 to 3.14 on glibc 2.28, 2.34, 2.39", "works, by pip's own logic of tags")
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("glibc", ["2_28", "2_34", "2_39"])
 def test_pip_finds_wheels_for_every_python_of_every_rhel(

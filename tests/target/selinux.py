@@ -16,6 +16,10 @@ from pathlib import Path
 from installer import layout
 from tests.target import bundle
 
+FEATURES = {
+    "SELinux enforcing, rootful and rootless": "works; bind mounts are labelled, nothing is denied",
+    "SELinux, an install folder that must keep its labels": "refused: `--dir /opt/dify`",
+}
 ADDRESS = "10.0.2.15"
 USERS = {
     "root": ("/root", "/opt/dify", []),
@@ -70,6 +74,8 @@ def prove(rig: Rig, dist: Path, user: str) -> None:
         raise SystemExit(pushed.stderr)
     assert rig.run("root", "getenforce").strip() == "Enforcing"
     print(f"== {user}: {rig.run(user, 'podman --version').strip()}, SELinux enforcing", flush=True)
+    refused = rig.run(user, f"./dify-installer preflight --ip {ADDRESS} --dir /usr/dify", status=4)
+    assert "files in /usr/dify must keep their labels" in refused, refused
     before = rig.denials()
     arguments = " ".join(["--ip", ADDRESS, "--timeout", str(HEALTHY_SECONDS), *options])
     begun = time.monotonic()

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from installer import cli, errors, preflight
+from tests import features
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
@@ -80,6 +81,12 @@ def test_the_readme_tells_every_option_and_command(readme: Path) -> None:
         assert f"`{parameter.opts[0]}" in text, parameter.opts[0]
     for command in cli.cli.commands:
         assert f"`{command}`" in text, command
+
+
+def test_the_readmes_table_of_host_features_is_todays() -> None:
+    text = READMES[0].read_text()
+    assert features.table() in text
+    assert len(features.features()) > 20
 
 
 def test_every_option_comes_from_the_environment_too() -> None:
