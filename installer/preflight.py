@@ -31,6 +31,8 @@ INSTALL_PODMAN = (
     "as root, run the same command with --install-podman (dnf, from this host's repositories) or with --rpms FOLDER "
     "(podman's RPMs and all they need: `dnf download --resolve --alldeps podman` on a connected host of this release)"
 )
+# libpod/lock/shm: "failed to get new shm lock manager".
+PODMANS_LOCKS = "podman keeps its locks in /dev/shm; as root: `mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm`"
 PYTHON = (3, 9)
 # Measured: loading takes 1.1 of the images' size in the storage; besides it, one spooled image for
 # each load that runs, two of them on podman 4, in the install folder.
@@ -160,7 +162,9 @@ def podman(host: Host, wanted: Wanted) -> Findings:
             "podman",
             "error",
             f"podman {version} does not work for {host.user}: {host.engine_problem}",
-            "see that `podman info` works for this user; after a change of subuid: `podman system migrate`",
+            PODMANS_LOCKS
+            if "shm lock" in host.engine_problem
+            else "see that `podman info` works for this user; after a change of subuid: `podman system migrate`",
         )
     else:
         yield Finding("podman", "ok", f"podman {version} works for {host.user}")

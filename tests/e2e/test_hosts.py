@@ -97,17 +97,26 @@ def test_a_full_temporary_folder_and_a_user_without_any(new_machine: MachineMake
     assert named.returncode == 0, named.stderr
 
 
-@pytest.mark.feature("no /dev/shm, a read-only current folder, TMPDIR set", "works")
-def test_no_shared_memory_and_a_current_folder_that_cannot_be_written(
-    new_machine: MachineMaker, sample: Bundle
-) -> None:
+@pytest.mark.feature("no /dev/shm", "refused, since podman needs it: `mount -t tmpfs tmpfs /dev/shm`")
+def test_no_shared_memory(new_machine: MachineMaker, sample: Bundle) -> None:
     server = Server(new_machine(), sample)
-    server.machine.run("umount /dev/shm && rmdir /dev/shm; mkdir -p /srv/medium /srv/tmp")
-    server.machine.run(
-        "mv dify-* /srv/medium; mount --bind /srv/medium /srv/medium; mount -o remount,bind,ro /srv/medium"
-    )
-    command = f"cd /srv/medium && TMPDIR=/srv/tmp exec ./dify-installer --ip {machines.ADDRESS}"
-    running = server.machine.start(command)
+    server.machine.run("umount /dev/shm && rmdir /dev/shm")
+    judged = server.installer("preflight", *server.arguments()[:2])
+    assert judged.returncode == 4
+    assert "FAIL podman" in judged.stdout
+    remedy = "mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm"
+    assert f"`{remedy}`" in judged.stdout
+    server.machine.run(remedy)
+    assert server.installer("preflight", *server.arguments()[:2]).returncode == 0
+
+
+@pytest.mark.feature("a read-only current folder, TMPDIR set", "works")
+def test_a_current_folder_that_cannot_be_written(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine(), sample)
+    medium = "/srv/medium"
+    server.machine.run(f"mkdir -p {medium} /srv/tmp; mv dify-* {medium}; mount --bind {medium} {medium}")
+    server.machine.run(f"mount -o remount,bind,ro {medium}")
+    running = server.machine.start(f"cd {medium} && TMPDIR=/srv/tmp exec ./dify-installer --ip {machines.ADDRESS}")
     server.machine.run("until ls -d /srv/tmp/_MEI*; do sleep 0.05; done")
     output = running.communicate(timeout=300)[0]
     assert running.returncode == 0, output

@@ -61,8 +61,9 @@ def test_without_subordinate_ids_the_command_is_told(server: Server) -> None:
 
 @pytest.mark.feature("rootless, ports below 1024", "refused: `--port 8080`, or the `sysctl` to set")
 def test_low_ports_and_the_sysctl_that_opens_them(server: Server) -> None:
-    judged = server.installer("preflight", "--ip", machines.ADDRESS)
+    preflight = ["preflight", "--ip", machines.ADDRESS, "--dir", f"{USER_HOME}/second"]
+    judged = server.installer(*preflight)
     assert "FAIL low ports" in judged.stdout
     assert "sysctl -w net.ipv4.ip_unprivileged_port_start=80" in judged.stdout
     server.machine.run("sysctl -w net.ipv4.ip_unprivileged_port_start=80")
-    assert "FAIL low ports" not in server.installer("preflight", "--ip", machines.ADDRESS).stdout
+    assert "FAIL low ports" not in server.installer(*preflight).stdout

@@ -150,6 +150,7 @@ def test_a_good_rootless_host_passes_everything() -> None:
         ({"engine_version": None}, "podman", "error", "--install-podman"),
         ({"engine_version": (4, 3, 1)}, "podman", "error", "cannot wait"),
         ({"engine_version": (4, 6)}, "podman", "ok", ""),
+        ({"engine_problem": "failed to get new shm lock manager"}, "podman", "error", "mount -t tmpfs tmpfs /dev/shm"),
         ({"engine_problem": "no such runtime"}, "podman", "error", "no such runtime"),
         ({"network_backend": "cni"}, "network", "warning", "netavark"),
         ({"storage": space("images", "/store", 4, device=2)}, "space", "error", "4.4 GiB for images (/store)"),
