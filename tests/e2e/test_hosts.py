@@ -123,6 +123,24 @@ def test_a_current_folder_that_cannot_be_written(new_machine: MachineMaker, samp
     assert server.machine.run("ls -A /srv/tmp").stdout == ""
 
 
+@pytest.mark.feature("docker with containerd's image store (docker 29's default)", "works")
+def test_docker_with_containerds_store(new_docker_machine: MachineMaker, sample: Bundle) -> None:
+    """There an image's ID is another: its manifest's digest."""
+    server = Server(new_docker_machine(), sample, engine="docker")
+    daemon = server.machine.path("/etc/docker/daemon.json")
+    settings = json.loads(daemon.read_text()) if daemon.exists() else {}
+    daemon.write_text(json.dumps(settings | {"features": {"containerd-snapshotter": True}}))
+    server.machine.run("systemctl restart docker")
+    assert "io.containerd.snapshotter" in server.run("docker", "info", "--format", "{{json .DriverStatus}}").stdout
+    server.install()
+    again = server.install("--runtime", "docker")
+    assert "the archive is not read" in again.stderr
+    assert "run already" in again.stderr
+    refused = server.installer(*server.arguments(), "--runtime", "podman")
+    assert refused.returncode == 2
+    assert "is run by docker, not podman" in refused.stderr
+
+
 NO_MD5 = """
 import hashlib
 def refused(*_, **options):

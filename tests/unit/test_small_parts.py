@@ -166,3 +166,17 @@ def test_the_pinned_version_is_read_from_the_lock() -> None:
 @pytest.mark.parametrize(("uid", "folder"), [(0, Path("/opt/dify")), (1000, Path.home() / "dify")])
 def test_where_it_goes_unless_told(uid: int, folder: Path) -> None:
     assert layout.default_folder(uid) == folder
+
+
+def test_nothing_on_board_needs_md5() -> None:
+    """FIPS mode takes MD5 and SHA-1 away; a library that asks for them at its import would not even start there."""
+    root = Path(cli.__file__).parent.parent
+    modules = sorted(path.stem for path in (root / "installer").glob("*.py") if path.stem != "__main__")
+    program = "import hashlib\ndef refused(*_, **options):\n    assert not options.get('usedforsecurity', True)\n"
+    program += "hashlib.md5 = hashlib.sha1 = refused\n"
+    program += "".join(f"import installer.{name}\n" for name in modules)
+    program += "import requests\nrequests.Session().prepare_request(requests.Request('GET', 'http://x/'))\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for source in (*(root / "installer").glob("*.py"), *(root / "build").glob("*.py")):
+        assert "md5" not in source.read_text().lower(), source
