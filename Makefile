@@ -14,13 +14,14 @@ DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
 
-.PHONY: help bundle test check demo features selinux format clean system-packages
+.PHONY: help bundle test check demo bench features selinux format clean system-packages
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
 	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman"
 	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
 	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
+	@echo "make bench    measures our way against the manual one, side by side (root)"
 	@echo "make selinux  installs on a virtual machine with SELinux enforcing: RIG=PATH DIST=PATH"
 	@echo "make check    style, types and unit tests alone"
 
@@ -51,6 +52,11 @@ demo: system-packages $(VENV)/complete
 # The README's table of host features, from the tests.
 features: $(VENV)/complete
 	$(RUN) -m tests.features
+
+# Our way against the manual one; 10 GB of disk and half an hour. Writes tests/bench/RESULTS.md and results.svg.
+bench: system-packages $(VENV)/complete
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
+	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
 
 # On a virtual machine with SELinux enforcing, made by the rig in RIG; some 30 minutes, emulated.
 selinux: $(VENV)/complete

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,10 @@ def checkout(name: str, source: Path, work: Path) -> Path:
     return images.dify_checkout(source, target)
 
 
-def publish(source: Path, registry: Registry, work: Path) -> None:
+def publish(source: Path, registry: Registry, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None) -> None:
     """Push the stand-in images that a checkout needs."""
     docker = source / layout.PROJECT
-    made = images.build(docker / layout.COMPOSE_FILE, docker / layout.ENV_EXAMPLE, work / "images")
+    made = images.build(docker / layout.COMPOSE_FILE, docker / layout.ENV_EXAMPLE, work / "images", ballast)
     images.push(made, registry.url)
     images.forget(made, environment(registry))
 
@@ -65,7 +66,13 @@ def command(bundle: Bundle, work: Path, *options: str) -> list[str]:
     ]
 
 
-def make(name: str, source: Path, registry: Registry, work: Path) -> Bundle:
+def make(
+    name: str,
+    source: Path,
+    registry: Registry,
+    work: Path,
+    ballast: Mapping[str, Sequence[Path]] | None = None,
+) -> Bundle:
     """Build the bundle of a Dify-shaped folder with the real build, which pulls from the registry."""
     bundle = Bundle(
         name=name,
@@ -73,7 +80,7 @@ def make(name: str, source: Path, registry: Registry, work: Path) -> Bundle:
         checkout=checkout(name, source, work),
         payload=work / f"payload-{name}",
     )
-    publish(bundle.checkout, registry, work)
+    publish(bundle.checkout, registry, work, ballast)
     subprocess.run(command(bundle, work), check=True, cwd=ROOT, env=environment(registry))
     return bundle
 

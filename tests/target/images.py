@@ -13,7 +13,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,15 +94,22 @@ class Image:
     layers: tuple[Path, ...]
 
 
-def build(compose_file: Path, env_example: Path, work: Path) -> list[Image]:
-    """Make the images that the compose file needs by default; layers are kept below `work`."""
+def build(
+    compose_file: Path, env_example: Path, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None
+) -> list[Image]:
+    """Make the images that the compose file needs by default; layers are kept below `work`.
+
+    `ballast` are further layers, as tar files, by service.
+    """
     variables = envfile.resolve(env_example.read_text())
     needed = compose.images(compose.load(compose_file), variables)
     base = _base_layer(work)
     made = []
     for reference, services in needed.items():
-        kind = KINDS[next(service for service in services if service in KINDS)]
+        service = next(service for service in services if service in KINDS)
+        kind = KINDS[service]
         layers = [_kept("busybox", _busybox_layer(base), work)] if kind.static else [base]
+        layers += (ballast or {}).get(service, ())
         if kind.programs:
             layers.append(_kept("program", _program_layer(kind, reference.rpartition(":")[2]), work))
         made.append(Image(reference=reference, config=_config(kind, layers), layers=tuple(map(_packed, layers))))

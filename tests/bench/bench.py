@@ -1,0 +1,266 @@
+"""`make bench`: our whole way against what an expert types by hand, side by side on the same machine and images.
+
+By hand: `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`, in a project that is
+prepared already. Every run gets a machine and file systems of its own: after a large removal ext4 creates files many
+times slower for a while, and would spoil the next run. Runs of the ways alternate; the table shows medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installer import layout
+from tests.bench import ballast, report
+from tests.target import bundle as bundles
+from tests.target import machine as machines
+from tests.target.bundle import Bundle
+from tests.target.machine import Machine
+from tests.target.registry import Registry
+
+# The file systems that are watched, each of its own, and their size: where they lie, sparse, is `work`.
+DISKS = {"graph root": "var/lib/containers", "/var/tmp": "var/tmp", "install folder": "opt"}
+DISK_BYTES = 40 * 1024**3
+BUNDLE = "/srv/bundle"
+PREPARED = "/srv/prepared"
+URL = f"http://{machines.ADDRESS}/console/api/setup"
+WATCHED = ("podman", "dify-installer", "sha256sum", "podman-compose", "tar", "storage-untar")
+SAMPLE_SECONDS = 0.1
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """One measured run: wall seconds of the whole and of its steps, processor seconds, peaks in bytes."""
+
+    way: str
+    cache: str
+    seconds: float = 0.0
+    steps: dict[str, float] = field(default_factory=dict)
+    cpu: float = 0.0
+    memory: int = 0
+    disk: dict[str, int] = field(default_factory=dict)
+
+
+def main() -> None:
+    """Measure, keep every run in WORK/bench/runs.json, and write the table and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=bundles.WORK)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    work = options.work.resolve() / "bench"
+    made = _bundle(options.work.resolve())
+    base = machines.base_root(options.work.resolve())
+    prepared = _prepared(made, base, work)
+    ways: dict[str, Callable[[Machine, Run], None]] = {"ours": ours, "by hand": by_hand, "floors": floors}
+    runs = []
+    for number in range(options.rounds):
+        for cache in ("cold", "warm"):
+            for way, measure in ways.items():
+                run = Run(way=way, cache=cache)
+                with _machine(base, made, prepared, work) as machine:
+                    _set_cache(cache, made)
+                    with _watched(machine, run):
+                        measure(machine, run)
+                runs.append(run)
+                print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
+    report.write(runs, describe(made, base))
+
+
+def describe(made: Bundle, base: Path) -> dict[str, str]:
+    """Return what the figures depend on: machine, engine and bundle."""
+    inside = subprocess.run(["chroot", str(base), "podman", "--version"], capture_output=True, text=True, check=True)
+    bundle = json.loads((made.payload / layout.MANIFEST).read_text())
+    layers = {layer for image in bundle["images"] for layer in image["layers"]}
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "processors": f"{os.cpu_count()} × {cpu.group(1) if cpu else platform.machine()}",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1024**3:.0f} GiB",
+        "kernel": platform.release(),
+        "engine": f"{inside.stdout.strip()}, rootful, overlay on ext4",
+        "bundle": f"{made.archive.stat().st_size / 1e9:.2f} GB, {len(bundle['images'])} images, {len(layers)} layers",
+        "day": time.strftime("%Y-%m-%d"),
+    }
+
+
+# -- the ways
+
+
+def ours(machine: Machine, run: Run) -> None:
+    """The whole installation; its steps are those of its report."""
+    begun = time.monotonic()
+    machine.run(f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot", timeout=1200)
+    run.seconds = time.monotonic() - begun
+    steps = json.loads(machine.read("/opt/dify/install-report.json"))["steps"]
+    run.steps = {step["name"]: step["seconds"] for step in steps}
+    begun = time.monotonic()
+    machine.run(f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot", timeout=1200)
+    run.steps["second run"] = time.monotonic() - begun
+
+
+def by_hand(machine: Machine, run: Run) -> None:
+    """What an expert types, in a project that he has prepared, and the wait until Dify answers."""
+    machine.run(f"cp -a {PREPARED}/. /opt/dify && rm -rf /opt/dify/logs")
+    compose = "./../bin/podman-compose --project-name dify --file dify-compose.yaml up --detach"
+    commands = {
+        "sha256sum -c": f"cd {BUNDLE} && sha256sum -c SHA256SUMS",
+        "podman load": f"podman load --quiet --input {BUNDLE}/{layout.IMAGES}",
+        "podman-compose up -d": f"cd /opt/dify/docker && {compose}",
+        "until it answers": f"until curl --silent --fail --output /dev/null {URL}; do sleep 0.5; done",
+    }
+    for name, command in commands.items():
+        begun = time.monotonic()
+        machine.run(command, timeout=1200)
+        run.steps[name] = time.monotonic() - begun
+    run.seconds = sum(run.steps.values())
+
+
+def floors(machine: Machine, run: Run) -> None:
+    """What no way can beat: reading the archive, and unpacking its layers with tar."""
+    archive = machine.path(f"{BUNDLE}/{layout.IMAGES}")
+    begun = time.monotonic()
+    with archive.open("rb", buffering=0) as file:
+        while file.read(16 * 1024 * 1024):
+            pass
+    run.steps["read the file"] = time.monotonic() - begun
+    begun = time.monotonic()
+    for number, (offset, size) in enumerate(_layers(archive)):
+        target = machine.path(f"/var/lib/containers/layer-{number}")
+        target.mkdir()
+        with archive.open("rb", buffering=0) as file:
+            file.seek(offset)
+            cut = subprocess.Popen(["head", "--bytes", str(size)], stdin=file, stdout=subprocess.PIPE)
+            subprocess.run(["tar", "--extract", "--directory", str(target)], stdin=cut.stdout, check=True)
+            cut.wait()
+    run.steps["tar -x of the layers"] = time.monotonic() - begun
+    run.seconds = sum(run.steps.values())
+
+
+def _layers(archive: Path) -> list[tuple[int, int]]:
+    with tarfile.open(archive) as members:
+        return [(each.offset_data, each.size) for each in members if each.name.endswith(".tar")]
+
+
+# -- the machines
+
+
+def _bundle(work: Path) -> Bundle:
+    with Registry(work / "registry") as registry:
+        return bundles.make("bench", bundles.SAMPLE, registry, work, ballast.layers(work / "bench"))
+
+
+def _prepared(made: Bundle, base: Path, work: Path) -> Path:
+    """Return the project as an expert would have prepared it: installed once, its data taken away again."""
+    folder = work / "prepared"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with _machine(base, made, folder, work) as machine:
+        machine.run(
+            f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot && /opt/dify/bin/dify-installer stop"
+        )
+        machine.run(f"cp -a /opt/dify/. {PREPARED} && rm -rf {PREPARED}/docker/volumes {PREPARED}/docker/.applied")
+    shutil.copytree(made.payload / "docker/volumes", folder / "docker/volumes")
+    return folder
+
+
+@contextlib.contextmanager
+def _machine(base: Path, made: Bundle, prepared: Path, work: Path) -> Iterator[Machine]:
+    """Give a booted machine with fresh file systems, the bundle at BUNDLE and the project at PREPARED."""
+    folder = work / "machines" / "target"
+    shutil.rmtree(folder, ignore_errors=True)
+    machine = Machine.clone(base, folder)
+    mounted: list[Path] = []
+    try:
+        for name in DISKS.values():
+            mounted.append(_fresh_disk(work / "machines" / f"{name.replace('/', '-')}.img", folder / name))
+        for source, inside in ((made.folder, BUNDLE), (prepared, PREPARED)):
+            target = machine.path(inside)
+            target.mkdir(parents=True)
+            subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
+            mounted.append(target)
+        machine.boot()
+        yield machine
+    finally:
+        machine.kill()
+        for target in reversed(mounted):
+            subprocess.run(["umount", str(target)], check=True)
+        machine.destroy()
+
+
+def _fresh_disk(image: Path, target: Path) -> Path:
+    image.unlink(missing_ok=True)
+    image.touch()
+    os.truncate(image, DISK_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], check=True)
+    mode = target.stat().st_mode & 0o7777 if target.exists() else 0o755
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(target)], check=True)
+    (target / "lost+found").rmdir()
+    target.chmod(mode)
+    return target
+
+
+def _set_cache(cache: str, made: Bundle) -> None:
+    """Empty the page cache, or fill it with the archive."""
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    if cache == "warm":
+        subprocess.run(["cat", str(made.archive)], stdout=subprocess.DEVNULL, check=True)
+
+
+@contextlib.contextmanager
+def _watched(machine: Machine, run: Run) -> Iterator[None]:
+    """Note processor time, and the peaks of memory and of each disk, while something runs."""
+    over = threading.Event()
+    before = {name: _used(machine.root / path) for name, path in DISKS.items()}
+    run.disk = dict.fromkeys(DISKS, 0)
+
+    def sample() -> None:
+        while not over.wait(SAMPLE_SECONDS):
+            for name, path in DISKS.items():
+                run.disk[name] = max(run.disk[name], _used(machine.root / path) - before[name])
+            run.memory = max(run.memory, _resident())
+
+    watcher = threading.Thread(target=sample)
+    started = resource.getrusage(resource.RUSAGE_CHILDREN)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run.cpu = ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime
+
+
+def _used(path: Path) -> int:
+    status = os.statvfs(path)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def _resident() -> int:
+    """Return the memory of the programs at work, summed, in bytes; nothing else of their names runs here."""
+    total = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if (entry / "comm").read_text().strip() in WATCHED:
+                    found = re.search(r"VmRSS:\s+(\d+)", (entry / "status").read_text())
+                    total += int(found.group(1)) * 1024 if found else 0
+    return total
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Makes the table and the plot of a benchmark's runs: RESULTS.md and results.svg beside this file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.bench.bench import Run
+
+HERE = Path(__file__).resolve().parent
+HEAD = """\
+# Benchmark
+
+Made by `make bench`; never edited by hand. Medians of {rounds} rounds, the ways taking turns, every run on a machine
+and file systems of its own. By hand is `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`,
+typed in a project that is prepared already, until Dify answers. Seconds are of one machine; read the ratios.
+
+"""
+COLOURS = {"ours": "#1f77b4", "by hand": "#ff7f0e", "floors": "#7f7f7f"}
+
+
+def write(runs: list[Run], described: dict[str, str]) -> None:
+    """Write table, plot and the runs themselves."""
+    rounds = len(runs) // (len({run.way for run in runs}) * len({run.cache for run in runs}))
+    parts = [HEAD.format(rounds=rounds), _facts(described)]
+    for cache in ("cold", "warm"):
+        parts += [f"\n## With a {cache} cache\n\n", _ratios(runs, cache), "\n", _steps(runs, cache)]
+    parts += ["\n## What else it takes\n\n", _peaks(runs), "\n![seconds of each way, by step](results.svg)\n"]
+    (HERE / "RESULTS.md").write_text("".join(parts))
+    (HERE / "runs.json").write_text(json.dumps([dataclasses.asdict(run) for run in runs], indent=1) + "\n")
+    _plot(runs)
+
+
+def _facts(described: dict[str, str]) -> str:
+    return _table(["", ""], described.items())
+
+
+def _of(runs: list[Run], way: str, cache: str) -> list[Run]:
+    return [run for run in runs if (run.way, run.cache) == (way, cache)]
+
+
+def _step(runs: list[Run], way: str, cache: str, *names: str) -> float:
+    return median(sum(run.steps.get(name, 0.0) for name in names) for run in _of(runs, way, cache))
+
+
+def _ratios(runs: list[Run], cache: str) -> str:
+    """Return what the goals speak of: our way in units of the manual one."""
+    pairs = {
+        "verify and load images": (("verify", "images"), ("sha256sum -c", "podman load")),
+        "start, until Dify answers": (("start", "health"), ("podman-compose up -d", "until it answers")),
+    }
+    rows = []
+    for name, (mine, theirs) in pairs.items():
+        rows.append([name, _step(runs, "ours", cache, *mine), _step(runs, "by hand", cache, *theirs)])
+    whole = [median(run.seconds for run in _of(runs, way, cache)) for way in ("ours", "by hand")]
+    rows.append(["the whole", *whole])
+    lines = [[str(name), f"{ours:.1f}", f"{hand:.1f}", f"**{ours / hand:.2f}**"] for name, ours, hand in rows]  # type: ignore[operator]
+    return _table(["seconds", "ours", "by hand", "ratio"], lines)
+
+
+def _steps(runs: list[Run], cache: str) -> str:
+    rows = []
+    for way in ("ours", "by hand", "floors"):
+        for name in _of(runs, way, cache)[0].steps:
+            times = [run.steps[name] for run in _of(runs, way, cache)]
+            rows.append([way, name, f"{median(times):.1f}", f"{min(times):.1f} to {max(times):.1f}"])
+    return _table(["way", "step", "median, s", "range"], rows)
+
+
+def _peaks(runs: list[Run]) -> str:
+    disks = list(runs[0].disk)
+    rows = []
+    for way in ("ours", "by hand", "floors"):
+        mine = [run for run in runs if run.way == way]
+        peaks = [f"{max(run.disk[name] for run in mine) / 1e9:.2f}" for name in disks]
+        cpu, memory = median(run.cpu for run in mine), max(run.memory for run in mine)
+        rows.append([way, f"{cpu:.0f}", f"{memory / 1e6:.0f}", *peaks])
+    return _table(["way", "processor, s", "memory, MB", *(f"disk: {name}, GB" for name in disks)], rows)
+
+
+def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _plot(runs: list[Run]) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    # The same runs give the same bytes.
+    matplotlib.rcParams["svg.hashsalt"] = "dify-installer"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 3.6))
+    bars = [(way, cache) for cache in ("warm", "cold") for way in ("floors", "by hand", "ours")]
+    for row, (way, cache) in enumerate(bars):
+        left = 0.0
+        for number, name in enumerate(name for name in _of(runs, way, cache)[0].steps if name != "second run"):
+            width = _step(runs, way, cache, name)
+            axes.barh(row, width, left=left, color=COLOURS[way], alpha=1 - 0.3 * (number % 3), edgecolor="white")
+            if width > 4:
+                axes.text(left + width / 2, row, name, ha="center", va="center", fontsize=7)
+            left += width
+        axes.text(left, row, f" {left:.0f} s", va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [f"{way}, {cache}" for way, cache in bars])
+    axes.set_xlabel("seconds, medians")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(HERE / "results.svg", metadata={"Date": None})
