@@ -17,8 +17,11 @@ HEAD = """\
 # Benchmark
 
 Made by `make bench`; never edited by hand. Medians of {rounds} rounds, the ways taking turns, every run on a machine
-and file systems of its own. By hand is `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`,
-typed in a project that is prepared already, until Dify answers. Seconds are of one machine; read the ratios.
+and file systems of its own. By hand is, typed in a project that is prepared already, until Dify answers:
+
+    sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d
+
+Seconds are of one machine; read the ratios.
 
 """
 COLOURS = {"ours": "#1f77b4", "by hand": "#ff7f0e", "floors": "#7f7f7f"}
