@@ -16,6 +16,8 @@ from tests.target.bundle import Bundle
 from tests.target.machine import Machine
 from tests.target.registry import Registry
 
+# Machines of several kinds live at the same time, each in a folder of its own.
+NUMBERS = itertools.count()
 MachineMaker = Callable[[], Machine]
 
 
@@ -75,10 +77,9 @@ def new_dnf_machine(work: Path) -> Iterator[MachineMaker]:
 
 def _maker(work: Path, base: Path) -> Iterator[MachineMaker]:
     made: list[Machine] = []
-    numbers = itertools.count()
 
     def make() -> Machine:
-        machine = Machine.clone(base, work / "machines" / f"m{os.getpid()}-{next(numbers)}-{len(made)}")
+        machine = Machine.clone(base, work / "machines" / f"m{os.getpid()}-{next(NUMBERS)}")
         made.append(machine)
         machine.boot()
         return machine

@@ -47,12 +47,12 @@ class Server:
         return self.machine.run(list(command), user=self.user, env=env, check=False, timeout=timeout)
 
     def installer(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the executable."""
-        return self.run("./dify-installer", *arguments, env=env)
+        """Run the executable; it gives up before `run` does, and says why."""
+        return self.run("./dify-installer", *arguments, env={"DIFY_INSTALLER_TIMEOUT": "400", **(env or {})})
 
     def arguments(self) -> list[str]:
-        """Return the options of an ordinary installation; it gives up before `run` does, and says why."""
-        return ["--ip", machines.ADDRESS, "--timeout", "400", *PORTS[self.user]]
+        """Return the options of an ordinary installation."""
+        return ["--ip", machines.ADDRESS, *PORTS[self.user]]
 
     def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Install, and fail the test if that fails."""

@@ -159,7 +159,7 @@ class Machine:
     def clone(cls, base: Path, folder: Path) -> Machine:
         """Copy `base` (400 MB) to `folder`."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(folder)], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", "--no-target-directory", str(base), str(folder)], check=True)
         return cls(folder)
 
     def __enter__(self) -> Machine:
