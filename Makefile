@@ -9,6 +9,8 @@ VECTOR_STORE ?=
 DB ?=
 PROFILE ?=
 ENGINE ?=
+SPLIT ?=
+BASE ?=
 # A folder shaped like a Dify checkout, for the tests with upstream's real files.
 DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
@@ -18,7 +20,7 @@ WORK ?= .cache/tests
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
-	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman"
+	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman SPLIT=4G BASE=manifest.json"
 	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
 	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
 	@echo "make bench    measures our way against the manual one, side by side (root)"
@@ -32,7 +34,7 @@ $(VENV)/complete: specs/dev.lock
 
 bundle: $(VENV)/complete
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
-	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE))
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE))
 
 check: $(VENV)/complete
 	$(VENV)/bin/ruff check .

@@ -1,8 +1,12 @@
-"""Saves images into one archive, the same bytes for the same images whatever engine saved them.
+"""Saves images into one archive or several, the same bytes for the same images whatever engine saved them.
 
 The format is the one of `docker save` that `docker load`, `podman load` and `podman pull
 docker-archive:` all read: a tar with each layer as `<SHA-256>.tar`, each configuration as
 `<image ID>.json`, and `manifest.json`. A layer that several images share is there once.
+
+An image is never cut: with a limit, the next file begins with the next image. A layer that an earlier
+file has, or the base of a differential bundle, is an empty member in its place: podman and docker skip
+a layer that they have before they read it (podman 4.3 and 5.4, docker 26), and refuse the image if they do not.
 
 A layer is hashed while it streams from the engine into the archive, and its header, which
 needs that hash, is written afterwards: nothing is copied twice.
@@ -18,14 +22,14 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from build.images import Pulled
-from installer import digest, errors, files, manifest
+from installer import digest, errors, files, layout, manifest
 from installer.command import Runner
 from installer.console import Bar, Console, size
 
@@ -34,43 +38,117 @@ GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Configurations and the engine's own manifest are small; anything larger in their place is no archive.
 LARGEST_JSON = 16 * 1024 * 1024
+# What the end of an archive may take: its manifest.json and two empty blocks.
+LARGEST_END = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """How the images are spread: at most `largest` bytes a file (None: one file), without the layers of `base`."""
+
+    largest: int | None = None
+    base: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class _Writer:
-    """The archive while it grows: `layers` are the sizes of those that it has, by SHA-256."""
+    """An archive while it grows: `layers` are the sizes of those that it has, `elsewhere` those that others have.
+
+    `absent` are layers that have an empty member here, since they are elsewhere.
+    """
 
     file: IO[bytes]
+    elsewhere: Set[str]
     layers: dict[str, int] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
     configs: set[str] = field(default_factory=set)
 
 
-def save(pulled: list[Pulled], path: Path, program: str, runner: Runner, console: Console) -> list[manifest.Image]:
-    """Write the archive to `path` and return what it holds, in the order of its manifest.json.
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """An archive that was written, the images in it, in the order of its manifest.json, and its layers' sizes."""
 
-    Raises BuildError when the engine fails or the disk is full; `path` is then as it was.
+    path: Path
+    images: tuple[manifest.Image, ...]
+    layers: dict[str, int]
+
+
+def save(
+    pulled: Sequence[Pulled], folder: Path, cut: Cut, program: str, runner: Runner, console: Console
+) -> list[Saved]:
+    """Write the archives into `folder` and return what each holds; those of an earlier build are removed.
+
+    Raises BuildError when the engine fails, the disk is full, or an image alone is larger than a file may be.
     """
     total = sum(image.size for image in pulled)
-    _require_space(path.parent, total)
-    saved: list[manifest.Image] = []
-    with files.replacing(path) as file, console.progress("save images", total) as bar:
-        writer = _Writer(file)
-        for image in pulled:
-            saved.append(_save_one(image, writer, program, runner, bar))
-        entries = [_entry(image) for image in saved]
-        _add(writer.file, "manifest.json", _json(entries))
-        writer.file.write(bytes(2 * BLOCK))
-    return saved
+    _require_space(folder, total)
+    parts: list[Saved] = []
+    elsewhere = set(cut.base)
+    waiting = list(pulled)
+    with console.progress("save images", total) as bar:
+        while waiting:
+            path = folder / part_name(len(parts) if cut.largest else None)
+            with files.replacing(path) as file:
+                writer = _Writer(file, elsewhere)
+                images = _fill(writer, waiting, len(parts), cut.largest, program, runner, bar)
+            parts.append(Saved(path, tuple(images), writer.layers))
+            elsewhere |= set(writer.layers)
+            waiting = waiting[len(images) :]
+    for stale in set(folder.glob(part_name(None).replace(".tar", "*.tar"))) - {part.path for part in parts}:
+        stale.unlink()
+    return parts
 
 
-def describe(path: Path, console: Console) -> manifest.Archive:
+def part_name(number: int | None) -> str:
+    """Return the name of the only archive, or of a numbered one, counted from 0: dify-images.1.tar is the first."""
+    return layout.IMAGES if number is None else layout.IMAGES.replace(".tar", f".{number + 1}.tar")
+
+
+def _fill(
+    writer: _Writer,
+    waiting: list[Pulled],
+    number: int,
+    largest: int | None,
+    program: str,
+    runner: Runner,
+    bar: Bar,
+) -> list[manifest.Image]:
+    """Write images into an archive until one more would make it too large; finish it and return them."""
+    images: list[manifest.Image] = []
+    for image in waiting:
+        before = writer.file.tell(), dict(writer.layers), set(writer.absent), set(writer.configs)
+        saved = _save_one(image, writer, number, len(images), program, runner, bar)
+        if largest is not None and writer.file.tell() + LARGEST_END > largest:
+            if not images:
+                raise errors.BuildError(
+                    f"{image.reference} alone is larger than {size(largest)}: {size(writer.file.tell() + LARGEST_END)}",
+                    "an image is never cut: allow larger files with --split",
+                )
+            position, writer.layers, writer.absent, writer.configs = before
+            writer.file.seek(position)
+            writer.file.truncate()
+            break
+        images.append(saved)
+    _add(writer.file, "manifest.json", _json([_entry(image) for image in images]))
+    writer.file.write(bytes(2 * BLOCK))
+    return images
+
+
+def describe(saved: Saved, console: Console) -> manifest.Archive:
     """Return an archive's size and hashes: the whole, for people, and the chunks, for the installer."""
-    total = path.stat().st_size
-    with console.progress("hash archive, in chunks", total) as bar:
-        chunks = tuple(digest.of_chunks(path, advance=bar.update))
-    with console.progress("hash archive, whole", total) as bar:
-        whole = digest.of_file(path, advance=bar.update)
-    return manifest.Archive(name=path.name, size=total, sha256=whole, chunk_bytes=digest.CHUNK_BYTES, chunks=chunks)
+    total = saved.path.stat().st_size
+    with console.progress(f"hash {saved.path.name}, in chunks", total) as bar:
+        chunks = tuple(digest.of_chunks(saved.path, advance=bar.update))
+    with console.progress(f"hash {saved.path.name}, whole", total) as bar:
+        whole = digest.of_file(saved.path, advance=bar.update)
+    return manifest.Archive(
+        name=saved.path.name,
+        size=total,
+        sha256=whole,
+        chunk_bytes=digest.CHUNK_BYTES,
+        chunks=chunks,
+        layers=saved.layers,
+    )
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -82,7 +160,9 @@ def _require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _save_one(image: Pulled, writer: _Writer, program: str, runner: Runner, bar: Bar) -> manifest.Image:
+def _save_one(
+    image: Pulled, writer: _Writer, number: int, index: int, program: str, runner: Runner, bar: Bar
+) -> manifest.Image:
     layers: dict[str, str] = {}
     texts: dict[str, bytes] = {}
     links: dict[str, str] = {}
@@ -95,7 +175,16 @@ def _save_one(image: Pulled, writer: _Writer, program: str, runner: Runner, bar:
                 links[name] = posixpath.normpath(posixpath.join(base, member.linkname))
             elif content is not None and _is_layer(content, member, texts, name):
                 layers[name] = _add_layer(writer, _Rejoined(texts.pop(name), content), bar)
-    return _described(image, writer, layers, texts, links)
+    identity, digests = _matched(image, writer, layers, texts, links)
+    return manifest.Image(
+        reference=image.reference,
+        id=identity,
+        digest=image.digest,
+        size=sum(writer.layers.get(layer, 0) for layer in digests),
+        layers=digests,
+        archive=number,
+        index=index,
+    )
 
 
 def _is_layer(content: IO[bytes], member: tarfile.TarInfo, texts: dict[str, bytes], name: str) -> bool:
@@ -125,7 +214,7 @@ class _Rejoined(io.RawIOBase):
 
 
 def _add_layer(writer: _Writer, raw: _Rejoined, bar: Bar) -> str:
-    """Append a layer, uncompressed, unless the archive has it; return its SHA-256."""
+    """Append a layer, uncompressed, unless the archive has it or it is elsewhere; return its SHA-256."""
     stream = io.BufferedReader(raw, digest.BLOCK_BYTES)
     magic = stream.peek(4)[:4]
     if magic == ZSTD_MAGIC:
@@ -141,9 +230,12 @@ def _add_layer(writer: _Writer, raw: _Rejoined, bar: Bar) -> str:
         length += len(block)
         bar.update(len(block))
     name = total.hexdigest()
-    if name in writer.layers:
+    if name in writer.layers or name in writer.elsewhere:
         writer.file.seek(start)
         writer.file.truncate()
+        if name in writer.elsewhere and name not in writer.absent:
+            _add(writer.file, f"{name}.tar", b"")
+            writer.absent.add(name)
         return name
     writer.file.write(bytes(-length % BLOCK))
     end = writer.file.tell()
@@ -154,10 +246,10 @@ def _add_layer(writer: _Writer, raw: _Rejoined, bar: Bar) -> str:
     return name
 
 
-def _described(
+def _matched(
     image: Pulled, writer: _Writer, layers: dict[str, str], texts: dict[str, bytes], links: dict[str, str]
-) -> manifest.Image:
-    """Match what the engine saved with its own manifest, write the configuration and describe the image."""
+) -> tuple[str, tuple[str, ...]]:
+    """Match what the engine saved with its own manifest, write the configuration; return the ID and the layers."""
     try:
         (entry,) = json.loads(texts["manifest.json"])
         config = texts[posixpath.normpath(entry["Config"])]
@@ -175,13 +267,7 @@ def _described(
     if identity not in writer.configs:
         _add(writer.file, f"{identity}.json", config)
         writer.configs.add(identity)
-    return manifest.Image(
-        reference=image.reference,
-        id=identity,
-        digest=image.digest,
-        size=sum(writer.layers[layer] for layer in digests),
-        layers=digests,
-    )
+    return identity, digests
 
 
 @contextmanager

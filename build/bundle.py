@@ -24,7 +24,15 @@ class Places:
     portable_python: Path | None
 
 
-def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console: Console) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """The form of the archive: `largest` bytes a file, `base` the manifest of a bundle that the server has."""
+
+    largest: int | None = None
+    base: Path | None = None
+
+
+def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: Runner, console: Console) -> None:
     """Make a bundle in `places.output`, verified by the finished executable itself.
 
     Raises BuildError, UsageError or CommandFailed; no half-written file is left under a final name.
@@ -41,9 +49,10 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
     console.line(f"resolve  Dify {needs.version}: {len(needs.images)} images for {spec.architecture}")
 
     pulled = images.pull(needs.images, spec.architecture, program, runner, console)
-    target = places.output / layout.IMAGES
-    saved = archive.save(pulled, target, program, runner, console)
-    described = archive.describe(target, console)
+    base = _base(shape.base)
+    cut = archive.Cut(largest=shape.largest, base=_layers(base))
+    saved = archive.save(pulled, places.output, cut, program, runner, console)
+    described = tuple(archive.describe(part, console) for part in saved)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     bundle = manifest.Manifest(
@@ -56,24 +65,43 @@ def make(spec: Spec, places: Places, engine: str | None, runner: Runner, console
         newest_image=max((image.created for image in pulled), default=""),
         variables=needs.variables,
         files=payload.describe(places.payload),
-        images=tuple(saved),
-        archive=described,
+        images=tuple(image for part in saved for image in part.images),
+        archives=described,
+        base=f"Dify {base.dify}, made by dify-installer {base.installer}" if base else "",
     )
-    files.write(places.payload / layout.MANIFEST, manifest.dumps(bundle))
+    for folder in (places.payload, places.output):
+        files.write(folder / layout.MANIFEST, manifest.dumps(bundle))
 
     console.line("freeze   the executable")
     executable = places.output / layout.EXECUTABLE
     freeze.freeze(python, loader, places.payload, executable, places.work, runner)
-    sums = {path.name: digest.of_file(path) for path in (executable, target)}
+    sums = {executable.name: digest.of_file(executable), **{part.name: part.sha256 for part in described}}
     files.write(places.output / layout.CHECKSUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
     console.line("check    the bundle, with its own executable")
-    _self_check(executable, target, runner)
+    _self_check(executable, places.output, runner)
     _say_done(places.output, sums, console)
 
 
-def _self_check(executable: Path, archive_path: Path, runner: Runner) -> None:
-    command = [str(executable), "verify", "--images", str(archive_path)]
+def _base(path: Path | None) -> manifest.Manifest | None:
+    """Read the manifest of the base. Raises UsageError when it is none."""
+    if path is None:
+        return None
+    try:
+        return manifest.loads(path.read_bytes())
+    except (OSError, errors.BundleDamaged) as error:
+        raise errors.UsageError(
+            f"{path} is no manifest of a bundle: {error}", f"give the {layout.MANIFEST} that lies beside that bundle"
+        ) from error
+
+
+def _layers(base: manifest.Manifest | None) -> frozenset[str]:
+    """Return every layer that a server has once the base is installed there."""
+    return frozenset(layer for image in base.images for layer in image.layers) if base else frozenset()
+
+
+def _self_check(executable: Path, output: Path, runner: Runner) -> None:
+    command = [str(executable), "verify", "--images", str(output)]
     result = runner.run(command, timeout=SELF_CHECK_SECONDS, check=False)
     if not result.ok:
         raise errors.BuildError(
@@ -87,6 +115,6 @@ def _say_done(output: Path, sums: dict[str, str], console: Console) -> None:
     for name, value in sums.items():
         console.line(f"{size((output / name).stat().st_size):>10}  {value}  {output / name}")
     console.line()
-    console.line(f"Copy both files and {layout.CHECKSUMS} to the server, then type there:")
+    console.line(f"Copy these files and {layout.CHECKSUMS} into one folder on the server, then type there:")
     console.line(f"  sha256sum -c {layout.CHECKSUMS}")
     console.line(f"  ./{layout.EXECUTABLE} --ip ADDRESS-OF-THE-SERVER")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ def _read_spec(
     )
 
 
+def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Read a size, as 4G, 700M or a number of bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None or int(found.group(1)) == 0:
+        raise click.BadParameter(f"{text!r} is no size: write it as 4G or 700M")
+    power = " KMGT".index(found.group(2).upper() or " ")
+    return int(found.group(1)) << (10 * power)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Make a bundle that installs Dify on an air-gapped server.
@@ -59,6 +71,19 @@ def cli() -> None:
 @cli.command("bundle")
 @_spec_options
 @click.option("--engine", type=click.Choice(images.ENGINES), help="What pulls and saves; default: what is there.")
+@click.option(
+    "--split",
+    "largest",
+    metavar="SIZE",
+    callback=_bytes,
+    help="Numbered archives of at most this size, as 4G: for media and file systems that take no larger file.",
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="MANIFEST",
+    help="Leave out the layers of this earlier bundle (its manifest.json), which the server has already.",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
 )
@@ -83,13 +108,21 @@ def cli() -> None:
     help="A ready portable CPython (tar.xz) instead of building one; also PORTABLE_PYTHON=FILE.",
 )
 def bundle_command(
-    engine: str | None, output: Path, work: Path, payload: Path, portable_python: Path | None, **chosen: Any
+    engine: str | None,
+    largest: int | None,
+    base: Path | None,
+    output: Path,
+    work: Path,
+    payload: Path,
+    portable_python: Path | None,
+    **chosen: Any,
 ) -> None:
     """Make the executable and the image archive."""
     places = bundle.Places(
         output=output.resolve(), work=work.resolve(), payload=payload.resolve(), portable_python=portable_python
     )
-    bundle.make(_read_spec(**chosen), places, engine, Runner(), Console())
+    shape = bundle.Shape(largest=largest, base=base)
+    bundle.make(_read_spec(**chosen), shape, places, engine, Runner(), Console())
 
 
 @cli.command("images")

@@ -85,11 +85,11 @@ def verify_command(images: Path | None, silent: bool) -> None:
 
     console = Console(silent=silent)
     bundle = verify.embedded(layout.bundled(""))
-    archive = options.archive(images)
-    verify.archive(archive, bundle.archive, console)
-    console.line(
-        f"Dify {bundle.dify} for {bundle.architecture}: {len(bundle.files)} embedded files, {archive}: as built"
-    )
+    found = verify.paths(options.archive(images), bundle)
+    for path, expected in zip(found, bundle.archives, strict=True):
+        verify.archive(path, expected, console)
+    names = ", ".join(map(str, found))
+    console.line(f"Dify {bundle.dify} for {bundle.architecture}: {len(bundle.files)} embedded files, {names}: as built")
 
 
 @cli.command("preflight")
@@ -108,6 +108,7 @@ def preflight_command(as_json: bool, **given: Any) -> None:
     wanted = install.wants(request, bundle, missing)
     findings = preflight.judge(host.observe(wanted, engine), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
+    images.require_base(bundle, missing, engine)
     if preflight.failed(findings):
         raise errors.PreflightFailed("this host does not meet the requirements marked FAIL", "mend them as said there")
 

@@ -113,6 +113,13 @@ class Engine:
             for entry in self._inspected(["image", "inspect"], sorted(set(ids)))
         ]
 
+    def layers(self) -> set[str]:
+        """Return the diff IDs of all layers of all images that the engine has. Raises CommandFailed."""
+        listed = self.run(["image", "ls", "--quiet", "--no-trunc"], timeout=LIST_SECONDS).stdout.split()
+        ids = sorted({_bare(each) for each in listed})
+        found = self._inspected(["image", "inspect"], ids)
+        return {_bare(layer) for entry in found for layer in entry["RootFS"].get("Layers") or ()}
+
     def _inspected(self, command: list[str], ids: list[str]) -> list[dict[str, Any]]:
         """Inspect objects; one that has gone in the meantime is left out."""
         if not ids:

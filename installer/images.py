@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from installer import errors, files, layout, manifest
+from installer import errors, files, layout, manifest, verify
 from installer.console import Bar, Console
 from installer.engine import Engine, Stored
 
@@ -50,6 +50,18 @@ def _stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
     return None
 
 
+def require_base(bundle: manifest.Manifest, missing: Iterable[manifest.Image], engine: Engine) -> None:
+    """Raise PreflightFailed unless the engine has the layers that a differential bundle leaves to its base."""
+    outside = {layer for image in missing for layer in image.layers} - set(bundle.held_layers)
+    if outside and (lacking := outside - engine.layers()):
+        raise errors.PreflightFailed(
+            f"this bundle holds only what another one lacks ({bundle.base}), and that one is not on this host: "
+            f"{len(lacking)} of its layers are missing",
+            "install that bundle here first (its images are enough: `podman load` or `docker load`), or take a whole "
+            "bundle, made without --base; nothing has been changed",
+        )
+
+
 def load(
     bundle: manifest.Manifest,
     archive: Path,
@@ -65,21 +77,19 @@ def load(
     """
     wanted = missing(bundle.images, present(engine))
     files.remove(place.spool)
-    if wanted and engine.name == "docker":
-        _load_by_docker(archive, engine, console)
-    elif wanted:
-        files.folder(place.spool, mode=0o700)
-        try:
-            with console.progress("load images", sum(image.size for image in wanted)) as bar:
-                _load_all(bundle, wanted, archive, place, engine, version, bar)
-        finally:
-            files.remove(place.spool)
+    try:
+        with console.progress("load images", sum(image.size for image in wanted)) as bar:
+            for number, path in enumerate(verify.paths(archive, bundle)):
+                # In their order: an archive may do without the layers of the ones before it.
+                if here := [image for image in wanted if image.archive == number]:
+                    _load_archive(here, path, place, engine, version, bar)
+    finally:
+        files.remove(place.spool)
     _name_all(bundle.images, engine)
     return wanted
 
 
-def _load_all(
-    bundle: manifest.Manifest,
+def _load_archive(
     wanted: Sequence[manifest.Image],
     archive: Path,
     place: layout.Installation,
@@ -87,10 +97,15 @@ def _load_all(
     version: tuple[int, ...],
     bar: Bar,
 ) -> None:
-    """Load the largest first, so that two that run together are busy to the end."""
+    """Load these images of one archive; the largest first, so that two that run together are busy to the end."""
+    if engine.name == "docker":
+        _load_by_docker(archive, engine)
+        bar.update(sum(image.size for image in wanted))
+        return
+    files.folder(place.spool, mode=0o700)
     order = sorted(wanted, key=lambda image: image.size, reverse=True)
     with ThreadPoolExecutor(2 if version < PARALLEL_BELOW else 1) as pool:
-        jobs = [pool.submit(_load_one, image, bundle.images.index(image), archive, place, engine) for image in order]
+        jobs = [pool.submit(_load_one, image, archive, place, engine) for image in order]
         try:
             for image, job in zip(order, jobs, strict=True):
                 job.result()
@@ -102,8 +117,8 @@ def _load_all(
             raise
 
 
-def _load_one(image: manifest.Image, index: int, archive: Path, place: layout.Installation, engine: Engine) -> None:
-    command = ["pull", "--quiet", f"docker-archive:{archive}:@{index}"]
+def _load_one(image: manifest.Image, archive: Path, place: layout.Installation, engine: Engine) -> None:
+    command = ["pull", "--quiet", f"docker-archive:{archive}:@{image.index}"]
     result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(place.spool)}, check=False)
     if not result.ok:
         raise engine.runner.failure(
@@ -120,11 +135,9 @@ def _load_one(image: manifest.Image, index: int, archive: Path, place: layout.In
         )
 
 
-def _load_by_docker(archive: Path, engine: Engine, console: Console) -> None:
+def _load_by_docker(archive: Path, engine: Engine) -> None:
     """Load the whole archive: docker's engine takes no single image of it, and skips the layers that it has."""
-    console.waiting("docker load")
     result = engine.run(["load", "--quiet", "--input", str(archive)], timeout=LOAD_SECONDS, check=False)
-    console.waiting("")
     if not result.ok:
         raise engine.runner.failure(
             result,

@@ -99,6 +99,7 @@ def _clear(
         result.dify = bundle.dify
         engine = engines.find(request.engine, place, runner)
         missing = images.missing(bundle.images, images.present(engine))
+        images.require_base(bundle, missing, engine)
         step.seen = verify_archive(request, bundle, missing, console)
     with result.step("preflight", console) as step:
         wanted = wants(request, bundle, missing)
@@ -136,26 +137,32 @@ def _certificate(request: Request, place: layout.Installation, name: str) -> tls
 
 
 def verify_archive(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], console: Console) -> str:
-    """Verify the archive unless nothing is to be loaded from it: IDs that compare prove what is there.
+    """Verify the archives from which something is to be loaded: IDs that compare prove what is there.
 
     Returns what was verified. Raises BundleDamaged.
     """
-    if missing or request.verify_full:
-        verify.archive(request.archive, bundle.archive, console)
-        return f"{len(bundle.files)} embedded files and {request.archive.name} are as built"
+    read = set(range(len(bundle.archives))) if request.verify_full else {image.archive for image in missing}
+    names = []
+    for number, path in enumerate(verify.paths(request.archive, bundle)):
+        if number in read:
+            verify.archive(path, bundle.archives[number], console)
+            names.append(path.name)
+    if names:
+        return f"{len(bundle.files)} embedded files and {', '.join(names)} are as built"
     return f"{len(bundle.files)} embedded files are as built; all images are loaded, the archive is not read"
 
 
 def wants(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image]) -> host.Wanted:
     """Return what this request wants of the host. Raises UsageError for a port in `.env` that is none."""
     existing = envfile.parse(existing_env(layout.Installation(request.folder)) or "")
+    layers = {layer for image in missing for layer in image.layers}
     return host.Wanted(
         folder=request.folder,
         address=request.asked.host,
         ports=_ports(request, existing),
         architecture=bundle.architecture,
         largest_image_bytes=max((image.size for image in missing), default=0),
-        missing_bytes=sum(image.size for image in missing),
+        missing_bytes=sum(bundle.held_layers.get(layer, 0) for layer in layers),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
         install_podman=request.install_podman,

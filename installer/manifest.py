@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from installer import errors
 
-FORMAT = 1
+FORMAT = 2
 
 Architecture = Literal["amd64", "arm64"]
 ARCHITECTURES: tuple[Architecture, ...] = ("amd64", "arm64")
@@ -34,11 +34,11 @@ class File:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
-    """An image in the archive; its place in the list is its index there (`docker-archive:FILE:@index`).
+    """An image: the `index`-th of the `archive`-th archive (`docker-archive:FILE:@index`).
 
     `id` is the SHA-256 of its configuration, which names every layer's SHA-256 in turn; `digest`
-    is the registry's, empty where the engine knew none; `size` is that of its layers in bytes;
-    `layers` are their diff IDs.
+    is the registry's, empty where the engine knew none; `layers` are diff IDs, `size` the bytes of those that
+    its archive holds.
     """
 
     reference: str
@@ -46,22 +46,32 @@ class Image:
     digest: str
     size: int
     layers: tuple[str, ...]
+    archive: int
+    index: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive:
-    """The image archive; the chunks let it be checked in parallel and say where damage is."""
+    """An image archive; the chunks let it be checked in parallel and say where damage is.
+
+    `layers` are the sizes, by diff ID, of those that it holds; a layer of its images that is in an earlier archive, or
+    in the base, has a member without content in its place, so that engines which have the layer skip it.
+    """
 
     name: str
     size: int
     sha256: str
     chunk_bytes: int
     chunks: tuple[str, ...]
+    layers: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """A bundle. `variables` are the choices made at the build (VECTOR_STORE, DB_TYPE, …)."""
+    """A bundle. `variables` are the choices made at the build (VECTOR_STORE, DB_TYPE, …).
+
+    `base` describes, for people, the bundle whose layers this one does without; it is empty for a whole one.
+    """
 
     format: int
     installer: str
@@ -73,7 +83,13 @@ class Manifest:
     variables: dict[str, str]
     files: tuple[File, ...]
     images: tuple[Image, ...]
-    archive: Archive
+    archives: tuple[Archive, ...]
+    base: str
+
+    @property
+    def held_layers(self) -> dict[str, int]:
+        """The sizes, by diff ID, of the layers that this bundle holds; all others are the base's."""
+        return {layer: size for archive in self.archives for layer, size in archive.layers.items()}
 
     @property
     def largest_image(self) -> int:
@@ -104,6 +120,7 @@ def loads(data: bytes) -> Manifest:
             "use the installer that was built with this bundle",
         )
     fields = _object(top, "", Manifest)
+    archives = _list(fields["archives"], "archives")
     return Manifest(
         format=FORMAT,
         installer=_text(fields["installer"], "installer"),
@@ -115,7 +132,8 @@ def loads(data: bytes) -> Manifest:
         variables=_texts(fields["variables"], "variables"),
         files=tuple(_file(item, f"files[{i}]") for i, item in enumerate(_list(fields["files"], "files"))),
         images=tuple(_image(item, f"images[{i}]") for i, item in enumerate(_list(fields["images"], "images"))),
-        archive=_archive(fields["archive"], "archive"),
+        archives=tuple(_archive(item, f"archives[{i}]") for i, item in enumerate(archives)),
+        base=_text(fields["base"], "base"),
     )
 
 
@@ -138,12 +156,16 @@ def _image(value: object, where: str) -> Image:
         digest=_text(fields["digest"], f"{where}.digest"),
         size=_size(fields["size"], f"{where}.size"),
         layers=tuple(_sha256(layer, f"{where}.layers[{i}]") for i, layer in enumerate(layers)),
+        archive=_size(fields["archive"], f"{where}.archive"),
+        index=_size(fields["index"], f"{where}.index"),
     )
 
 
 def _archive(value: object, where: str) -> Archive:
     fields = _object(value, where, Archive)
-    chunks = _list(fields["chunks"], f"{where}.chunks")
+    chunks, layers = _list(fields["chunks"], f"{where}.chunks"), fields["layers"]
+    if not isinstance(layers, dict):
+        raise _fault(f"{where}.layers", "is no object")
     size = _size(fields["size"], f"{where}.size")
     chunk_bytes = _size(fields["chunk_bytes"], f"{where}.chunk_bytes")
     if chunk_bytes == 0 or len(chunks) != -(-size // chunk_bytes):
@@ -154,6 +176,7 @@ def _archive(value: object, where: str) -> Archive:
         sha256=_sha256(fields["sha256"], f"{where}.sha256"),
         chunk_bytes=chunk_bytes,
         chunks=tuple(_sha256(chunk, f"{where}.chunks[{i}]") for i, chunk in enumerate(chunks)),
+        layers={_sha256(layer, f"{where}.layers"): _size(size, f"{where}.layers") for layer, size in layers.items()},
     )
 
 

@@ -107,7 +107,7 @@ SITE = (
         "--images",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help=f"The image archive. [default: {layout.IMAGES} beside the executable]",
+        help="The image archive, or the folder of its parts. [default: beside the executable]",
     ),
     option(
         "--ca-bundle",
@@ -246,8 +246,8 @@ def folder(given: Path | None) -> Path:
 
 
 def archive(given: Path | None) -> Path:
-    """Return the image archive's path: the one given, else beside the executable."""
+    """Return where the image archive is: the file or folder given, else the executable's folder."""
     if given is not None:
         return given.absolute()
     running = layout.executable()
-    return (running.parent if running else Path.cwd()) / layout.IMAGES
+    return running.parent if running else Path.cwd()

@@ -36,6 +36,14 @@ def _differs(path: Path, expected: manifest.File) -> bool:
     return path.stat().st_size != expected.size or digest.of_file(path) != expected.sha256
 
 
+def paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
+    """Return where each archive of a bundle should be: `given` is their folder, or the only one, or one of them."""
+    if not given.is_dir() and len(bundle.archives) == 1:
+        return [given]
+    folder = given if given.is_dir() else given.parent
+    return [folder / each.name for each in bundle.archives]
+
+
 def archive(path: Path, expected: manifest.Archive, console: Console) -> None:
     """Verify the image archive, all its bytes, on all processors; stop at the first damaged chunk.
 

@@ -48,15 +48,16 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_bundle_is_three_files_with_their_hashes(sample: Bundle) -> None:
-    assert sorted(path.name for path in sample.folder.iterdir()) == ["SHA256SUMS", "dify-images.tar", "dify-installer"]
+def test_the_bundle_is_three_files_with_their_hashes_and_its_manifest(sample: Bundle) -> None:
+    names = ["SHA256SUMS", "dify-images.tar", "dify-installer", "manifest.json"]
+    assert sorted(path.name for path in sample.folder.iterdir()) == names
     checked = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=sample.folder, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
 
 def test_the_manifest_describes_all_of_it(sample: Bundle, registry: Registry) -> None:
     described = read_manifest(sample)
-    assert described.archive.sha256 == sha256(sample.archive)
+    assert described.archives[0].sha256 == sha256(sample.archive)
     assert {image.reference for image in described.images} == set(images_of(str(sample.checkout)))
     names = {file.path for file in described.files}
     assert {"docker/docker-compose.yaml", "docker/.env.example", "podman-compose.lock", "probe.py"} <= names

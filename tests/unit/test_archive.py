@@ -81,9 +81,12 @@ def pulled(name: str) -> images.Pulled:
 
 
 def save(folder: Path, names: list[str]) -> tuple[bytes, list[manifest.Image]]:
-    target = folder / "images.tar"
-    described = archive.save([pulled(name) for name in names], target, str(folder / "docker"), engine(folder), QUIET)
-    return target.read_bytes(), described
+    (part,) = parts(folder, names, archive.Cut())
+    return part.path.read_bytes(), list(part.images)
+
+
+def parts(folder: Path, names: list[str], cut: archive.Cut) -> list[archive.Saved]:
+    return archive.save([pulled(name) for name in names], folder, cut, str(folder / "docker"), engine(folder), QUIET)
 
 
 def test_every_engines_form_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -113,13 +116,60 @@ def test_a_layer_that_is_not_the_configurations_is_refused(tmp_path: Path) -> No
     (tmp_path / "one").write_bytes(data.replace(b"base\0\0", b"bast\0\0", 2))
     with pytest.raises(errors.BuildError, match="not those of its configuration"):
         save(tmp_path, ["one"])
-    assert not (tmp_path / "images.tar").exists()
+    assert not (tmp_path / "dify-images.tar").exists()
 
 
 def test_an_engine_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(errors.BuildError, match="cannot be saved"):
         save(tmp_path, ["no-such-image"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docker"]
+
+
+def contents(path: Path) -> dict[str, int]:
+    """Return the sizes of an archive's members by name."""
+    with tarfile.open(path) as tar:
+        return {member.name: member.size for member in tar}
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_ends_before_the_image_that_would_make_it_too_large(tmp_path: Path) -> None:
+    base, one, two = layer("base"), layer("one"), layer("two")
+    for name, layers in (("one", [base, one]), ("two", [base, two]), ("three", [one])):
+        saved(tmp_path / name, "podman", layers)
+    (tmp_path / "dify-images.9.tar").write_text("of an earlier build")
+    whole = parts(tmp_path, ["one", "two", "three"], archive.Cut())[0].path.stat().st_size
+    first, second = parts(tmp_path, ["one", "two", "three"], archive.Cut(largest=whole + archive.LARGEST_END - 4096))
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == ["dify-images.1.tar", "dify-images.2.tar"]
+    placed = [(image.reference, image.archive, image.index) for part in (first, second) for image in part.images]
+    assert placed == [("one", 0, 0), ("two", 1, 0), ("three", 1, 1)]
+    # What the first file has is an empty member in the second.
+    assert {name: size for name, size in contents(second.path).items() if name.endswith(".tar")} == {
+        f"{sha(base)}.tar": 0,
+        f"{sha(two)}.tar": len(two),
+        f"{sha(one)}.tar": 0,
+    }
+    assert first.layers == {sha(base): len(base), sha(one): len(one)}
+    assert second.layers == {sha(two): len(two)}
+
+
+def test_an_image_that_is_too_large_alone_is_named(tmp_path: Path) -> None:
+    saved(tmp_path / "one", "podman", [layer("base")])
+    with pytest.raises(errors.BuildError, match="one alone is larger than"):
+        parts(tmp_path, ["one"], archive.Cut(largest=archive.LARGEST_END))
+    assert not list(tmp_path.glob("*.tar"))
+
+
+def test_layers_of_the_base_are_left_out(tmp_path: Path) -> None:
+    base, one = layer("base"), layer("one")
+    saved(tmp_path / "one", "podman", [base, one])
+    (part,) = parts(tmp_path, ["one"], archive.Cut(base=frozenset({sha(base)})))
+    assert contents(part.path)[f"{sha(base)}.tar"] == 0
+    assert part.layers == {sha(one): len(one)}
+    assert part.images[0].layers == (sha(base), sha(one))
+    assert part.images[0].size == len(one)
 
 
 def test_private_files_and_data_stay_out_of_a_bundle(tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ EXAMPLE = manifest.Manifest(
     newest_image="2026-01-01T00:00:00Z",
     variables={"VECTOR_STORE": "weaviate"},
     files=(manifest.File(path="docker/.env.example", size=3, sha256=SHA, executable=False),),
-    images=(manifest.Image(reference="docker.io/a/b:1", id=SHA, digest="", size=7, layers=(SHA,)),),
-    archive=manifest.Archive(name="dify-images.tar", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA)),
+    images=(manifest.Image(reference="docker.io/a/b:1", id=SHA, digest="", size=7, layers=(SHA,), archive=0, index=0),),
+    archives=(
+        manifest.Archive(name="dify-images.tar", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA), layers={SHA: 7}),
+    ),
+    base="",
 )
 
 
@@ -56,8 +59,9 @@ def changed(path: list[str | int], value: object) -> bytes:
         (["images", 0, "size"], True, r"images\[0\].size"),
         (["files", 0, "path"], "../etc/passwd", r"files\[0\].path"),
         (["files", 0, "path"], "/etc/passwd", r"files\[0\].path"),
-        (["archive", "chunks"], [SHA], r"archive.chunks do not cover"),
-        (["archive", "name"], "../x", r"archive.name"),
+        (["archives", 0, "chunks"], [SHA], r"archives\[0\].chunks do not cover"),
+        (["archives", 0, "layers"], {"x": 1}, r"archives\[0\].layers is no SHA-256"),
+        (["archives", 0, "name"], "../x", r"archives\[0\].name"),
         (["architecture"], "s390x", "architecture is unknown"),
         (["variables"], {"A": 1}, "variables.A"),
         (["format"], 99, "format 99"),

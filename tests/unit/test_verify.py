@@ -49,6 +49,7 @@ def archived(path: Path, data: bytes, chunk_bytes: int = 10) -> manifest.Archive
         sha256=digest.of_file(path),
         chunk_bytes=chunk_bytes,
         chunks=tuple(digest.of_chunks(path, chunk_bytes)),
+        layers={},
     )
 
 
