@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import archive, bootloader, freeze, images, payload, portable_python, resolve, source
+from build import archive, bootloader, freeze, images, kept, payload, portable_python, resolve, source
 from build.spec import Spec
 from installer import VERSION, digest, errors, files, layout, manifest
 from installer.command import Runner
@@ -51,8 +51,16 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     pulled = images.pull(needs.images, spec.architecture, program, runner, console)
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base))
-    saved = archive.save(pulled, places.output, cut, program, runner, console)
-    described = tuple(archive.describe(part, console) for part in saved)
+    state = places.work / f"archives-{digest.of_bytes(str(places.output).encode())[:16]}"
+    key = kept.archives_key(pulled, cut)
+    before = kept.archives(state, key, places.output, console)
+    if before is not None:
+        console.line("save     nothing has changed: the archive of the last build is kept")
+        described, saved = before.archives, before.images
+    else:
+        parts = archive.save(pulled, places.output, cut, program, runner, console)
+        described = tuple(archive.describe(part, console) for part in parts)
+        saved = tuple(image for part in parts for image in part.images)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     bundle = manifest.Manifest(
@@ -65,12 +73,13 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         newest_image=max((image.created for image in pulled), default=""),
         variables=needs.variables,
         files=payload.describe(places.payload),
-        images=tuple(image for part in saved for image in part.images),
+        images=saved,
         archives=described,
         base=f"Dify {base.dify}, made by dify-installer {base.installer}" if base else "",
     )
     for folder in (places.payload, places.output):
         files.write(folder / layout.MANIFEST, manifest.dumps(bundle))
+    kept.note_archives(state, key, bundle)
 
     console.line("freeze   the executable")
     executable = places.output / layout.EXECUTABLE

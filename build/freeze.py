@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from build import glibc_floor, spec
+from build import glibc_floor, kept, spec
 from installer import digest, errors, files, layout, seal
 from installer.command import Runner
 
@@ -34,13 +34,30 @@ def freeze(python: Path, bootloader: Path, payload: Path, executable: Path, work
     `python` is the interpreter that goes in, `bootloader` what unpacks and starts it. Raises
     BuildError when PyInstaller fails or the result needs a newer glibc than the floor.
     """
+    key = _key(python, bootloader, payload)
+    made = kept.executable(key, work)
+    if made is not None and seal.intact(made):
+        _copy(made, executable)
+        return
     interpreter = environment(python, work, runner, bootloader)
     with tempfile.TemporaryDirectory(prefix="freeze-", dir=work) as scratch:
         made = _pyinstaller(interpreter, payload, Path(scratch), runner)
         glibc_floor.require(made, interpreter, runner)
         seal.add(made)
-        with files.replacing(executable, mode=0o755) as target, made.open("rb") as source:
-            shutil.copyfileobj(source, target)
+        _copy(made, executable)
+        kept.keep_executable(made, key, work)
+
+
+def _key(python: Path, bootloader: Path, payload: Path) -> str:
+    """Return a digest of all that an executable is made of; the manifest names what else is in the payload."""
+    ours = sorted((spec.FOLDER.parent / "installer").glob("*.py"))
+    inputs = [*ours, Path(__file__), SPEC, LOCK, bootloader, payload / layout.MANIFEST]
+    return digest.of_bytes(" ".join([str(python.resolve()), *map(digest.of_file, inputs)]).encode())
+
+
+def _copy(made: Path, executable: Path) -> None:
+    with files.replacing(executable, mode=0o755) as target, made.open("rb") as source:
+        shutil.copyfileobj(source, target)
 
 
 def environment(python: Path, work: Path, runner: Runner, bootloader: Path | None = None) -> Path:

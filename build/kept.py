@@ -1,0 +1,65 @@
+"""What an earlier build made, taken again where it was made of the same things: a second build takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from build import archive
+from build.images import Pulled
+from installer import digest, errors, files, manifest, verify
+from installer.console import Console
+
+# Executables are kept by what went into them; so many of them, since one checkout may make several bundles.
+EXECUTABLES = 4
+
+
+def archives_key(pulled: Sequence[Pulled], cut: archive.Cut) -> str:
+    """Return a digest of all that the archives are made of: the images, how they are cut, and our own code for it."""
+    inputs = {
+        "images": [[image.reference, image.id, image.digest] for image in pulled],
+        "largest": cut.largest,
+        "base": sorted(cut.base),
+        "code": [digest.of_file(Path(module.__file__ or "")) for module in (archive, manifest)],
+    }
+    return digest.of_bytes(json.dumps(inputs, sort_keys=True).encode())
+
+
+def archives(state: Path, key: str, folder: Path, console: Console) -> manifest.Manifest | None:
+    """Return the manifest of the archives in `folder`, if they are whole and of the same things; else None."""
+    try:
+        noted, _, text = state.read_bytes().partition(b"\n")
+        before = manifest.loads(text)
+        if noted.decode() != key:
+            return None
+        for path, expected in zip(verify.paths(folder, before), before.archives, strict=True):
+            verify.archive(path, expected, console)
+    except (OSError, errors.BundleDamaged):
+        return None
+    return before
+
+
+def note_archives(state: Path, key: str, bundle: manifest.Manifest) -> None:
+    """Note what the archives were made of, for the next build."""
+    files.write(state, key.encode() + b"\n" + manifest.dumps(bundle))
+
+
+def executable(key: str, work: Path) -> Path | None:
+    """Return the executable that was made of these things, if it is kept."""
+    path = work / f"frozen-{key}"
+    if not path.is_file():
+        return None
+    os.utime(path)
+    return path
+
+
+def keep_executable(made: Path, key: str, work: Path) -> None:
+    """Keep an executable, and only so many of them, the latest used."""
+    with files.replacing(work / f"frozen-{key}", mode=0o755) as target, made.open("rb") as source:
+        shutil.copyfileobj(source, target)
+    kept = sorted(work.glob("frozen-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in kept[EXECUTABLES:]:
+        path.unlink()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from build import archive, images, kept
+from installer import digest, manifest
+from installer.console import Console
+from tests.unit.test_manifest import EXAMPLE
+
+QUIET = Console(silent=True)
+PULLED = images.Pulled(reference="a:1", id="1", digest="", size=1, created="")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> manifest.Manifest:
+    """A manifest, and the archive that it describes."""
+    path = tmp_path / "dify-images.tar"
+    path.write_bytes(bytes(range(100)))
+    chunks = tuple(digest.of_chunks(path, 64))
+    described = manifest.Archive(
+        name=path.name, size=100, sha256=digest.of_file(path), chunk_bytes=64, chunks=chunks, layers={}
+    )
+    return dataclasses.replace(EXAMPLE, archives=(described,))
+
+
+def test_archives_are_taken_again_if_they_are_whole_and_of_the_same_things(
+    tmp_path: Path, bundle: manifest.Manifest
+) -> None:
+    state = tmp_path / "state"
+    assert kept.archives(state, "key", tmp_path, QUIET) is None
+    kept.note_archives(state, "key", bundle)
+    assert kept.archives(state, "key", tmp_path, QUIET) == bundle
+    assert kept.archives(state, "another", tmp_path, QUIET) is None
+    (tmp_path / "dify-images.tar").write_bytes(bytes(100))
+    assert kept.archives(state, "key", tmp_path, QUIET) is None
+    (tmp_path / "dify-images.tar").unlink()
+    assert kept.archives(state, "key", tmp_path, QUIET) is None
+
+
+def test_the_key_follows_images_and_cut() -> None:
+    keys = {
+        kept.archives_key(pulled, cut)
+        for pulled in ([PULLED], [dataclasses.replace(PULLED, id="2")])
+        for cut in (archive.Cut(), archive.Cut(largest=9), archive.Cut(base=frozenset({"x"})))
+    }
+    assert len(keys) == 6
+
+
+def test_so_many_executables_are_kept(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.write_text("x")
+    for number in range(kept.EXECUTABLES + 2):
+        kept.keep_executable(made, f"{number:064}", tmp_path)
+    assert len(list(tmp_path.glob("frozen-*"))) == kept.EXECUTABLES
+    found = kept.executable(f"{kept.EXECUTABLES + 1:064}", tmp_path)
+    assert found is not None and found.read_text() == "x"
+    assert kept.executable("f" * 64, tmp_path) is None
