@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from installer import errors, files, layout, manifest, verify
+from installer import errors, layout, manifest, spool, verify
 from installer.console import Bar, Console
 from installer.engine import Engine, Stored
 
@@ -76,15 +76,15 @@ def load(
     is not the one that was built; it is removed then. Podman's temporary files are ours, and gone afterwards.
     """
     wanted = missing(bundle.images, present(engine))
-    files.remove(place.spool)
+    workers = 2 if version < PARALLEL_BELOW else 1
     try:
         with console.progress("load images", sum(image.size for image in wanted)) as bar:
             for number, path in enumerate(verify.paths(archive, bundle)):
                 # In their order: an archive may do without the layers of the ones before it.
                 if here := [image for image in wanted if image.archive == number]:
-                    _load_archive(here, path, place, engine, version, bar)
+                    _load_archive(here, path, place, engine, workers, bar)
     finally:
-        files.remove(place.spool)
+        spool.clear(place)
     _name_all(bundle.images, engine)
     return wanted
 
@@ -94,7 +94,7 @@ def _load_archive(
     archive: Path,
     place: layout.Installation,
     engine: Engine,
-    version: tuple[int, ...],
+    workers: int,
     bar: Bar,
 ) -> None:
     """Load these images of one archive; the largest first, so that two that run together are busy to the end."""
@@ -102,10 +102,10 @@ def _load_archive(
         _load_by_docker(archive, engine)
         bar.update(sum(image.size for image in wanted))
         return
-    files.folder(place.spool, mode=0o700)
     order = sorted(wanted, key=lambda image: image.size, reverse=True)
-    with ThreadPoolExecutor(2 if version < PARALLEL_BELOW else 1) as pool:
-        jobs = [pool.submit(_load_one, image, archive, place, engine) for image in order]
+    temporary = spool.prepare(place, sum(image.size for image in order[:workers]))
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(_load_one, image, archive, place, temporary, engine) for image in order]
         try:
             for image, job in zip(order, jobs, strict=True):
                 job.result()
@@ -117,9 +117,11 @@ def _load_archive(
             raise
 
 
-def _load_one(image: manifest.Image, archive: Path, place: layout.Installation, engine: Engine) -> None:
+def _load_one(
+    image: manifest.Image, archive: Path, place: layout.Installation, temporary: Path, engine: Engine
+) -> None:
     command = ["pull", "--quiet", f"docker-archive:{archive}:@{image.index}"]
-    result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(place.spool)}, check=False)
+    result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(temporary)}, check=False)
     if not result.ok:
         raise engine.runner.failure(
             result,

@@ -148,5 +148,5 @@ class Installation:
 
     @property
     def spool(self) -> Path:
-        """Podman's temporary folder while we load images; emptied before and after."""
+        """Podman's temporary folder while we load images, where memory does not serve; removed before and after."""
         return self.folder / "tmp"
