@@ -77,14 +77,16 @@ def load(
     """
     wanted = missing(bundle.images, present(engine))
     workers = 2 if version < PARALLEL_BELOW else 1
-    try:
-        with console.progress("load images", sum(image.size for image in wanted)) as bar:
-            for number, path in enumerate(verify.paths(archive, bundle)):
-                # In their order: an archive may do without the layers of the ones before it.
-                if here := [image for image in wanted if image.archive == number]:
-                    _load_archive(here, path, place, engine, workers, bar)
-    finally:
-        spool.clear(place)
+    spool.clear(place)
+    if wanted:
+        try:
+            with console.progress("load images", sum(image.size for image in wanted)) as bar:
+                for number, path in enumerate(verify.paths(archive, bundle)):
+                    # In their order: an archive may do without the layers of the ones before it.
+                    if here := [image for image in wanted if image.archive == number]:
+                        _load_archive(here, path, place, engine, workers, bar)
+        finally:
+            spool.clear(place)
     _name_all(bundle.images, engine)
     return wanted
 

@@ -84,6 +84,7 @@ def test_the_same_command_again_changes_nothing(server: Server) -> None:
     assert result.returncode == 0, result.stderr
     assert "run already" in result.stderr
     assert "the archive is not read" in result.stderr
+    assert "load images" not in result.stderr
     assert server.containers() == containers
     assert server.env() == env
 
