@@ -53,13 +53,20 @@ def _stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
 def require_base(bundle: manifest.Manifest, missing: Iterable[manifest.Image], engine: Engine) -> None:
     """Raise PreflightFailed unless the engine has the layers that a differential bundle leaves to its base."""
     outside = {layer for image in missing for layer in image.layers} - set(bundle.held_layers)
-    if outside and (lacking := outside - engine.layers()):
+    if outside and (lacking := outside - _layers(engine)):
         raise errors.PreflightFailed(
             f"this bundle holds only what another one lacks ({bundle.base}), and that one is not on this host: "
             f"{len(lacking)} of its layers are missing",
             "install that bundle here first (its images are enough: `podman load` or `docker load`), or take a whole "
             "bundle, made without --base; nothing has been changed",
         )
+
+
+def _layers(engine: Engine) -> set[str]:
+    try:
+        return engine.layers()
+    except errors.CommandFailed:
+        return set()
 
 
 def load(

@@ -223,14 +223,7 @@ def _act(
     own_copy.keep(place)
     if engine.name == "podman":
         with result.step("podman-compose", console) as step:
-            pythons = [python.path for python in preflight.usable_pythons(cleared.host)]
-            installed = podman_compose.install(place, payload, pythons, path_folder(), runner)
-            step.seen = (
-                f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
-            )
-            if installed.on_path is None:
-                ours = place.podman_compose
-                result.notes.append(f"{path_folder()}/podman-compose is somebody else's; ours is {ours}")
+            step.seen = _install_podman_compose(cleared.host, place, result, runner)
     with result.step("images", console) as step:
         loaded = images.load(bundle, request.archive, place, engine, cleared.host.engine_version or (), console)
         step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
@@ -238,9 +231,7 @@ def _act(
         project.lay_down(bundle, payload, place)
         changed = settings.write(place, cleared.env)
         renewed = _install_certificate(cleared, place)
-        if request.ca_bundle is not None:
-            files.folder(place.ca_bundle.parent)
-            files.write(place.ca_bundle, request.ca_bundle)
+        _install_authorities(request, place)
         variables = project.variables(place)
         runner.hide(settings.secret_values(variables))
         document = project.write_compose(place, variables, engine, cleared.host.labels)
@@ -285,6 +276,22 @@ def _finish(
         if any("first account" in each.seen for each in result.checks):
             result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
+
+
+def _install_podman_compose(found: host.Host, place: layout.Installation, result: report.Report, runner: Runner) -> str:
+    """Install podman-compose and say in words what runs it."""
+    pythons = [python.path for python in preflight.usable_pythons(found)]
+    installed = podman_compose.install(place, layout.bundled(""), pythons, path_folder(), runner)
+    if installed.on_path is None:
+        result.notes.append(f"{path_folder()}/podman-compose is somebody else's; ours is {place.podman_compose}")
+    return f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
+
+
+def _install_authorities(request: Request, place: layout.Installation) -> None:
+    """Put the authorities of --ca-bundle where the containers will find them; those of an earlier run stay."""
+    if request.ca_bundle is not None:
+        files.folder(place.ca_bundle.parent)
+        files.write(place.ca_bundle, request.ca_bundle)
 
 
 def _install_certificate(cleared: Cleared, place: layout.Installation) -> bool:
