@@ -60,8 +60,9 @@ bench: system-packages $(VENV)/complete
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
 	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
 
-# On a virtual machine with SELinux enforcing, made by the rig in RIG; some 30 minutes, emulated.
+# On a virtual machine with SELinux enforcing, made by the rig in RIG; a quarter of an hour, emulated.
 selinux: $(VENV)/complete
+	@test -n "$(RIG)" || { echo "name the rig: make selinux RIG=PATH" >&2; exit 2; }
 	$(RUN) -m tests.target.selinux $(RIG) $(WORK)/selinux $(DIST)
 
 # Debian packages that the target machine, the registry and the stand-in images need.

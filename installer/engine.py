@@ -103,22 +103,22 @@ class Engine:
                 Stored(id=_bare(entry["Id"]), names=frozenset(entry.get("Names") or ()))
                 for entry in json.loads(listed or "[]") or []
             ]
-        ids = self.run(["image", "ls", "--quiet", "--no-trunc"], timeout=LIST_SECONDS).stdout.split()
         return [
             Stored(
                 id=_bare(entry["Id"]),
                 names=frozenset(compose.full_reference(name) for name in entry.get("RepoTags") or ()),
                 layers=tuple(map(_bare, entry["RootFS"].get("Layers") or ())),
             )
-            for entry in self._inspected(["image", "inspect"], sorted(set(ids)))
+            for entry in self._image_entries()
         ]
 
     def layers(self) -> set[str]:
         """Return the diff IDs of all layers of all images that the engine has. Raises CommandFailed."""
-        listed = self.run(["image", "ls", "--quiet", "--no-trunc"], timeout=LIST_SECONDS).stdout.split()
-        ids = sorted({_bare(each) for each in listed})
-        found = self._inspected(["image", "inspect"], ids)
-        return {_bare(layer) for entry in found for layer in entry["RootFS"].get("Layers") or ()}
+        return {_bare(layer) for entry in self._image_entries() for layer in entry["RootFS"].get("Layers") or ()}
+
+    def _image_entries(self) -> list[dict[str, Any]]:
+        ids = self.run(["image", "ls", "--quiet", "--no-trunc"], timeout=LIST_SECONDS).stdout.split()
+        return self._inspected(["image", "inspect"], sorted(set(ids)))
 
     def _inspected(self, command: list[str], ids: list[str]) -> list[dict[str, Any]]:
         """Inspect objects; one that has gone in the meantime is left out."""

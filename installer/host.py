@@ -278,8 +278,8 @@ def _output(command: list[str], runner: Runner) -> str | None:
     return result.stdout if result.ok else None
 
 
-def _json(command: list[str], runner: Runner, seconds: float = COMMAND_SECONDS) -> Any:
-    result = runner.run(command, timeout=seconds, check=False)
+def _json(command: list[str], runner: Runner) -> Any:
+    result = runner.run(command, timeout=COMMAND_SECONDS, check=False)
     with contextlib.suppress(ValueError):
         return json.loads(result.stdout) if result.ok else None
     return None

@@ -174,9 +174,9 @@ def _no_podman(host: Host, wanted: Wanted) -> Finding:
     if not wanted.install_podman:
         return Finding("podman", "error", "podman is not installed", INSTALL_PODMAN)
     if not host.root:
-        return Finding("podman", "error", "podman is not installed, and only root may do that", INSTALL_PODMAN)
+        return Finding("podman", "error", "podman is not installed, and only root may install it", INSTALL_PODMAN)
     if not host.dnf:
-        return Finding("podman", "error", "podman is not installed, and there is no dnf to do that", INSTALL_PODMAN)
+        return Finding("podman", "error", "podman is not installed, and there is no dnf for it", INSTALL_PODMAN)
     return Finding("podman", "ok", "podman is not installed yet: dnf will do that")
 
 

@@ -36,7 +36,7 @@ def test_a_user_cannot_install_it(server: Server) -> None:
         "./dify-installer preflight --ip 10.0.0.5 --install-podman", user=machines.USER, check=False
     )
     assert result.returncode == 4
-    assert "only root may do that" in result.stdout
+    assert "only root may install it" in result.stdout
 
 
 def test_dnf_without_a_repository_fails_in_its_own_words(server: Server) -> None:
