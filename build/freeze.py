@@ -15,7 +15,6 @@ from installer.command import Runner
 
 SPEC = spec.FOLDER / "dify-installer.spec"
 LOCK = spec.FOLDER / "freeze.lock"
-PIP_LOCK = spec.FOLDER / layout.PODMAN_COMPOSE_LOCK
 INSTALL_SECONDS = 1200.0
 FREEZE_SECONDS = 1200.0
 # 2025-01-01: any fixed time will do, this one is PyInstaller's for what carries one.
