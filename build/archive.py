@@ -23,6 +23,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ class _Writer:
     `absent` are layers that have an empty member here, since they are elsewhere.
     """
 
+    folder: Path
     file: IO[bytes]
     elsewhere: Set[str]
     layers: dict[str, int] = field(default_factory=dict)
@@ -74,22 +76,21 @@ class Saved:
 
 
 def save(
-    pulled: Sequence[Pulled], folder: Path, cut: Cut, program: str, runner: Runner, console: Console
+    pulled: Sequence[Future[Pulled]], folder: Path, cut: Cut, program: str, runner: Runner, console: Console
 ) -> list[Saved]:
-    """Write the archives into `folder` and return what each holds; those of an earlier build are removed.
+    """Write the archives into `folder`, each image once it is pulled, and return what each archive holds.
 
-    Raises BuildError when the engine fails, the disk is full, or an image alone is larger than a file may be.
+    Archives of an earlier build are removed. Raises BuildError when an image cannot be pulled, the engine fails, the
+    disk is full, or an image alone is larger than a file may be.
     """
-    total = sum(image.size for image in pulled)
-    _require_space(folder, total)
     parts: list[Saved] = []
     elsewhere = set(cut.base)
     waiting = list(pulled)
-    with console.progress("save images", total) as bar:
+    with console.progress("save images", len(pulled), unit="images") as bar:
         while waiting:
             path = folder / part_name(len(parts) if cut.largest else None)
             with files.replacing(path) as file:
-                writer = _Writer(file, elsewhere)
+                writer = _Writer(folder, file, elsewhere)
                 images = _fill(writer, waiting, len(parts), cut.largest, program, runner, bar)
             parts.append(Saved(path, tuple(images), writer.layers))
             elsewhere |= set(writer.layers)
@@ -106,7 +107,7 @@ def part_name(number: int | None) -> str:
 
 def _fill(
     writer: _Writer,
-    waiting: list[Pulled],
+    waiting: list[Future[Pulled]],
     number: int,
     largest: int | None,
     program: str,
@@ -115,9 +116,11 @@ def _fill(
 ) -> list[manifest.Image]:
     """Write images into an archive until one more would make it too large; finish it and return them."""
     images: list[manifest.Image] = []
-    for image in waiting:
+    for job in waiting:
+        image = job.result()
+        _require_space(writer.folder, image.size)
         before = writer.file.tell(), dict(writer.layers), set(writer.absent), set(writer.configs)
-        saved = _save_one(image, writer, number, len(images), program, runner, bar)
+        saved = _save_one(image, writer, number, len(images), program, runner)
         if largest is not None and writer.file.tell() + LARGEST_END > largest:
             if not images:
                 raise errors.BuildError(
@@ -129,6 +132,7 @@ def _fill(
             writer.file.truncate()
             break
         images.append(saved)
+        bar.update(1)
     _add(writer.file, "manifest.json", _json([_entry(image) for image in images]))
     writer.file.write(bytes(2 * BLOCK))
     return images
@@ -137,14 +141,14 @@ def _fill(
 def describe(saved: Saved, console: Console) -> manifest.Archive:
     """Return an archive's size and hashes: the whole, for people, and the chunks, for the installer."""
     total = saved.path.stat().st_size
-    with console.progress(f"hash {saved.path.name}, in chunks", total) as bar:
+    with console.progress(f"hash {saved.path.name}", total) as bar, ThreadPoolExecutor(1) as beside:
+        whole = beside.submit(digest.of_file, saved.path)
         chunks = tuple(digest.of_chunks(saved.path, advance=bar.update))
-    with console.progress(f"hash {saved.path.name}, whole", total) as bar:
-        whole = digest.of_file(saved.path, advance=bar.update)
+        sha256 = whole.result()
     return manifest.Archive(
         name=saved.path.name,
         size=total,
-        sha256=whole,
+        sha256=sha256,
         chunk_bytes=digest.CHUNK_BYTES,
         chunks=chunks,
         layers=saved.layers,
@@ -155,14 +159,12 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise errors.BuildError(
-            f"{folder} has {size(free)} free, the image archive needs about {size(needed)}",
+            f"{folder} has {size(free)} free, the next image of the archive needs about {size(needed)}",
             "make room, or write elsewhere with --output",
         )
 
 
-def _save_one(
-    image: Pulled, writer: _Writer, number: int, index: int, program: str, runner: Runner, bar: Bar
-) -> manifest.Image:
+def _save_one(image: Pulled, writer: _Writer, number: int, index: int, program: str, runner: Runner) -> manifest.Image:
     layers: dict[str, str] = {}
     texts: dict[str, bytes] = {}
     links: dict[str, str] = {}
@@ -174,7 +176,7 @@ def _save_one(
                 base = posixpath.dirname(name) if member.issym() else ""
                 links[name] = posixpath.normpath(posixpath.join(base, member.linkname))
             elif content is not None and _is_layer(content, member, texts, name):
-                layers[name] = _add_layer(writer, _Rejoined(texts.pop(name), content), bar)
+                layers[name] = _add_layer(writer, _Rejoined(texts.pop(name), content))
     identity, digests = _matched(image, writer, layers, texts, links)
     return manifest.Image(
         reference=image.reference,
@@ -213,7 +215,7 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-def _add_layer(writer: _Writer, raw: _Rejoined, bar: Bar) -> str:
+def _add_layer(writer: _Writer, raw: _Rejoined) -> str:
     """Append a layer, uncompressed, unless the archive has it or it is elsewhere; return its SHA-256."""
     stream = io.BufferedReader(raw, digest.BLOCK_BYTES)
     magic = stream.peek(4)[:4]
@@ -228,7 +230,6 @@ def _add_layer(writer: _Writer, raw: _Rejoined, bar: Bar) -> str:
         writer.file.write(block)
         total.update(block)
         length += len(block)
-        bar.update(len(block))
     name = total.hexdigest()
     if name in writer.layers or name in writer.elsewhere:
         writer.file.seek(start)

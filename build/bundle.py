@@ -48,19 +48,18 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     needs = resolve.resolve(release.docker, spec)
     console.line(f"resolve  Dify {needs.version}: {len(needs.images)} images for {spec.architecture}")
 
-    pulled = images.pull(needs.images, spec.architecture, program, runner, console)
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base))
     state = places.work / f"archives-{digest.of_bytes(str(places.output).encode())[:16]}"
-    key = kept.archives_key(pulled, cut)
-    before = kept.archives(state, key, places.output, console)
-    if before is not None:
-        console.line("save     nothing has changed: the archive of the last build is kept")
-        described, saved = before.archives, before.images
-    else:
-        parts = archive.save(pulled, places.output, cut, program, runner, console)
-        described = tuple(archive.describe(part, console) for part in parts)
-        saved = tuple(image for part in parts for image in part.images)
+    with images.pulling(needs.images, spec.architecture, program, runner, console) as pulled:
+        before = kept.archives(state, pulled, cut, places.output, console)
+        if before is not None:
+            console.line("save     nothing has changed: the archive of the last build is kept")
+            described, saved = before.archives, before.images
+        else:
+            parts = archive.save(pulled, places.output, cut, program, runner, console)
+            described = tuple(archive.describe(part, console) for part in parts)
+            saved = tuple(image for part in parts for image in part.images)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     bundle = manifest.Manifest(
@@ -70,7 +69,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         source=release.origin,
         commit=release.commit,
         architecture=spec.architecture,
-        newest_image=max((image.created for image in pulled), default=""),
+        newest_image=max((job.result().created for job in pulled), default=""),
         variables=needs.variables,
         files=payload.describe(places.payload),
         images=saved,
@@ -79,7 +78,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     )
     for folder in (places.payload, places.output):
         files.write(folder / layout.MANIFEST, manifest.dumps(bundle))
-    kept.note_archives(state, key, bundle)
+    kept.note_archives(state, pulled, cut, bundle)
 
     console.line("freeze   the executable")
     executable = places.output / layout.EXECUTABLE

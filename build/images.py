@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,19 +42,24 @@ def engine(wanted: str | None) -> str:
     )
 
 
-def pull(
-    references: tuple[str, ...], architecture: manifest.Architecture, program: str, runner: Runner, console: Console
-) -> list[Pulled]:
-    """Pull every image that the store does not have for this architecture; return them all, in order.
+@contextmanager
+def pulling(
+    references: Sequence[str], architecture: manifest.Architecture, program: str, runner: Runner, console: Console
+) -> Iterator[list[Future[Pulled]]]:
+    """Pull, in the background and in order, every image that the store does not have for this architecture.
 
-    Raises BuildError for an image that cannot be pulled or has another architecture.
+    Gives them in that order, so that one is saved while the next is pulled: the one waits for the network, the other
+    for the processor. The result of each raises BuildError if it cannot be pulled or has another architecture. When
+    the block fails, what is being pulled is ended.
     """
-    pulled = []
-    with console.progress("pull images", len(references), unit="images") as bar:
-        for reference in references:
-            pulled.append(_pulled(reference, architecture, program, runner, console))
-            bar.update(1)
-    return pulled
+    with ThreadPoolExecutor(1) as background:
+        jobs = [background.submit(_pulled, each, architecture, program, runner, console) for each in references]
+        try:
+            yield jobs
+        except BaseException:
+            background.shutdown(wait=False, cancel_futures=True)
+            runner.end_all()
+            raise
 
 
 def _pulled(
@@ -59,8 +67,7 @@ def _pulled(
 ) -> Pulled:
     found = _inspect(reference, program, runner)
     if found is None or found["Architecture"] != architecture:
-        if not console.interactive:
-            console.line(f"pull {reference}")
+        console.line(f"pull     {reference}")
         command = [program, "pull", "--quiet", "--platform", f"linux/{architecture}", reference]
         result = runner.run(command, timeout=PULL_SECONDS, check=False)
         if not result.ok:

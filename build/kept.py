@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from build import archive
@@ -28,12 +29,17 @@ def archives_key(pulled: Sequence[Pulled], cut: archive.Cut) -> str:
     return digest.of_bytes(json.dumps(inputs, sort_keys=True).encode())
 
 
-def archives(state: Path, key: str, folder: Path, console: Console) -> manifest.Manifest | None:
-    """Return the manifest of the archives in `folder`, if they are whole and of the same things; else None."""
+def archives(
+    state: Path, pulled: Sequence[Future[Pulled]], cut: archive.Cut, folder: Path, console: Console
+) -> manifest.Manifest | None:
+    """Return the manifest of the archives in `folder`, if they are whole and of the same things; else None.
+
+    Only where there are such archives are the images waited for: to compare them.
+    """
     try:
         noted, _, text = state.read_bytes().partition(b"\n")
         before = manifest.loads(text)
-        if noted.decode() != key:
+        if noted.decode() != archives_key([job.result() for job in pulled], cut):
             return None
         for path, expected in zip(verify.paths(folder, before), before.archives, strict=True):
             verify.archive(path, expected, console)
@@ -42,8 +48,9 @@ def archives(state: Path, key: str, folder: Path, console: Console) -> manifest.
     return before
 
 
-def note_archives(state: Path, key: str, bundle: manifest.Manifest) -> None:
+def note_archives(state: Path, pulled: Sequence[Future[Pulled]], cut: archive.Cut, bundle: manifest.Manifest) -> None:
     """Note what the archives were made of, for the next build."""
+    key = archives_key([job.result() for job in pulled], cut)
     files.write(state, key.encode() + b"\n" + manifest.dumps(bundle))
 
 

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 
 class Bar(Protocol):
@@ -30,6 +30,7 @@ class Console:
         self.silent = silent
         self.stream = sys.stderr if stream is None else stream
         self._waited_for = ""
+        self._bar: Any = None
 
     @property
     def interactive(self) -> bool:
@@ -37,8 +38,10 @@ class Console:
         return not self.silent and self.stream.isatty()
 
     def line(self, text: str = "") -> None:
-        """Write one line."""
-        if not self.silent:
+        """Write one line; above the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self.stream)
+        elif not self.silent:
             self.stream.write(f"{text}\n")
             self.stream.flush()
 
@@ -76,7 +79,11 @@ class Console:
             leave=True,
             dynamic_ncols=True,
         ) as bar:
-            yield bar
+            self._bar = bar
+            try:
+                yield bar
+            finally:
+                self._bar = None
 
 
 def _amount(total: int, unit: str) -> str:

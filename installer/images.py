@@ -24,6 +24,10 @@ TAG_SECONDS = 60.0
 # which extracts one layer at a time (measured with ten images of 4.6 GB on two cores).
 PARALLEL_BELOW = (5, 0)
 
+# podman collects its garbage a fourth as often (https://pkg.go.dev/runtime, "GOGC"; 100 is the default): 0.71 to 0.93 of
+# the time, 0.80 to 0.85 of the processor's outside the kernel (four pairs of loads, 3.3 GB, ten images, podman 5.4).
+GOGC = "400"
+
 
 def present(engine: Engine) -> list[Stored]:
     """Return the images that the engine has; none at all when it cannot say."""
@@ -130,7 +134,7 @@ def _load_one(
     image: manifest.Image, archive: Path, place: layout.Installation, temporary: Path, engine: Engine
 ) -> None:
     command = ["pull", "--quiet", f"docker-archive:{archive}:@{image.index}"]
-    result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(temporary)}, check=False)
+    result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(temporary), "GOGC": GOGC}, check=False)
     if not result.ok:
         raise engine.runner.failure(
             result,

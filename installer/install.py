@@ -8,6 +8,7 @@ import datetime
 import os
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -221,12 +222,15 @@ def _act(
     """Bring everything about; return the compose file that runs."""
     bundle, payload, engine = cleared.bundle, layout.bundled(""), cleared.engine
     own_copy.keep(place)
+    with ThreadPoolExecutor(1) as beside:
+        # podman loads on one processor and a half: podman-compose's environment is made beside it.
+        composer = beside.submit(_install_podman_compose, cleared.host, engine, place, result, runner)
+        with result.step("images", console) as step:
+            loaded = images.load(bundle, request.archive, place, engine, cleared.host.engine_version or (), console)
+            step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
     if engine.name == "podman":
         with result.step("podman-compose", console) as step:
-            step.seen = _install_podman_compose(cleared.host, place, result, runner)
-    with result.step("images", console) as step:
-        loaded = images.load(bundle, request.archive, place, engine, cleared.host.engine_version or (), console)
-        step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
+            step.seen = composer.result()
     with result.step("settings", console) as step:
         project.lay_down(bundle, payload, place)
         changed = settings.write(place, cleared.env)
@@ -278,8 +282,12 @@ def _finish(
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
 
 
-def _install_podman_compose(found: host.Host, place: layout.Installation, result: report.Report, runner: Runner) -> str:
-    """Install podman-compose and say in words what runs it."""
+def _install_podman_compose(
+    found: host.Host, engine: engines.Engine, place: layout.Installation, result: report.Report, runner: Runner
+) -> str:
+    """Install podman-compose, which docker does without, and say in words what runs it."""
+    if engine.name == "docker":
+        return ""
     pythons = [python.path for python in preflight.usable_pythons(found)]
     installed = podman_compose.install(place, layout.bundled(""), pythons, path_folder(), runner)
     if installed.on_path is None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from installer import errors, files, layout
-from installer.command import Runner
+from installer.command import Result, Runner
 
 INSTALL_SECONDS = 300.0
 VERSION_SECONDS = 60.0
@@ -45,7 +46,8 @@ def install(
     """Make `place.podman_compose` work and link it into `link_in`, a folder of the path.
 
     `pythons` are the host's interpreters from 3.9 on, the preferred first. Asks first: what works
-    already is left alone. Raises CommandFailed when neither a Python nor the executable serves.
+    already is left alone. Raises CommandFailed when neither a Python nor the executable serves, or when it is ended
+    from outside: that says nothing of a Python.
     """
     version = wanted_version((payload / layout.PODMAN_COMPOSE_LOCK).read_text("utf-8"))
     files.folder(place.bin)
@@ -83,6 +85,7 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
     made = runner.run(
         [str(python), "-m", "venv", "--without-pip", str(place.venv)], timeout=INSTALL_SECONDS, check=False
     )
+    _require_not_ended(made, runner)
     pip = next(iter(sorted((payload / layout.WHEELS).glob("pip-*.whl"))), None)
     if not made.ok or pip is None:
         return False
@@ -91,12 +94,19 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
     command += ["--disable-pip-version-check", "--requirement", str(payload / layout.PODMAN_COMPOSE_LOCK)]
     # A person's PIP_… or PYTHON… variables must not decide what is installed.
     filled = runner.without(("PIP_", "PYTHON")).run(command, timeout=INSTALL_SECONDS, check=False)
+    _require_not_ended(filled, runner)
     program = place.venv / "bin" / NAME
     if not filled.ok or found_version(program, runner) != version:
         return False
     _readable(place.venv)
     _replace_link(place.podman_compose, program)
     return True
+
+
+def _require_not_ended(result: Result, runner: Runner) -> None:
+    """Raise CommandFailed for what was ended from outside (Ctrl-C): the next Python must not be tried then."""
+    if result.status == -signal.SIGTERM:
+        raise runner.failure(result)
 
 
 def _readable(folder: Path) -> None:

@@ -63,7 +63,7 @@ def main() -> None:
     work = options.work.resolve() / "bench"
     made = _bundle(options.work.resolve())
     base = machines.base_root(options.work.resolve())
-    prepared = _prepared(made, base, work)
+    prepared, podman = _prepared(made, base, work)
     ways: dict[str, Callable[[Machine, Run], None]] = {"ours": ours, "by hand": by_hand, "floors": floors}
     runs = []
     for number in range(options.rounds):
@@ -76,12 +76,11 @@ def main() -> None:
                         measure(machine, run)
                 runs.append(run)
                 print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
-    report.write(runs, describe(made, base))
+    report.write(runs, describe(made, podman))
 
 
-def describe(made: Bundle, base: Path) -> dict[str, str]:
+def describe(made: Bundle, podman: str) -> dict[str, str]:
     """Return what the figures depend on: machine, engine and bundle."""
-    inside = subprocess.run(["chroot", str(base), "podman", "--version"], capture_output=True, text=True, check=True)
     bundle = json.loads((made.payload / layout.MANIFEST).read_text())
     layers = {layer for image in bundle["images"] for layer in image["layers"]}
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
@@ -89,7 +88,7 @@ def describe(made: Bundle, base: Path) -> dict[str, str]:
         "processors": f"{os.cpu_count()} × {cpu.group(1) if cpu else platform.machine()}",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1024**3:.0f} GiB",
         "kernel": platform.release(),
-        "engine": f"{inside.stdout.strip()}, rootful, overlay on ext4",
+        "engine": f"{podman}, rootful, overlay on ext4",
         "bundle": f"{made.archive.stat().st_size / 1e9:.2f} GB, {len(bundle['images'])} images, {len(layers)} layers",
         "day": time.strftime("%Y-%m-%d"),
     }
@@ -161,8 +160,11 @@ def _bundle(work: Path) -> Bundle:
         return bundles.make("bench", bundles.SAMPLE, registry, work, ballast.layers(work / "bench"))
 
 
-def _prepared(made: Bundle, base: Path, work: Path) -> Path:
-    """Return the project as an expert would have prepared it: installed once, its data taken away again."""
+def _prepared(made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
+    """Return the project as an expert would have prepared it (installed once, without data), and podman's version.
+
+    The version is asked in the booted machine: without /proc podman does not start.
+    """
     folder = work / "prepared"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -171,8 +173,9 @@ def _prepared(made: Bundle, base: Path, work: Path) -> Path:
             f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot && /opt/dify/bin/dify-installer stop"
         )
         machine.run(f"cp -a /opt/dify/. {PREPARED} && rm -rf {PREPARED}/docker/volumes {PREPARED}/docker/.applied")
+        podman = machine.run("podman --version").stdout.strip()
     shutil.copytree(made.payload / "docker/volumes", folder / "docker/volumes")
-    return folder
+    return folder, podman
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def test_install_from_nothing(server: Server) -> None:
     assert json.loads(server.get("/console/api/setup").stdout)["step"] == "not_started"
     report = server.report()
     assert report["result"] == "done"
-    steps = ["verify", "preflight", "podman-compose", "images", "settings", "start", "health", "boot", "check"]
+    steps = ["verify", "preflight", "images", "podman-compose", "settings", "start", "health", "boot", "check"]
     if server.engine == "docker":
         steps.remove("podman-compose")
     assert [step["name"] for step in report["steps"]] == steps

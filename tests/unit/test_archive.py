@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,10 @@ def engine(folder: Path) -> Runner:
     return Runner({**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
 
 
-def pulled(name: str) -> images.Pulled:
-    return images.Pulled(reference=name, id="", digest="sha256:d", size=10, created="")
+def pulled(name: str) -> Future[images.Pulled]:
+    job: Future[images.Pulled] = Future()
+    job.set_result(images.Pulled(reference=name, id="", digest="sha256:d", size=10, created=""))
+    return job
 
 
 def save(folder: Path, names: list[str]) -> tuple[bytes, list[manifest.Image]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from tests.unit.test_manifest import EXAMPLE
 
 QUIET = Console(silent=True)
 PULLED = images.Pulled(reference="a:1", id="1", digest="", size=1, created="")
+
+
+def job(image: images.Pulled) -> Future[images.Pulled]:
+    done: Future[images.Pulled] = Future()
+    done.set_result(image)
+    return done
 
 
 @pytest.fixture
@@ -30,14 +37,15 @@ def test_archives_are_taken_again_if_they_are_whole_and_of_the_same_things(
     tmp_path: Path, bundle: manifest.Manifest
 ) -> None:
     state = tmp_path / "state"
-    assert kept.archives(state, "key", tmp_path, QUIET) is None
-    kept.note_archives(state, "key", bundle)
-    assert kept.archives(state, "key", tmp_path, QUIET) == bundle
-    assert kept.archives(state, "another", tmp_path, QUIET) is None
+    cut = archive.Cut()
+    assert kept.archives(state, [job(PULLED)], cut, tmp_path, QUIET) is None
+    kept.note_archives(state, [job(PULLED)], cut, bundle)
+    assert kept.archives(state, [job(PULLED)], cut, tmp_path, QUIET) == bundle
+    assert kept.archives(state, [job(dataclasses.replace(PULLED, id="2"))], cut, tmp_path, QUIET) is None
     (tmp_path / "dify-images.tar").write_bytes(bytes(100))
-    assert kept.archives(state, "key", tmp_path, QUIET) is None
+    assert kept.archives(state, [job(PULLED)], cut, tmp_path, QUIET) is None
     (tmp_path / "dify-images.tar").unlink()
-    assert kept.archives(state, "key", tmp_path, QUIET) is None
+    assert kept.archives(state, [job(PULLED)], cut, tmp_path, QUIET) is None
 
 
 def test_the_key_follows_images_and_cut() -> None:
@@ -58,3 +66,8 @@ def test_so_many_executables_are_kept(tmp_path: Path) -> None:
     found = kept.executable(f"{kept.EXECUTABLES + 1:064}", tmp_path)
     assert found is not None and found.read_text() == "x"
     assert kept.executable("f" * 64, tmp_path) is None
+
+
+def test_without_an_earlier_archive_no_image_is_waited_for(tmp_path: Path) -> None:
+    never: Future[images.Pulled] = Future()
+    assert kept.archives(tmp_path / "state", [never], archive.Cut(), tmp_path, QUIET) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def pull(folder: Path, architecture: str = "amd64") -> images.Pulled:
     engine.chmod(0o755)
     runner = Runner(dict(os.environ))
     wanted = "arm64" if architecture == "arm64" else "amd64"
-    return images.pull(("docker.io/x:1",), wanted, str(engine), runner, Console(silent=True))[0]  # type: ignore[arg-type]
+    with images.pulling(["docker.io/x:1"], wanted, str(engine), runner, Console(silent=True)) as jobs:  # type: ignore[arg-type]
+        return jobs[0].result()
 
 
 def test_what_is_there_is_not_pulled(tmp_path: Path) -> None:
@@ -65,3 +67,19 @@ def test_no_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(errors.BuildError, match="podman or docker is not installed"):
         images.engine(None)
+
+
+def test_what_is_being_pulled_ends_when_saving_fails(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.write_text('#!/bin/sh\n[ "$1" = pull ] || exit 1\ntouch "$0.pulls"\nsleep 60\n')
+    engine.chmod(0o755)
+    begun = time.monotonic()
+    with (
+        pytest.raises(errors.BuildError, match="the disk is full"),
+        images.pulling(["one", "two"], "amd64", str(engine), Runner(), Console(silent=True)) as jobs,
+    ):
+        while not (tmp_path / "engine.pulls").exists():
+            time.sleep(0.01)
+        raise errors.BuildError("the disk is full")
+    assert jobs[1].cancelled()
+    assert time.monotonic() - begun < 30
