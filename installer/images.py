@@ -25,7 +25,7 @@ TAG_SECONDS = 60.0
 PARALLEL_BELOW = (5, 0)
 
 # podman collects its garbage a fourth as often (https://pkg.go.dev/runtime, "GOGC"; 100 is the default): 0.71 to 0.93
-# of the time, 0.80 to 0.85 of the processor's outside the kernel (four pairs of loads, 3.3 GB in ten images, podman 5.4).
+# of the time, 0.80 to 0.85 of the processor's outside the kernel (four pairs of loads, 3.3 GB, podman 5.4).
 GOGC = "400"
 
 
