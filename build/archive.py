@@ -159,7 +159,7 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise errors.BuildError(
-            f"{folder} has {size(free)} free, the next image of the archive needs about {size(needed)}",
+            f"{folder} has {size(free)} free, the image archive needs about {size(needed)} for its next image",
             "make room, or write elsewhere with --output",
         )
 
