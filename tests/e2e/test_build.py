@@ -112,7 +112,7 @@ def test_the_same_inputs_give_the_same_bytes_and_nothing_is_pulled_twice(
     again = dataclasses.replace(sample, folder=tmp_path / "dist", payload=tmp_path / "payload")
     result = build(again, tmp_path, registry)
     assert result.returncode == 0, result.stderr
-    assert "pull docker.io" not in result.stderr
+    assert not any(line.startswith("pull ") for line in result.stderr.splitlines())
     for name in (layout.EXECUTABLE, layout.IMAGES, layout.CHECKSUMS):
         assert sha256(again.folder / name) == sha256(sample.folder / name), name
     assert "./dify-installer --ip" in result.stderr
