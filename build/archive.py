@@ -133,7 +133,7 @@ def _fill(
             break
         images.append(saved)
         bar.update(1)
-    _add(writer.file, "manifest.json", _json([_entry(image) for image in images]))
+    _add(writer.file, layout.ARCHIVE_INDEX, manifest.archive_index(images))
     writer.file.write(bytes(2 * BLOCK))
     return images
 
@@ -296,18 +296,6 @@ def _not_saved(reference: str, complaints: IO[bytes]) -> errors.BuildError:
     return errors.BuildError(
         f"{reference} cannot be saved: {words}", "look at the engine's store and at the space in its temporary folder"
     )
-
-
-def _entry(image: manifest.Image) -> dict[str, object]:
-    return {
-        "Config": f"{image.id}.json",
-        "Layers": [f"{layer}.tar" for layer in image.layers],
-        "RepoTags": [image.reference],
-    }
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 def _add(file: IO[bytes], name: str, data: bytes) -> None:

@@ -101,7 +101,7 @@ def _clear(
         engine = engines.find(request.engine, place, runner)
         missing = images.missing(bundle.images, images.present(engine))
         images.require_base(bundle, missing, engine)
-        step.seen = verify_archive(request, bundle, missing, console)
+        step.seen = verify_archives(request, bundle, missing, engine, console)
     with result.step("preflight", console) as step:
         wanted = wants(request, bundle, missing)
         found, step.seen = _suitable(wanted, engine, result, "nothing has been changed")
@@ -137,33 +137,42 @@ def _certificate(request: Request, place: layout.Installation, name: str) -> tls
     return tls.read(*request.tls, name, now)
 
 
-def verify_archive(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], console: Console) -> str:
+def verify_archives(
+    request: Request,
+    bundle: manifest.Manifest,
+    missing: list[manifest.Image],
+    engine: engines.Engine,
+    console: Console,
+) -> str:
     """Verify the archives from which something is to be loaded: IDs that compare prove what is there.
 
-    Returns what was verified. Raises BundleDamaged.
+    For podman all but the layers, which podman proves by itself before it unpacks them; docker unpacks first and
+    compares then, and gets nothing that has not been proved. Returns what was verified. Raises BundleDamaged.
     """
-    read = set(range(len(bundle.archives))) if request.verify_full else {image.archive for image in missing}
-    names = []
-    for number, path in enumerate(verify.paths(request.archive, bundle)):
-        if number in read:
-            verify.archive(path, bundle.archives[number], console)
-            names.append(path.name)
-    if names:
-        return f"{len(bundle.files)} embedded files and {', '.join(names)} are as built"
-    return f"{len(bundle.files)} embedded files are as built; all images are loaded, the archive is not read"
+    whole = request.verify_full or engine.name == "docker"
+    needed = images.parts(bundle, request.archive, bundle.images if request.verify_full else missing)
+    for part in needed:
+        if whole:
+            verify.archive(part.path, part.archive, console)
+        else:
+            verify.index(part.path, part.archive, [image for image in bundle.images if image.archive == part.number])
+    seen = f"{len(bundle.files)} embedded files"
+    names = ", ".join(part.path.name for part in needed)
+    if not needed:
+        return f"{seen} are as built; all images are loaded, the archive is not read"
+    return f"{seen} and {names} are as built" if whole else f"{seen} and the index of {names} are as built"
 
 
 def wants(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image]) -> host.Wanted:
     """Return what this request wants of the host. Raises UsageError for a port in `.env` that is none."""
     existing = envfile.parse(existing_env(layout.Installation(request.folder)) or "")
-    layers = {layer for image in missing for layer in image.layers}
     return host.Wanted(
         folder=request.folder,
         address=request.asked.host,
         ports=_ports(request, existing),
         architecture=bundle.architecture,
         largest_image_bytes=max((image.size for image in missing), default=0),
-        missing_bytes=sum(bundle.held_layers.get(layer, 0) for layer in layers),
+        missing_bytes=sum(images.sizes(missing, bundle).values()),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
         install_podman=request.install_podman,
@@ -226,7 +235,7 @@ def _act(
         # podman loads on one processor and a half: podman-compose's environment is made beside it.
         composer = beside.submit(_install_podman_compose, cleared.host, engine, place, result, runner)
         with result.step("images", console) as step:
-            loaded = images.load(bundle, request.archive, place, engine, cleared.host.engine_version or (), console)
+            loaded = images.load(bundle, request.archive, place, engine, cleared.host, console)
             step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
     if engine.name == "podman":
         with result.step("podman-compose", console) as step:

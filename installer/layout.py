@@ -15,6 +15,9 @@ EXECUTABLE = "dify-installer"
 IMAGES = "dify-images.tar"
 CHECKSUMS = "SHA256SUMS"
 
+# Inside an image archive: which configuration and which layers make each image.
+ARCHIVE_INDEX = "manifest.json"
+
 # Inside the executable. The folder `payload/` of a checkout is where the build stages it.
 PAYLOAD = "payload"
 MANIFEST = "manifest.json"

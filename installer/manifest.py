@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,6 +96,19 @@ class Manifest:
     def largest_image(self) -> int:
         """Bytes of the largest image: what podman spools for each load that runs."""
         return max((image.size for image in self.images), default=0)
+
+
+def archive_index(images: Iterable[Image]) -> bytes:
+    """Return the `manifest.json` of the archive that holds these images, in their order."""
+    entries = [
+        {
+            "Config": f"{image.id}.json",
+            "Layers": [f"{layer}.tar" for layer in image.layers],
+            "RepoTags": [image.reference],
+        }
+        for image in images
+    ]
+    return json.dumps(entries, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
 def dumps(manifest: Manifest) -> bytes:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from installer import digest, errors, layout, manifest
 from installer.console import Console
 
+# A configuration, or the list of the images; a larger one is not read.
+LARGEST_TEXT = 16 * 1024 * 1024
 COPY_AGAIN = "copy it again from the machine that built the bundle and compare it with SHA256SUMS"
 
 
@@ -45,10 +50,51 @@ def paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
 
 
 def archive(path: Path, expected: manifest.Archive, console: Console) -> None:
-    """Verify the image archive, all its bytes, on all processors; stop at the first damaged chunk.
+    """Verify an image archive, all its bytes, on all processors; stop at the first damaged chunk.
 
     Raises BundleDamaged when it is missing, of another size, or changed, and says where.
     """
+    size = _size(path, expected)
+    with console.progress("verify images", size) as bar:
+        chunks = digest.of_chunks(path, expected.chunk_bytes, bar.update)
+        for number, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
+            if found != right:
+                start = number * expected.chunk_bytes
+                end = min(start + expected.chunk_bytes, size)
+                raise _changed(path, f"bytes {start} to {end} are not what was built")
+
+
+def index(path: Path, expected: manifest.Archive, images: Sequence[manifest.Image]) -> None:
+    """Verify an image archive but for the content of its layers: its size, its members, the configurations.
+
+    That is what makes podman's own proof ours: podman compares every layer with its SHA-256 in the configuration
+    before it unpacks it (containers/image, copy/digesting_reader.go and storage/storage_dest.go), and the
+    configuration is the one that was built, which is proved here. `images` are those of the archive, in their order.
+    Raises BundleDamaged.
+    """
+    size = _size(path, expected)
+    content = {layout.ARCHIVE_INDEX: digest.of_bytes(manifest.archive_index(images))}
+    content |= {f"{image.id}.json": image.id for image in images}
+    layers = {f"{layer}.tar" for image in images for layer in image.layers}
+    left = {*content, *layers}
+    try:
+        with tarfile.open(path, "r:") as members:
+            for member in members:
+                if member.name not in left or not member.isreg():
+                    raise _changed(path, f"{member.name!r} does not belong into it")
+                left.discard(member.name)
+                if member.name in layers:
+                    _require_inside(member, size, path)
+                elif not _is(members.extractfile(member), member.size, content[member.name]):
+                    raise _changed(path, f"{member.name} is not what was built")
+    except (tarfile.TarError, OSError) as error:
+        raise _changed(path, str(error)) from error
+    if left:
+        raise _changed(path, f"{min(left)} is missing in it")
+
+
+def _size(path: Path, expected: manifest.Archive) -> int:
+    """Return the size of an archive, which is the one expected. Raises BundleDamaged."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -61,15 +107,20 @@ def archive(path: Path, expected: manifest.Archive, console: Console) -> None:
             f"the image archive {path} is {_compared(size, expected.size)}: it has {size} bytes, not {expected.size}",
             COPY_AGAIN,
         )
-    with console.progress("verify images", size) as bar:
-        chunks = digest.of_chunks(path, expected.chunk_bytes, bar.update)
-        for index, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
-            if found != right:
-                start = index * expected.chunk_bytes
-                end = min(start + expected.chunk_bytes, size)
-                raise errors.BundleDamaged(
-                    f"the image archive {path} is changed: bytes {start} to {end} are not what was built", COPY_AGAIN
-                )
+    return size
+
+
+def _require_inside(member: tarfile.TarInfo, size: int, path: Path) -> None:
+    if member.offset_data + member.size > size:
+        raise _changed(path, f"{member.name} goes beyond its end")
+
+
+def _is(content: IO[bytes] | None, size: int, sha256: str) -> bool:
+    return content is not None and size <= LARGEST_TEXT and digest.of_bytes(content.read()) == sha256
+
+
+def _changed(path: Path, how: str) -> errors.BundleDamaged:
+    return errors.BundleDamaged(f"the image archive {path} is changed: {how}", COPY_AGAIN)
 
 
 def _compared(size: int, expected: int) -> str:

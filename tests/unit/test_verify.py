@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,91 @@ def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Pat
     path.unlink()
     with pytest.raises(errors.BundleDamaged, match="cannot be read"):
         verify.archive(path, expected, QUIET)
+
+
+LAYER = b"the files of a layer" * 100
+CONFIG = b'{"rootfs": {}}'
+IMAGE = manifest.Image(
+    reference="docker.io/library/one:1",
+    id=digest.of_bytes(CONFIG),
+    digest="",
+    size=len(LAYER),
+    layers=(digest.of_bytes(LAYER),),
+    archive=0,
+    index=0,
+)
+MEMBERS = {
+    f"{IMAGE.layers[0]}.tar": LAYER,
+    f"{IMAGE.id}.json": CONFIG,
+    layout.ARCHIVE_INDEX: manifest.archive_index([IMAGE]),
+}
+
+
+def tarred(path: Path, members: dict[str, bytes]) -> manifest.Archive:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return archived(path, path.read_bytes(), 1000)
+
+
+def test_the_index_of_an_untouched_archive_verifies(tmp_path: Path) -> None:
+    path = tmp_path / "images.tar"
+    verify.index(path, tarred(path, MEMBERS), [IMAGE])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({f"{IMAGE.id}.json": CONFIG.replace(b"{}", b"[]")}, f"{IMAGE.id}.json is not what was built"),
+        ({layout.ARCHIVE_INDEX: b"[]"}, "manifest.json is not what was built"),
+        ({"another.tar": b""}, "'another.tar' does not belong into it"),
+    ],
+)
+def test_a_change_outside_the_layers_is_found(tmp_path: Path, change: dict[str, bytes], told: str) -> None:
+    path = tmp_path / "images.tar"
+    with pytest.raises(errors.BundleDamaged) as caught:
+        verify.index(path, tarred(path, MEMBERS | change), [IMAGE])
+    assert told in caught.value.message
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_missing_member_is_found(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "images.tar"
+    expected = tarred(path, {each: content for each, content in MEMBERS.items() if each != name})
+    with pytest.raises(errors.BundleDamaged) as caught:
+        verify.index(path, expected, [IMAGE])
+    assert f"{name} is missing" in caught.value.message
+
+
+def test_a_link_in_place_of_a_layer_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "images.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in MEMBERS:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/shadow"
+            tar.addfile(info)
+    with pytest.raises(errors.BundleDamaged):
+        verify.index(path, archived(path, path.read_bytes(), 1000), [IMAGE])
+
+
+@pytest.mark.parametrize("position", range(0, 5 * 512, 61))
+def test_no_bit_of_a_header_can_be_flipped(tmp_path: Path, position: int) -> None:
+    """Where the flip is in a layer's content, podman finds it; everywhere else we do."""
+    path = tmp_path / "images.tar"
+    expected = tarred(path, MEMBERS)
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        inside = any(
+            member.offset_data <= position < member.offset_data + member.size
+            for member in tar
+            if member.name.endswith(".tar")
+        )
+    data[position] ^= 1
+    path.write_bytes(data)
+    if inside:
+        verify.index(path, expected, [IMAGE])
+    else:
+        with pytest.raises(errors.BundleDamaged):
+            verify.index(path, expected, [IMAGE])
