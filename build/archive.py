@@ -14,6 +14,7 @@ needs that hash, is written afterwards: nothing is copied twice.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -139,20 +140,18 @@ def _fill(
 
 
 def describe(saved: Saved, console: Console) -> manifest.Archive:
-    """Return an archive's size and hashes: the whole, for people, and the chunks, for the installer."""
-    total = saved.path.stat().st_size
-    with console.progress(f"hash {saved.path.name}", total) as bar, ThreadPoolExecutor(1) as beside:
-        whole = beside.submit(digest.of_file, saved.path)
-        chunks = tuple(digest.of_chunks(saved.path, advance=bar.update))
+    """Return what an archive is, for the manifest."""
+    return manifest.Archive(**dataclasses.asdict(hashed(saved.path, console)), layers=saved.layers)
+
+
+def hashed(path: Path, console: Console) -> manifest.BigFile:
+    """Return a file's size and hashes: the whole, for people, and the chunks, for the installer."""
+    total = path.stat().st_size
+    with console.progress(f"hash {path.name}", total) as bar, ThreadPoolExecutor(1) as beside:
+        whole = beside.submit(digest.of_file, path)
+        chunks = tuple(digest.of_chunks(path, advance=bar.update))
         sha256 = whole.result()
-    return manifest.Archive(
-        name=saved.path.name,
-        size=total,
-        sha256=sha256,
-        chunk_bytes=digest.CHUNK_BYTES,
-        chunks=chunks,
-        layers=saved.layers,
-    )
+    return manifest.BigFile(name=path.name, size=total, sha256=sha256, chunk_bytes=digest.CHUNK_BYTES, chunks=chunks)
 
 
 def _require_space(folder: Path, needed: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import archive, bootloader, freeze, images, kept, payload, portable_python, resolve, source
+from build import archive, bootloader, freeze, images, kept, payload, portable_python, resolve, source, store
 from build.spec import Spec
 from installer import VERSION, digest, errors, files, layout, manifest
 from installer.command import Runner
@@ -26,10 +26,11 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """The form of the archive: `largest` bytes a file, `base` the manifest of a bundle that the server has."""
+    """The form of a bundle: archives of `largest` bytes, without what the bundle `base` has; a `store` or none."""
 
     largest: int | None = None
     base: Path | None = None
+    store: bool = False
 
 
 def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: Runner, console: Console) -> None:
@@ -38,6 +39,8 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     Raises BuildError, UsageError or CommandFailed; no half-written file is left under a final name.
     """
     program = images.engine(engine)
+    if shape.store:
+        store.require(shape.base is not None)
     for folder in (places.output, places.work):
         files.folder(folder)
     python = portable_python.portable_python(places.work, places.portable_python, spec.architecture, runner, console)
@@ -60,6 +63,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
             parts = archive.save(pulled, places.output, cut, program, runner, console)
             described = tuple(archive.describe(part, console) for part in parts)
             saved = tuple(image for part in parts for image in part.images)
+    mounted = _store(shape, before, described, saved, places, runner, console)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     bundle = manifest.Manifest(
@@ -74,6 +78,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         files=payload.describe(places.payload),
         images=saved,
         archives=described,
+        store=mounted,
         base=f"Dify {base.dify}, made by dify-installer {base.installer}" if base else "",
     )
     for folder in (places.payload, places.output):
@@ -83,12 +88,34 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     console.line("freeze   the executable")
     executable = places.output / layout.EXECUTABLE
     freeze.freeze(python, loader, places.payload, executable, places.work, runner)
-    sums = {executable.name: digest.of_file(executable), **{part.name: part.sha256 for part in described}}
+    beside = [*described, *([mounted] if mounted else [])]
+    sums = {executable.name: digest.of_file(executable), **{file.name: file.sha256 for file in beside}}
     files.write(places.output / layout.CHECKSUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
     console.line("check    the bundle, with its own executable")
     _self_check(executable, places.output, runner)
     _say_done(places.output, sums, console)
+
+
+def _store(
+    shape: Shape,
+    before: manifest.Manifest | None,
+    described: tuple[manifest.Archive, ...],
+    saved: tuple[manifest.Image, ...],
+    places: Places,
+    runner: Runner,
+    console: Console,
+) -> manifest.BigFile | None:
+    """Return the image store, if one is wanted: the last build's where its archives are, too, else a new one."""
+    if not shape.store:
+        (places.output / layout.STORE).unlink(missing_ok=True)
+        return None
+    if before is not None and before.store is not None and kept.is_whole(places.output, before.store, console):
+        console.line("store    nothing has changed: the store of the last build is kept")
+        return before.store
+    console.line("store    podman loads the images, mksquashfs packs its storage")
+    archives = [places.output / part.name for part in described]
+    return store.make(archives, saved, places.output, places.work, runner, console)
 
 
 def _base(path: Path | None) -> manifest.Manifest | None:

@@ -85,6 +85,11 @@ def cli() -> None:
     help="Leave out the layers of this earlier bundle (its manifest.json), which the server has already.",
 )
 @click.option(
+    "--store/--no-store",
+    default=False,
+    help="Also the images as a store that root's podman mounts in a second instead of loading them (needs root).",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
 )
 @click.option(
@@ -111,6 +116,7 @@ def bundle_command(
     engine: str | None,
     largest: int | None,
     base: Path | None,
+    store: bool,
     output: Path,
     work: Path,
     payload: Path,
@@ -121,7 +127,7 @@ def bundle_command(
     places = bundle.Places(
         output=output.resolve(), work=work.resolve(), payload=payload.resolve(), portable_python=portable_python
     )
-    shape = bundle.Shape(largest=largest, base=base)
+    shape = bundle.Shape(largest=largest, base=base, store=store)
     bundle.make(_read_spec(**chosen), shape, places, engine, Runner(), Console())
 
 

@@ -17,8 +17,6 @@ SPEC = spec.FOLDER / "dify-installer.spec"
 LOCK = spec.FOLDER / "freeze.lock"
 INSTALL_SECONDS = 1200.0
 FREEZE_SECONDS = 1200.0
-# 2025-01-01: any fixed time will do, this one is PyInstaller's for what carries one.
-EPOCH = "1735689600"
 
 # PEP 600: pip asks this module, and takes no wheel that needs a newer glibc than the floor.
 MANYLINUX = """\
@@ -90,7 +88,7 @@ def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, runner: Runner
     command += ["--distpath", str(scratch / "dist"), "--workpath", str(scratch / "work"), str(SPEC)]
     env = {
         "PYTHONHASHSEED": "0",
-        "SOURCE_DATE_EPOCH": EPOCH,
+        "SOURCE_DATE_EPOCH": spec.EPOCH,
         "DIFY_INSTALLER_PAYLOAD": str(payload),
         # PyInstaller's cache must not be shared with another build that runs at the same time.
         "PYINSTALLER_CONFIG_DIR": str(scratch / "cache"),

@@ -42,10 +42,19 @@ def archives(
         if noted.decode() != archives_key([job.result() for job in pulled], cut):
             return None
         for path, expected in zip(verify.paths(folder, before), before.archives, strict=True):
-            verify.archive(path, expected, console)
+            verify.big_file(path, expected, console)
     except (OSError, errors.BundleDamaged):
         return None
     return before
+
+
+def is_whole(folder: Path, expected: manifest.BigFile, console: Console) -> bool:
+    """Tell whether a file of the last build is still as it was made."""
+    try:
+        verify.big_file(folder / expected.name, expected, console)
+    except (OSError, errors.BundleDamaged):
+        return False
+    return True
 
 
 def note_archives(state: Path, pulled: Sequence[Future[Pulled]], cut: archive.Cut, bundle: manifest.Manifest) -> None:

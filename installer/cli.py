@@ -85,10 +85,7 @@ def verify_command(images: Path | None, silent: bool) -> None:
 
     console = Console(silent=silent)
     bundle = verify.embedded(layout.bundled(""))
-    found = verify.paths(options.archive(images), bundle)
-    for path, expected in zip(found, bundle.archives, strict=True):
-        verify.archive(path, expected, console)
-    names = ", ".join(map(str, found))
+    names = verify.whole_bundle(options.archive(images), bundle, console)
     console.line(f"Dify {bundle.dify} for {bundle.architecture}: {len(bundle.files)} embedded files, {names}: as built")
 
 
@@ -98,14 +95,16 @@ def verify_command(images: Path | None, silent: bool) -> None:
 def preflight_command(as_json: bool, **given: Any) -> None:
     """Judge this host; changes nothing, and needs no image archive yet."""
     from installer import engine as engines
-    from installer import host, images, install, preflight, verify
+    from installer import host, images, install, preflight, store, verify
 
     runner = Runner()
     bundle = verify.embedded(layout.bundled(""))
     request = options.request(given)
-    engine = engines.find(request.engine, layout.Installation(request.folder), runner)
+    place = layout.Installation(request.folder)
+    engine = engines.find(request.engine, place, runner)
     missing = images.missing(bundle.images, images.present(engine))
-    wanted = install.wants(request, bundle, missing)
+    source = store.offered(bundle, request.archive, place, missing, engine)
+    wanted = install.wants(request, bundle, missing, source)
     findings = preflight.judge(host.observe(wanted, engine), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
     images.require_base(bundle, missing, engine)

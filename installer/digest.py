@@ -30,15 +30,19 @@ def of_file(path: Path, advance: Advance | None = None) -> str:
     return _of_range(path, 0, path.stat().st_size, advance)
 
 
-def of_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES, advance: Advance | None = None) -> Iterator[str]:
+def of_chunks(
+    path: Path, chunk_bytes: int = CHUNK_BYTES, advance: Advance | None = None, copy_to: int | None = None
+) -> Iterator[str]:
     """Yield the SHA-256 of each `chunk_bytes` of a file, in their order, computed in parallel.
 
-    Raises OSError.
+    What is hashed is also written to the file descriptor `copy_to`, at the same place. Raises OSError.
     """
     size = path.stat().st_size
     starts = range(0, size, chunk_bytes)
     with ThreadPoolExecutor(workers()) as pool:
-        jobs = [pool.submit(_of_range, path, start, min(start + chunk_bytes, size), advance) for start in starts]
+        jobs = [
+            pool.submit(_of_range, path, start, min(start + chunk_bytes, size), advance, copy_to) for start in starts
+        ]
         try:
             for job in jobs:
                 yield job.result()
@@ -52,15 +56,26 @@ def workers() -> int:
     return max(1, len(os.sched_getaffinity(0)))
 
 
-def _of_range(path: Path, start: int, end: int, advance: Advance | None) -> str:
+def _of_range(path: Path, start: int, end: int, advance: Advance | None, copy_to: int | None = None) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         for block in _blocks(file.read, end - start):
             digest.update(block)
+            if copy_to is not None:
+                _write_at(copy_to, block, start)
+            start += len(block)
             if advance is not None:
                 advance(len(block))
     return digest.hexdigest()
+
+
+def _write_at(descriptor: int, block: bytes, position: int) -> None:
+    """Write all of a block: pwrite(2) may write a part of it."""
+    view = memoryview(block)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        view, position = view[written:], position + written
 
 
 def _blocks(read: Callable[[int], bytes | None], left: int) -> Iterable[bytes]:

@@ -97,6 +97,21 @@ def parts(bundle: manifest.Manifest, archive: Path, wanted: Sequence[manifest.Im
     return [part for part in every if part.images]
 
 
+def verify_parts(needed: Sequence[Part], bundle: manifest.Manifest, engine: Engine, console: Console) -> str:
+    """Verify the archives before anything is loaded from them; return in words what was verified.
+
+    For podman all but the layers, which it proves by itself before it unpacks them; docker unpacks first and compares
+    then (moby, image/tarexport/load.go), and gets nothing that has not been proved. Raises BundleDamaged.
+    """
+    for part in needed:
+        if engine.name == "docker":
+            verify.big_file(part.path, part.archive, console)
+        else:
+            verify.index(part.path, part.archive, [image for image in bundle.images if image.archive == part.number])
+    names = ", ".join(part.path.name for part in needed)
+    return names if engine.name == "docker" else f"the index of {names}"
+
+
 def load(
     bundle: manifest.Manifest,
     archive: Path,
@@ -154,7 +169,7 @@ def _load_by_podman(
                 raise
     except errors.CommandFailed:
         # podman knows that a layer is damaged, not where; then this tells, and is the cause.
-        verify.archive(part.path, part.archive, console)
+        verify.big_file(part.path, part.archive, console)
         raise
     finally:
         spool.clear(place)

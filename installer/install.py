@@ -39,6 +39,7 @@ from installer import (
     report,
     settings,
     stack,
+    store,
     verify,
 )
 from installer import engine as engines
@@ -56,7 +57,10 @@ HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/cer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
-    """What is known once the bundle and the host have passed: `env` is what `.env` will be."""
+    """What is known once the bundle and the host have passed.
+
+    `env` is what `.env` will be, `store` the image store that missing images can be had from.
+    """
 
     bundle: manifest.Manifest
     wanted: host.Wanted
@@ -64,6 +68,7 @@ class Cleared:
     host: host.Host
     env: str
     certificate: tls.Pair | None
+    store: Path | None
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -101,14 +106,17 @@ def _clear(
         engine = engines.find(request.engine, place, runner)
         missing = images.missing(bundle.images, images.present(engine))
         images.require_base(bundle, missing, engine)
-        step.seen = verify_archives(request, bundle, missing, engine, console)
+        source = store.offered(bundle, request.archive, place, missing, engine)
+        step.seen = _verified(request, bundle, missing, source, engine, console)
     with result.step("preflight", console) as step:
-        wanted = wants(request, bundle, missing)
+        wanted = wants(request, bundle, missing, source)
         found, step.seen = _suitable(wanted, engine, result, "nothing has been changed")
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
     certificate = _certificate(request, place, urlsplit(envfile.parse(env)[dify.ADDRESS_KEY]).hostname or "")
-    return Cleared(bundle=bundle, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate)
+    return Cleared(
+        bundle=bundle, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate, store=source
+    )
 
 
 def _suitable(wanted: host.Wanted, engine: engines.Engine, result: report.Report, so_far: str) -> tuple[host.Host, str]:
@@ -137,42 +145,65 @@ def _certificate(request: Request, place: layout.Installation, name: str) -> tls
     return tls.read(*request.tls, name, now)
 
 
-def verify_archives(
+def _verified(
     request: Request,
     bundle: manifest.Manifest,
     missing: list[manifest.Image],
+    source: Path | None,
     engine: engines.Engine,
     console: Console,
 ) -> str:
-    """Verify the archives from which something is to be loaded: IDs that compare prove what is there.
+    """Verify the files that images are to be had from, and return in words what was verified. Raises BundleDamaged.
 
-    For podman all but the layers, which podman proves by itself before it unpacks them; docker unpacks first and
-    compares then, and gets nothing that has not been proved. Returns what was verified. Raises BundleDamaged.
+    IDs that compare prove what is there already; the store is proved while it is copied.
     """
-    whole = request.verify_full or engine.name == "docker"
-    needed = images.parts(bundle, request.archive, bundle.images if request.verify_full else missing)
-    for part in needed:
-        if whole:
-            verify.archive(part.path, part.archive, console)
-        else:
-            verify.index(part.path, part.archive, [image for image in bundle.images if image.archive == part.number])
-    seen = f"{len(bundle.files)} embedded files"
-    names = ", ".join(part.path.name for part in needed)
-    if not needed:
-        return f"{seen} are as built; all images are loaded, the archive is not read"
-    return f"{seen} and {names} are as built" if whole else f"{seen} and the index of {names} are as built"
+    embedded = f"{len(bundle.files)} embedded files"
+    if request.verify_full:
+        return f"{embedded} and {verify.whole_bundle(request.archive, bundle, console)} are as built"
+    if source is not None:
+        return f"{embedded} are as built; {source.name} is verified while it is copied"
+    if not missing:
+        return f"{embedded} are as built; all images are loaded, the archive is not read"
+    needed = images.parts(bundle, request.archive, missing)
+    return f"{embedded} and {images.verify_parts(needed, bundle, engine, console)} are as built"
 
 
-def wants(request: Request, bundle: manifest.Manifest, missing: list[manifest.Image]) -> host.Wanted:
-    """Return what this request wants of the host. Raises UsageError for a port in `.env` that is none."""
-    existing = envfile.parse(existing_env(layout.Installation(request.folder)) or "")
+def _bring_images(
+    request: Request, cleared: Cleared, place: layout.Installation, result: report.Report, console: Console
+) -> str:
+    """Mount the images, where there is a store that serves here, or load them; return in words which."""
+    bundle, engine = cleared.bundle, cleared.engine
+    mounted = 0
+    if cleared.store is not None:
+        try:
+            mounted = store.mount(cleared.store, bundle, place, engine, cleared.host, console)
+        except errors.CommandFailed as error:
+            result.notes.append(f"{error.message}; so the images were loaded from the archive")
+            missing = images.missing(bundle.images, images.present(engine))
+            images.verify_parts(images.parts(bundle, request.archive, missing), bundle, engine, console)
+    loaded = images.load(bundle, request.archive, place, engine, cleared.host, console)
+    there = len(bundle.images) - len(loaded) - mounted
+    return f"{f'{mounted} mounted' if mounted else f'{len(loaded)} loaded'}, {there} there already"
+
+
+def wants(
+    request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], source: Path | None
+) -> host.Wanted:
+    """Return what this request wants of the host, whose missing images come from the store `source` if there is one.
+
+    Raises UsageError for a port in `.env` that is none.
+    """
+    place = layout.Installation(request.folder)
+    existing = envfile.parse(existing_env(place) or "")
+    loaded = [] if source else missing
     return host.Wanted(
         folder=request.folder,
         address=request.asked.host,
         ports=_ports(request, existing),
         architecture=bundle.architecture,
-        largest_image_bytes=max((image.size for image in missing), default=0),
-        missing_bytes=sum(images.sizes(missing, bundle).values()),
+        largest_image_bytes=max((image.size for image in loaded), default=0),
+        missing_bytes=sum(images.sizes(loaded, bundle).values()),
+        store_bytes=bundle.store.size if bundle.store and source and source.parent != place.stores else 0,
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
         install_podman=request.install_podman,
@@ -235,8 +266,7 @@ def _act(
         # podman loads on one processor and a half: podman-compose's environment is made beside it.
         composer = beside.submit(_install_podman_compose, cleared.host, engine, place, result, runner)
         with result.step("images", console) as step:
-            loaded = images.load(bundle, request.archive, place, engine, cleared.host, console)
-            step.seen = f"{len(loaded)} loaded, {len(bundle.images) - len(loaded)} there already"
+            step.seen = _bring_images(request, cleared, place, result, console)
     if engine.name == "podman":
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()
@@ -276,6 +306,7 @@ def _finish(
     console: Console,
 ) -> None:
     """Provide for the next boot, and look at everything as a user would."""
+    store.retire(place, cleared.bundle.store, cleared.engine)
     if request.boot:
         with result.step("boot", console) as step:
             step.seen = boot.enable(place, runner)

@@ -10,9 +10,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# The two files of a bundle, and the list of their hashes.
+# The two files of a bundle, if wanted the images once more as a store that podman mounts, and the list of their hashes.
 EXECUTABLE = "dify-installer"
 IMAGES = "dify-images.tar"
+STORE = "dify-images.squashfs"
 CHECKSUMS = "SHA256SUMS"
 
 # Inside an image archive: which configuration and which layers make each image.
@@ -148,6 +149,11 @@ class Installation:
     @property
     def report(self) -> Path:
         return self.folder / REPORT
+
+    @property
+    def stores(self) -> Path:
+        """The image stores that podman has mounted, if any: of each the file and its mount point."""
+        return self.folder / "stores"
 
     @property
     def spool(self) -> Path:

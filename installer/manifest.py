@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from installer import errors
 
-FORMAT = 2
+FORMAT = 3
 
 Architecture = Literal["amd64", "arm64"]
 ARCHITECTURES: tuple[Architecture, ...] = ("amd64", "arm64")
@@ -52,18 +52,24 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Archive:
-    """An image archive; the chunks let it be checked in parallel and say where damage is.
-
-    `layers` are the sizes, by diff ID, of those that it holds; a layer of its images that is in an earlier archive, or
-    in the base, has a member without content in its place, so that engines which have the layer skip it.
-    """
+class BigFile:
+    """A file beside the executable; the chunks let it be checked in parallel and say where damage is."""
 
     name: str
     size: int
     sha256: str
     chunk_bytes: int
     chunks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive(BigFile):
+    """An image archive.
+
+    `layers` are the sizes, by diff ID, of those that it holds; a layer of its images that is in an earlier archive, or
+    in the base, has a member without content in its place, so that engines which have the layer skip it.
+    """
+
     layers: dict[str, int]
 
 
@@ -72,6 +78,7 @@ class Manifest:
     """A bundle. `variables` are the choices made at the build (VECTOR_STORE, DB_TYPE, …).
 
     `base` describes, for people, the bundle whose layers this one does without; it is empty for a whole one.
+    `store` holds the images once more, ready to be mounted, if the bundle was built with one.
     """
 
     format: int
@@ -85,6 +92,7 @@ class Manifest:
     files: tuple[File, ...]
     images: tuple[Image, ...]
     archives: tuple[Archive, ...]
+    store: BigFile | None
     base: str
 
     @property
@@ -147,6 +155,7 @@ def loads(data: bytes) -> Manifest:
         files=tuple(_file(item, f"files[{i}]") for i, item in enumerate(_list(fields["files"], "files"))),
         images=tuple(_image(item, f"images[{i}]") for i, item in enumerate(_list(fields["images"], "images"))),
         archives=tuple(_archive(item, f"archives[{i}]") for i, item in enumerate(archives)),
+        store=None if fields["store"] is None else _store(fields["store"], "store"),
         base=_text(fields["base"], "base"),
     )
 
@@ -177,21 +186,32 @@ def _image(value: object, where: str) -> Image:
 
 def _archive(value: object, where: str) -> Archive:
     fields = _object(value, where, Archive)
-    chunks, layers = _list(fields["chunks"], f"{where}.chunks"), fields["layers"]
+    layers = fields["layers"]
     if not isinstance(layers, dict):
         raise _fault(f"{where}.layers", "is no object")
+    return Archive(
+        **_big_file(fields, where),
+        layers={_sha256(layer, f"{where}.layers"): _size(size, f"{where}.layers") for layer, size in layers.items()},
+    )
+
+
+def _store(value: object, where: str) -> BigFile:
+    return BigFile(**_big_file(_object(value, where, BigFile), where))
+
+
+def _big_file(fields: dict[str, Any], where: str) -> dict[str, Any]:
+    chunks = _list(fields["chunks"], f"{where}.chunks")
     size = _size(fields["size"], f"{where}.size")
     chunk_bytes = _size(fields["chunk_bytes"], f"{where}.chunk_bytes")
     if chunk_bytes == 0 or len(chunks) != -(-size // chunk_bytes):
-        raise _fault(f"{where}.chunks", "do not cover the archive")
-    return Archive(
-        name=_relative(fields["name"], f"{where}.name"),
-        size=size,
-        sha256=_sha256(fields["sha256"], f"{where}.sha256"),
-        chunk_bytes=chunk_bytes,
-        chunks=tuple(_sha256(chunk, f"{where}.chunks[{i}]") for i, chunk in enumerate(chunks)),
-        layers={_sha256(layer, f"{where}.layers"): _size(size, f"{where}.layers") for layer, size in layers.items()},
-    )
+        raise _fault(f"{where}.chunks", "do not cover the file")
+    return {
+        "name": _relative(fields["name"], f"{where}.name"),
+        "size": size,
+        "sha256": _sha256(fields["sha256"], f"{where}.sha256"),
+        "chunk_bytes": chunk_bytes,
+        "chunks": tuple(_sha256(chunk, f"{where}.chunks[{i}]") for i, chunk in enumerate(chunks)),
+    }
 
 
 def _object(value: object, where: str, kind: type[Any]) -> dict[str, Any]:

@@ -237,7 +237,7 @@ def space(host: Host, wanted: Wanted) -> Findings:
         spooled, factor = 0, STORAGE_FACTOR_DOCKER
     needs = [
         (host.storage, int(wanted.missing_bytes * factor)),
-        (host.install, spooled + (0 if host.has_data else INSTALL_BYTES)),
+        (host.install, spooled + wanted.store_bytes + (0 if host.has_data else INSTALL_BYTES)),
         (host.temporary, TEMPORARY_BYTES),
     ]
     by_device: dict[int, list[tuple[Space, int]]] = {}

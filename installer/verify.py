@@ -49,14 +49,37 @@ def paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
     return [folder / each.name for each in bundle.archives]
 
 
-def archive(path: Path, expected: manifest.Archive, console: Console) -> None:
-    """Verify an image archive, all its bytes, on all processors; stop at the first damaged chunk.
+def whole_bundle(given: Path, bundle: manifest.Manifest, console: Console) -> str:
+    """Verify all bytes of every file beside the executable; return their names.
 
-    Raises BundleDamaged when it is missing, of another size, or changed, and says where.
+    Images are in the archives and, if the bundle was built with one, in the store: one of the two may have been left
+    behind. Raises BundleDamaged.
+    """
+    found: list[tuple[Path, manifest.BigFile]] = list(zip(paths(given, bundle), bundle.archives, strict=True))
+    if bundle.store is not None and (beside := store_path(given, bundle.store)).is_file():
+        here = [pair for pair in found if pair[0].is_file()]
+        found = [*(found if here else []), (beside, bundle.store)]
+    for path, expected in found:
+        big_file(path, expected, console)
+    return ", ".join(path.name for path, _ in found)
+
+
+def store_path(given: Path, described: manifest.BigFile) -> Path:
+    """Return where the image store of a bundle should be: in the folder of its archives."""
+    return (given if given.is_dir() else given.parent) / described.name
+
+
+def big_file(
+    path: Path, expected: manifest.BigFile, console: Console, label: str = "verify images", copy_to: int | None = None
+) -> None:
+    """Verify an image archive or store, all its bytes, on all processors; stop at the first damaged chunk.
+
+    What is verified is written to the file descriptor `copy_to`, if one is given. Raises BundleDamaged when it is
+    missing, of another size, or changed, and says where.
     """
     size = _size(path, expected)
-    with console.progress("verify images", size) as bar:
-        chunks = digest.of_chunks(path, expected.chunk_bytes, bar.update)
+    with console.progress(label, size) as bar:
+        chunks = digest.of_chunks(path, expected.chunk_bytes, bar.update, copy_to)
         for number, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
             if found != right:
                 start = number * expected.chunk_bytes
@@ -93,18 +116,18 @@ def index(path: Path, expected: manifest.Archive, images: Sequence[manifest.Imag
         raise _changed(path, f"{min(left)} is missing in it")
 
 
-def _size(path: Path, expected: manifest.Archive) -> int:
-    """Return the size of an archive, which is the one expected. Raises BundleDamaged."""
+def _size(path: Path, expected: manifest.BigFile) -> int:
+    """Return the size of a file, which is the one expected. Raises BundleDamaged."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise errors.BundleDamaged(
-            f"the image archive {path} cannot be read: {error.strerror}",
+            f"{path} cannot be read: {error.strerror}",
             f"copy {expected.name} beside the executable, or name it with --images PATH",
         ) from error
     if size != expected.size:
         raise errors.BundleDamaged(
-            f"the image archive {path} is {_compared(size, expected.size)}: it has {size} bytes, not {expected.size}",
+            f"{path} is {_compared(size, expected.size)}: it has {size} bytes, not {expected.size}",
             COPY_AGAIN,
         )
     return size
@@ -120,7 +143,7 @@ def _is(content: IO[bytes] | None, size: int, sha256: str) -> bool:
 
 
 def _changed(path: Path, how: str) -> errors.BundleDamaged:
-    return errors.BundleDamaged(f"the image archive {path} is changed: {how}", COPY_AGAIN)
+    return errors.BundleDamaged(f"{path} is changed: {how}", COPY_AGAIN)
 
 
 def _compared(size: int, expected: int) -> str:

@@ -6,6 +6,7 @@ packages=(
     podman crun netavark aardvark-dns uidmap             # the build pulls and saves with podman
     docker-registry                                      # from a real registry
     docker.io                                            # and docker must take the archive, too
+    squashfs-tools                                       # image stores
     mmdebstrap debian-archive-keyring systemd-container  # target machines and stand-in images
     python3-venv git xz-utils gzip
     binutils make patch perl                             # the bootloader, and the portable Python where none is given

@@ -23,6 +23,7 @@ EXAMPLE = manifest.Manifest(
     archives=(
         manifest.Archive(name="dify-images.tar", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA), layers={SHA: 7}),
     ),
+    store=manifest.BigFile(name="dify-images.squashfs", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA)),
     base="",
 )
 

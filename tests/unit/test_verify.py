@@ -58,7 +58,7 @@ def archived(path: Path, data: bytes, chunk_bytes: int = 10) -> manifest.Archive
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 100, 105])
 def test_an_untouched_archive_verifies(tmp_path: Path, size: int) -> None:
     path = tmp_path / "images.tar"
-    verify.archive(path, archived(path, bytes(range(size))), QUIET)
+    verify.big_file(path, archived(path, bytes(range(size))), QUIET)
 
 
 @pytest.mark.parametrize("position", [0, 9, 10, 57, 104])
@@ -70,7 +70,7 @@ def test_a_flipped_byte_is_found_and_its_place_named(tmp_path: Path, position: i
     path.write_bytes(data)
     start = position // 10 * 10
     with pytest.raises(errors.BundleDamaged, match=f"bytes {start} to {min(start + 10, 105)} "):
-        verify.archive(path, expected, QUIET)
+        verify.big_file(path, expected, QUIET)
 
 
 def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Pat
     for size, word in ((99, "truncated"), (101, "too long")):
         path.write_bytes(bytes(size))
         with pytest.raises(errors.BundleDamaged, match=word):
-            verify.archive(path, expected, QUIET)
+            verify.big_file(path, expected, QUIET)
     path.unlink()
     with pytest.raises(errors.BundleDamaged, match="cannot be read"):
-        verify.archive(path, expected, QUIET)
+        verify.big_file(path, expected, QUIET)
 
 
 LAYER = b"the files of a layer" * 100

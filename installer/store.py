@@ -1,0 +1,232 @@
+"""Mounts the images instead of loading them: a store of podman's on a read-only squashfs, ready in a second.
+
+The build lets podman load the images into a storage of their own and packs that (`build/store.py`). Here the file is
+copied into the install folder, proved on the way, mounted by a systemd unit and named in podman's storage.conf as an
+additional image store (containers-storage.conf(5)). Only root's podman reads it; the archive is the way for everybody
+else, and for a host on which the store does not prove itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer import errors, files, host, images, layout, manifest, storage_conf, verify
+from installer.command import Runner
+from installer.console import Console
+from installer.engine import Engine
+
+CONFIG = Path("/etc/containers/storage.conf")
+UNITS = Path("/etc/systemd/system")
+MOUNT_SECONDS = 120.0
+PODMAN_SECONDS = 60.0
+# linux/fs.h, _IOW(0x94, 9, int): share the blocks of another file, where the file system can (XFS, btrfs).
+FICLONE = 0x40049409
+
+UNIT = """\
+# Written by dify-installer; removed by it with its image store.
+[Unit]
+Description=The images of Dify, read-only
+Before=podman.service podman-restart.service dify.service
+
+[Mount]
+What={file}
+Where={mount_point}
+Type=squashfs
+Options={options}
+
+[Install]
+WantedBy=local-fs.target
+"""
+# What podman gives the layers in its own storage (container-selinux); squashfs is given it at the mount.
+LABEL = "system_u:object_r:container_ro_file_t:s0"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An image store on this host; `name` are the first digits of its SHA-256."""
+
+    folder: Path
+    name: str
+
+    @property
+    def file(self) -> Path:
+        return self.folder / f"{self.name}.squashfs"
+
+    @property
+    def mount_point(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def images(self) -> frozenset[str]:
+        """The IDs of the images in it, while it is mounted."""
+        with contextlib.suppress(OSError, ValueError):
+            listed = json.loads((self.mount_point / "overlay-images/images.json").read_bytes())
+            return frozenset(entry["id"] for entry in listed)
+        return frozenset()
+
+
+def of(place: layout.Installation, described: manifest.BigFile) -> Store:
+    """Return the store that a bundle's becomes on this host."""
+    return Store(place.stores, described.sha256[:12])
+
+
+def all_of(place: layout.Installation) -> list[Store]:
+    """Return the stores of an installation."""
+    return [Store(place.stores, path.stem) for path in sorted(place.stores.glob("*.squashfs"))]
+
+
+def offered(
+    bundle: manifest.Manifest,
+    archive: Path,
+    place: layout.Installation,
+    missing: Sequence[manifest.Image],
+    engine: Engine,
+) -> Path | None:
+    """Return the store that missing images can be had from: the installation's own, or the one beside the archive.
+
+    None where the bundle has none, nobody copied it, or this is not root's podman: then the archive serves.
+    """
+    if bundle.store is None or not missing or engine.name != "podman" or os.geteuid() != 0:
+        return None
+    candidates = (of(place, bundle.store).file, verify.store_path(archive, bundle.store))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def mount(
+    source: Path,
+    bundle: manifest.Manifest,
+    place: layout.Installation,
+    engine: Engine,
+    found: host.Host,
+    console: Console,
+) -> int:
+    """Bring every image of the bundle into podman's sight, from the store in `source`; return how many were missing.
+
+    Raises BundleDamaged when the store is not what was built, CommandFailed when this host cannot mount it or its
+    podman does not see in it what was built; what was changed is as before then.
+    """
+    assert bundle.store is not None
+    store = of(place, bundle.store)
+    missing = len(images.missing(bundle.images, images.present(engine)))
+    configuration = _configuration(engine)
+    try:
+        _copy(source, store, bundle.store, console)
+        _mount(store, found, engine.runner)
+        files.write(CONFIG, storage_conf.add(configuration, store.mount_point))
+        _prove(bundle, engine)
+    except BaseException:
+        remove(store, engine.runner)
+        raise
+    return missing
+
+
+def _configuration(engine: Engine) -> str:
+    """Return the text that storage.conf has, or would have. Raises CommandFailed where we cannot add to it."""
+    answer = json.loads(engine.run(["info", "--format", "json"], timeout=PODMAN_SECONDS).stdout)["store"]
+    if answer["graphDriverName"] != "overlay" or "CONTAINERS_STORAGE_CONF" in engine.runner.env:
+        raise errors.CommandFailed("podman's storage is not of the usual kind (overlay, configured in /etc/containers)")
+    with contextlib.suppress(FileNotFoundError):
+        return CONFIG.read_text("utf-8")
+    with contextlib.suppress(OSError):
+        return storage_conf.marked(Path(answer["configFile"]).read_text("utf-8"))
+    return storage_conf.marked(storage_conf.default(answer["graphDriverName"], answer["graphRoot"], answer["runRoot"]))
+
+
+def _copy(source: Path, store: Store, described: manifest.BigFile, console: Console) -> None:
+    """Put the store into the install folder and prove it; share its blocks where the file system can.
+
+    Never a hard link: a later copy over the bundle would write into the mounted store.
+    """
+    if source == store.file:
+        verify.big_file(source, described, console, "verify images")
+        return
+    files.folder(store.folder, mode=0o700)
+    with files.replacing(store.file, mode=0o600) as target:
+        try:
+            with source.open("rb") as original:
+                before = os.fstat(original.fileno()).st_mtime_ns
+                fcntl.ioctl(target.fileno(), FICLONE, original.fileno())
+        except OSError:
+            target.truncate(described.size)
+            verify.big_file(source, described, console, "copy images", copy_to=target.fileno())
+            return
+        verify.big_file(source, described, console, "verify images")
+        if source.stat().st_mtime_ns != before:
+            raise errors.BundleDamaged(f"{source} was written to while it was read", "let the copy of it end first")
+
+
+def _mount(store: Store, found: host.Host, runner: Runner) -> None:
+    unit = _unit(store, runner)
+    label = f',context="{LABEL}"' if found.labels else ""
+    text = UNIT.format(file=store.file, mount_point=store.mount_point, options=f"loop,ro,nodev{label}")
+    files.folder(store.mount_point, mode=0o700)
+    files.write(UNITS / unit, text)
+    runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS)
+    result = runner.run(["systemctl", "enable", "--now", unit], timeout=MOUNT_SECONDS, check=False)
+    if not result.ok or not store.mount_point.is_mount():
+        known = "squashfs" in Path("/proc/filesystems").read_text()
+        why = f"see `systemctl status {unit}`" if known else "its kernel mounts no squashfs, or is forbidden to"
+        raise errors.CommandFailed(f"this host does not mount the image store: {why}")
+
+
+def _unit(store: Store, runner: Runner) -> str:
+    """Return the name that systemd wants for the mount unit of this path."""
+    command = ["systemd-escape", "--path", "--suffix=mount", str(store.mount_point)]
+    return runner.run(command, timeout=MOUNT_SECONDS).stdout.strip()
+
+
+def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
+    """Require that podman sees every image, and can mount and read the one with the most layers."""
+    if unseen := images.missing(bundle.images, images.present(engine)):
+        raise errors.CommandFailed(f"podman does not see {unseen[0].reference} in the image store")
+    deepest = max(bundle.images, key=lambda image: len(image.layers))
+    mounted = engine.run(["image", "mount", deepest.id], timeout=PODMAN_SECONDS).stdout.strip()
+    empty = not any(Path(mounted).iterdir())
+    engine.run(["image", "unmount", deepest.id], timeout=PODMAN_SECONDS)
+    if empty:
+        raise errors.CommandFailed(f"podman mounts {deepest.reference} from the image store, and it is empty")
+
+
+def retire(place: layout.Installation, described: manifest.BigFile | None, engine: Engine) -> None:
+    """Remove the stores of earlier bundles that no container needs any more; `described` is the one to keep."""
+    kept = of(place, described) if described else None
+    old = [store for store in all_of(place) if store != kept]
+    if not old:
+        return
+    listed = engine.run(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"], timeout=PODMAN_SECONDS).stdout
+    used = {identity.removeprefix("sha256:") for identity in listed.split()}
+    for store in old:
+        if not store.images & used:
+            remove(store, engine.runner)
+
+
+def remove(store: Store, runner: Runner) -> None:
+    """Take a store away, as far as it came: out of storage.conf, unmounted, unit and file gone."""
+    _forget(store)
+    unit = _unit(store, runner)
+    runner.run(["systemctl", "disable", "--now", unit], timeout=MOUNT_SECONDS, check=False)
+    if store.mount_point.is_mount():
+        # Where a container still runs from it, the mount ends with that.
+        runner.run(["umount", "--lazy", str(store.mount_point)], timeout=MOUNT_SECONDS, check=False)
+    (UNITS / unit).unlink(missing_ok=True)
+    runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS, check=False)
+    store.file.unlink(missing_ok=True)
+    for folder in (store.mount_point, store.folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _forget(store: Store) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        before = CONFIG.read_text("utf-8")
+        after = storage_conf.remove(before, store.mount_point)
+        if after is None:
+            CONFIG.unlink()
+        elif after != before:
+            files.write(CONFIG, after)
