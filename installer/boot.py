@@ -60,7 +60,7 @@ def enable(place: layout.Installation, runner: Runner) -> str:
         folder=place.folder,
         timeout=START_SECONDS - 60,
         start_limit=START_SECONDS,
-        target="multi-user.target" if root else "default.target",
+        target=_target(root),
     )
     files.folder(path.parent)
     if not path.exists() or path.read_text("utf-8") != text:
@@ -70,6 +70,42 @@ def enable(place: layout.Installation, runner: Runner) -> str:
         if words := _systemctl(root, command, runner):
             return f"the stack will not start at boot: {words}"
     return linger or f"{path} is enabled"
+
+
+def disable(place: layout.Installation, runner: Runner) -> str:
+    """Stop and remove the unit, while the lock is held; return in words what came of it.
+
+    The stack goes on. A unit that another installation has written stays. Without systemd the files go all the same.
+    Raises CommandFailed when the unit may not be written.
+    """
+    root = os.geteuid() == 0
+    path = unit_path(root)
+    there = path.is_file()
+    if there:
+        text = path.read_text("utf-8")
+        if f"ExecStart={place.executable} " not in text:
+            return f"{path} starts another installation, and stays"
+        # Its ExecStop is `dify-installer stop`, which wants the lock that we hold: that line goes first. The unit
+        # is not stopped before we have the lock either: a run that is refused must change nothing. And it is
+        # stopped while its KillMode is known: without, systemd would end processes that containers share.
+        files.write(path, "".join(line for line in text.splitlines(True) if not line.startswith("ExecStop=")))
+        for arguments in (["daemon-reload"], ["stop", layout.UNIT], ["disable", layout.UNIT]):
+            _systemctl(root, arguments, runner)
+        # Where nobody answers to systemctl, `disable` has left its link.
+        (path.parent / f"{_target(root)}.wants" / layout.UNIT).unlink(missing_ok=True)
+        path.unlink()
+    for arguments in (["daemon-reload"], ["reset-failed", layout.UNIT]):
+        _systemctl(root, arguments, runner)
+    return f"{path} is removed" if there else "no unit"
+
+
+def _target(root: bool) -> str:
+    return "multi-user.target" if root else "default.target"
+
+
+def lingers() -> bool:
+    """Tell whether this user's units live without a login."""
+    return Path("/var/lib/systemd/linger", getpass.getuser()).exists()
 
 
 def _systemctl(root: bool, arguments: list[str], runner: Runner) -> str:
@@ -82,7 +118,7 @@ def _systemctl(root: bool, arguments: list[str], runner: Runner) -> str:
 def _linger(runner: Runner) -> str:
     """Let the user's units live without a login; return nothing, or the command that an administrator must run."""
     user = getpass.getuser()
-    if Path("/var/lib/systemd/linger", user).exists():
+    if lingers():
         return ""
     result = runner.run(["loginctl", "enable-linger", user], timeout=SYSTEMCTL_SECONDS, check=False)
     return "" if result.ok else f"the stack ends with your session until root runs `loginctl enable-linger {user}`"

@@ -159,6 +159,16 @@ def stop_command(folder: Path | None, silent: bool) -> None:
     Console(silent=silent).line("the stack is stopped; `dify-installer start` brings it back")
 
 
+@cli.command("uninstall")
+@options.FOLDER
+@options.SILENT
+def uninstall_command(folder: Path | None, silent: bool) -> None:
+    """Remove containers, images, unit and programs; settings and data stay."""
+    from installer import uninstall
+
+    uninstall.uninstall(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     with contextlib.suppress(locale.Error):

@@ -95,6 +95,18 @@ class Engine:
         ids = self.run(["ps", "--all", "--quiet", "--no-trunc", *only], timeout=LIST_SECONDS).stdout.split()
         return [_of_docker(entry) for entry in self._inspected(["container", "inspect"], ids)]
 
+    def networks(self, project: str) -> list[str]:
+        """Return the names of the networks of a compose project. Raises CommandFailed."""
+        return self._names("network", project)
+
+    def volumes(self, project: str) -> list[str]:
+        """Return the names of the volumes of a compose project, in the engine's own storage. Raises CommandFailed."""
+        return self._names("volume", project)
+
+    def _names(self, kind: str, project: str) -> list[str]:
+        only = ["--filter", f"label={layout.PROJECT_LABEL}={project}"]
+        return self.run([kind, "ls", "--format", "{{.Name}}", *only], timeout=LIST_SECONDS).stdout.split()
+
     def images(self) -> list[Stored]:
         """Return the images that the engine has. Raises CommandFailed."""
         if self.name == "podman":

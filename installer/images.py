@@ -43,10 +43,10 @@ def present(engine: Engine) -> list[Stored]:
 
 def missing(images: Iterable[manifest.Image], found: Sequence[Stored]) -> list[manifest.Image]:
     """Return the images that the engine does not have."""
-    return [image for image in images if _stored(image, found) is None]
+    return [image for image in images if stored(image, found) is None]
 
 
-def _stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
+def stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
     """Return the stored image that is the one of the manifest: of the same ID.
 
     docker with containerd's store has IDs of its own (the manifest's digest): there it is the one of
@@ -220,11 +220,11 @@ def _name_all(images: Iterable[manifest.Image], engine: Engine) -> None:
     """Give every image its name by ID; prove that all are there."""
     found = present(engine)
     for image in images:
-        stored = _stored(image, found)
-        if stored is None:
+        its = stored(image, found)
+        if its is None:
             raise errors.CommandFailed(
                 f"{engine.name} does not have {image.reference} ({image.id}) although it was loaded",
                 f"another program may remove images (`{engine.name} system prune`): run the same command again",
             )
-        if image.reference not in stored.names:
-            engine.run(["tag", stored.id, image.reference], timeout=TAG_SECONDS)
+        if image.reference not in its.names:
+            engine.run(["tag", its.id, image.reference], timeout=TAG_SECONDS)

@@ -31,13 +31,13 @@ def begin() -> logging.handlers.MemoryHandler:
     return memory
 
 
-def write_to(memory: logging.handlers.MemoryHandler, folder: Path) -> Path:
+def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: str = "install") -> Path:
     """Write what was recorded to a new file in `folder`, 0600, and go on there; return its path.
 
     Raises CommandFailed when the folder cannot be written.
     """
     files.folder(folder, mode=0o700)
-    path = folder / time.strftime("install-%Y%m%d-%H%M%S.log")
+    path = folder / time.strftime(f"{command}-%Y%m%d-%H%M%S.log")
     files.write(path, "", mode=0o600)
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -45,6 +45,6 @@ def write_to(memory: logging.handlers.MemoryHandler, folder: Path) -> Path:
     memory.flush()
     log.removeHandler(memory)
     log.addHandler(handler)
-    for old in sorted(folder.glob("install-*.log"))[:-KEPT]:
+    for old in sorted(folder.glob(f"{command}-*.log"))[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

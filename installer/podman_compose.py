@@ -147,3 +147,20 @@ def _link(place: layout.Installation, link_in: Path) -> Path | None:
     except OSError:
         return None
     return link
+
+
+def unlink(place: layout.Installation, link_in: Path) -> Path | None:
+    """Take podman-compose off the path again if what is there is our link; return the link then.
+
+    Raises CommandFailed when that is refused.
+    """
+    link = link_in / NAME
+    if not link.is_symlink() or not link.readlink().is_relative_to(place.folder):
+        return None
+    try:
+        link.unlink()
+    except OSError as error:
+        raise errors.CommandFailed(
+            f"{link} cannot be removed: {error.strerror}", f"make {link_in} writable, then run the same command again"
+        ) from error
+    return link

@@ -1,0 +1,125 @@
+"""Uninstalling: what goes, what stays, and that an installation afterwards has its secrets and data again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from installer import settings
+from tests.e2e.conftest import MachineMaker
+from tests.e2e.server import Server
+from tests.target.bundle import Bundle
+
+LABEL = "label=com.docker.compose.project=dify"
+ROW = "select note from kept"
+
+
+@pytest.fixture(scope="module", params=["podman root", "podman dify", "docker root"], ids=lambda each: each.split())
+def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
+    """A server on which nothing is installed yet; the tests below run on it in their order."""
+    engine, user = request.param.split()
+    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
+    return Server(new_machine(), sample, user, engine=engine)
+
+
+def listed(server: Server, *command: str) -> list[str]:
+    """Return what a listing of the engine names."""
+    shown = server.run(server.engine, *command)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout.split()
+
+
+def images(server: Server) -> list[str]:
+    return listed(server, "images", "--format", "{{.Repository}}:{{.Tag}}")
+
+
+def sql(server: Server, statement: str) -> str:
+    command = ["psql", "-U", "postgres", "-d", "dify", "-h", "127.0.0.1", "-t", "-A", "-c", statement]
+    password = f"PGPASSWORD={server.env()['DB_PASSWORD']}"
+    done = server.run(server.engine, "exec", "-e", password, server.container("db_postgres"), *command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def unit(server: Server) -> str:
+    """Return what systemd knows of the unit."""
+    scope = [] if server.user == "root" else ["--user"]
+    return server.run("systemctl", *scope, "show", "--property=LoadState,ActiveState", "dify.service").stdout
+
+
+def assert_gone(server: Server) -> None:
+    """Nothing of the stack is left in the engine and in systemd; what holds data is."""
+    assert listed(server, "ps", "--all", "--quiet", "--filter", LABEL) == []
+    assert listed(server, "network", "ls", "--quiet", "--filter", LABEL) == []
+    assert set(unit(server).split()) == {"LoadState=not-found", "ActiveState=inactive"}
+    units = "/etc/systemd/system" if server.user == "root" else f"{server.home}/.config/systemd/user"
+    assert server.run("find", units, "-name", "dify.service").stdout == ""
+    path = "/usr/local/bin" if server.user == "root" else f"{server.home}/.local/bin"
+    assert not server.run("find", path, "-name", "podman-compose").stdout
+    kept = set(server.run("ls", "-A", server.folder).stdout.split())
+    assert kept == {"docker", "logs", "install-report.json"}
+
+
+def kill_in_the_middle(server: Server) -> None:
+    """Start to uninstall, and take the program away while it stops the stack."""
+    killed = server.machine.start(["./dify-installer", "uninstall"], user=server.user)
+    before, deadline = len(server.containers()), time.monotonic() + 60
+    while len(server.containers()) > before - 3:
+        assert time.monotonic() < deadline
+    server.machine.run(["pkill", "-KILL", "--full", "dify-installer uninstall"])
+    killed.wait(30)
+
+
+def test_where_nothing_is_installed(server: Server) -> None:
+    refused = server.installer("uninstall")
+    assert refused.returncode == 2
+    assert f"there is no installation in {server.folder}" in refused.stderr
+    assert not server.machine.exists(server.folder)
+
+
+@pytest.mark.feature("`uninstall`, then an installation again", "works; settings, secrets and data are kept")
+def test_interrupted_and_again_all_goes_but_settings_data_and_what_others_use(server: Server) -> None:
+    server.install()
+    sql(server, "create table kept (note text); insert into kept values ('a row')")
+    (redis,) = [name for name in images(server) if "/redis:" in f"/{name}"]
+    options = ["--detach", "--pull=never", "--name=other", "--stop-timeout=1", "--entrypoint=sleep"]
+    listed(server, "run", *options, redis, "infinity")
+    kill_in_the_middle(server)
+    # The copy in the install folder removes itself.
+    done = server.run(f"{server.folder}/bin/dify-installer", "uninstall")
+    assert done.returncode == 0, done.stderr
+    assert "for good: " in done.stderr.splitlines()[-1]
+    assert_gone(server)
+    assert images(server) == [redis]
+    assert "in use by others, and left: " in done.stderr
+    assert set(server.containers()) == {"other"}
+    assert server.machine.exists(f"{server.folder}/docker/.env")
+
+
+def test_once_more(server: Server) -> None:
+    listed(server, "rm", "--force", "other")
+    again = server.installer("uninstall")
+    assert again.returncode == 0, again.stderr
+    assert_gone(server)
+    assert images(server) == []
+    assert server.installer("uninstall", "--silent").stderr == ""
+
+
+def test_an_installation_afterwards_has_secrets_and_data_again(server: Server) -> None:
+    before = settings.secret_values(server.env())
+    server.install()
+    assert settings.secret_values(server.env()) == before
+    assert sql(server, ROW) == "a row"
+    assert server.installer("status").returncode == 0
+
+
+def test_what_is_told_removes_the_rest(server: Server) -> None:
+    # Stopping in order has been shown; some containers take their ten seconds for it.
+    server.run("sh", "-c", f"{server.engine} kill $({server.engine} ps --quiet)")
+    done = server.installer("uninstall")
+    assert done.returncode == 0, done.stderr
+    command = done.stderr.splitlines()[-1].partition("for good: ")[2]
+    removed = server.run("sh", "-c", command)
+    assert removed.returncode == 0, removed.stderr
+    assert not server.machine.exists(server.folder)

@@ -1,0 +1,74 @@
+"""Taking the systemd unit away again; that it starts and stops the stack is shown end to end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from installer import boot, layout
+from installer.command import Runner
+
+
+def program(folder: Path, name: str, script: str = "") -> Runner:
+    """Make a program that notes how it is called, and return a runner that finds it."""
+    path = folder / name
+    path.write_text(f'#!/bin/sh\necho "$*" >> "{folder}/called"\n{script}\n')
+    path.chmod(0o755)
+    return Runner({"PATH": f"{folder}:{os.environ['PATH']}"})
+
+
+def called(folder: Path) -> list[str]:
+    path = folder / "called"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the unit lies in these tests."""
+    path = tmp_path / layout.UNIT
+    monkeypatch.setattr(boot, "unit_path", lambda _root: path)
+    return path
+
+
+def written(place: layout.Installation, unit: Path, runner: Runner) -> None:
+    place.bin.mkdir(parents=True)
+    place.executable.touch()
+    boot.enable(place, runner)
+    wants = unit.parent / f"{boot._target(os.geteuid() == 0)}.wants"
+    wants.mkdir()
+    (wants / layout.UNIT).symlink_to(unit)
+
+
+def test_the_unit_is_stopped_without_its_stop_command_that_would_want_the_lock(tmp_path: Path, unit: Path) -> None:
+    script = f'case "$*" in *stop*) cp {unit} {tmp_path}/when-stopped;; esac'
+    runner = program(tmp_path, "systemctl", script)
+    place = layout.Installation(tmp_path / "dify")
+    written(place, unit, runner)
+    assert "ExecStop=" in unit.read_text()
+    assert boot.disable(place, runner) == f"{unit} is removed"
+    stopped = (tmp_path / "when-stopped").read_text()
+    assert "ExecStop=" not in stopped
+    assert "KillMode=process" in stopped
+    assert not unit.exists()
+    assert not list(tmp_path.glob("*.wants/*"))
+    assert boot.disable(place, runner) == "no unit"
+
+
+def test_without_systemd_the_unit_goes_all_the_same(tmp_path: Path, unit: Path) -> None:
+    runner = Runner({"PATH": str(tmp_path)})
+    place = layout.Installation(tmp_path / "dify")
+    written(place, unit, runner)
+    boot.disable(place, runner)
+    assert not unit.exists()
+    assert not list(tmp_path.glob("*.wants/*"))
+
+
+def test_the_unit_of_another_installation_stays(tmp_path: Path, unit: Path) -> None:
+    runner = program(tmp_path, "systemctl")
+    written(layout.Installation(tmp_path / "dify"), unit, runner)
+    before = called(tmp_path)
+    assert "stays" in boot.disable(layout.Installation(tmp_path / "dif"), runner)
+    assert unit.exists()
+    assert called(tmp_path) == before
