@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,12 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
             parts = archive.save(pulled, places.output, cut, program, runner, console)
             described = tuple(archive.describe(part, console) for part in parts)
             saved = tuple(image for part in parts for image in part.images)
-    mounted = _store(shape, before, described, saved, places, runner, console)
+    mounted = None
+    if shape.store:
+        mounted = _store(described, saved, places, runner, console)
+    else:
+        # An earlier build's would be of other images.
+        (places.output / layout.STORE).unlink(missing_ok=True)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     bundle = manifest.Manifest(
@@ -98,24 +104,24 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
 
 
 def _store(
-    shape: Shape,
-    before: manifest.Manifest | None,
-    described: tuple[manifest.Archive, ...],
-    saved: tuple[manifest.Image, ...],
+    archives: Sequence[manifest.Archive],
+    saved: Sequence[manifest.Image],
     places: Places,
     runner: Runner,
     console: Console,
-) -> manifest.BigFile | None:
-    """Return the image store, if one is wanted: the last build's where its archives are, too, else a new one."""
-    if not shape.store:
-        (places.output / layout.STORE).unlink(missing_ok=True)
-        return None
-    if before is not None and before.store is not None and kept.is_whole(places.output, before.store, console):
+) -> manifest.BigFile:
+    """Return the image store: the last build's where nothing has changed, else a new one."""
+    state = places.work / f"store-{digest.of_bytes(str(places.output).encode())[:16]}"
+    before = kept.image_store(state, archives, places.output, console)
+    if before is not None:
         console.line("store    nothing has changed: the store of the last build is kept")
-        return before.store
+        return before
     console.line("store    podman loads the images, mksquashfs packs its storage")
-    archives = [places.output / part.name for part in described]
-    return store.make(archives, saved, places.output, places.work, runner, console)
+    made = store.make(
+        [places.output / part.name for part in archives], saved, places.output, places.work, runner, console
+    )
+    kept.note_image_store(state, archives, made)
+    return made
 
 
 def _base(path: Path | None) -> manifest.Manifest | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from build import archive
+from build import archive, store
 from build.images import Pulled
 from installer import digest, errors, files, manifest, verify
 from installer.console import Console
@@ -48,13 +49,29 @@ def archives(
     return before
 
 
-def is_whole(folder: Path, expected: manifest.BigFile, console: Console) -> bool:
-    """Tell whether a file of the last build is still as it was made."""
+def image_store(
+    state: Path, archives: Sequence[manifest.Archive], folder: Path, console: Console
+) -> manifest.BigFile | None:
+    """Return the image store in `folder`, if it is whole and was made from these archives by this code; else None."""
     try:
-        verify.big_file(folder / expected.name, expected, console)
-    except (OSError, errors.BundleDamaged):
-        return False
-    return True
+        noted = json.loads(state.read_bytes())
+        if noted["key"] != _store_key(archives):
+            return None
+        described = manifest.BigFile(**{**noted["store"], "chunks": tuple(noted["store"]["chunks"])})
+        verify.big_file(folder / described.name, described, console)
+    except (OSError, KeyError, TypeError, ValueError, errors.BundleDamaged):
+        return None
+    return described
+
+
+def note_image_store(state: Path, archives: Sequence[manifest.Archive], described: manifest.BigFile) -> None:
+    """Note what the image store was made of, for the next build."""
+    noted = {"key": _store_key(archives), "store": dataclasses.asdict(described)}
+    files.write(state, json.dumps(noted))
+
+
+def _store_key(archives: Sequence[manifest.Archive]) -> str:
+    return " ".join([*(each.sha256 for each in archives), digest.of_file(Path(store.__file__))])
 
 
 def note_archives(state: Path, pulled: Sequence[Future[Pulled]], cut: archive.Cut, bundle: manifest.Manifest) -> None:

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 MAGIC = b"DIFYSEAL"
+BLOCK_BYTES = 1024 * 1024
 LENGTH = len(MAGIC) + hashlib.sha256().digest_size
 
 
@@ -22,5 +23,10 @@ def add(path: Path) -> None:
 
 def intact(path: Path) -> bool:
     """Tell whether a sealed file is what was sealed; one without a seal is not. Raises OSError."""
-    data = path.read_bytes()
-    return data[-LENGTH:] == MAGIC + hashlib.sha256(data[:-LENGTH]).digest()
+    left = path.stat().st_size - LENGTH
+    whole = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while left > 0 and (block := file.read(min(left, BLOCK_BYTES))):
+            whole.update(block)
+            left -= len(block)
+        return file.read() == MAGIC + whole.digest()

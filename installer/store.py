@@ -182,28 +182,40 @@ def _unit(store: Store, runner: Runner) -> str:
 
 
 def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
-    """Require that podman sees every image, and can mount and read the one with the most layers."""
+    """Require that podman sees every image, and can mount and read a container of the one with the most layers.
+
+    `podman image mount` would refuse: not for images of a read-only store (podman 5.4).
+    """
     if unseen := images.missing(bundle.images, images.present(engine)):
         raise errors.CommandFailed(f"podman does not see {unseen[0].reference} in the image store")
     deepest = max(bundle.images, key=lambda image: len(image.layers))
-    mounted = engine.run(["image", "mount", deepest.id], timeout=PODMAN_SECONDS).stdout.strip()
-    empty = not any(Path(mounted).iterdir())
-    engine.run(["image", "unmount", deepest.id], timeout=PODMAN_SECONDS)
+    command = ["create", "--quiet", "--pull=never", "--network=none", deepest.id, "true"]
+    container = engine.run(command, timeout=PODMAN_SECONDS).stdout.strip()
+    try:
+        mounted = engine.run(["mount", container], timeout=PODMAN_SECONDS).stdout.strip()
+        empty = not any(Path(mounted).iterdir())
+    finally:
+        engine.run(["rm", "--force", container], timeout=PODMAN_SECONDS, check=False)
     if empty:
         raise errors.CommandFailed(f"podman mounts {deepest.reference} from the image store, and it is empty")
 
 
-def retire(place: layout.Installation, described: manifest.BigFile | None, engine: Engine) -> None:
-    """Remove the stores of earlier bundles that no container needs any more; `described` is the one to keep."""
+def retire(place: layout.Installation, described: manifest.BigFile | None, engine: Engine) -> list[Store]:
+    """Remove the stores that no container needs, but for the one that is `described`; return those that stay.
+
+    Raises CommandFailed when podman cannot say what its containers were made from.
+    """
     kept = of(place, described) if described else None
-    old = [store for store in all_of(place) if store != kept]
-    if not old:
-        return
+    stores = all_of(place)
+    if not [store for store in stores if store != kept]:
+        return stores
     listed = engine.run(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"], timeout=PODMAN_SECONDS).stdout
     used = {identity.removeprefix("sha256:") for identity in listed.split()}
-    for store in old:
-        if not store.images & used:
+    staying = [store for store in stores if store == kept or store.images & used]
+    for store in stores:
+        if store not in staying:
             remove(store, engine.runner)
+    return staying
 
 
 def remove(store: Store, runner: Runner) -> None:
@@ -217,9 +229,11 @@ def remove(store: Store, runner: Runner) -> None:
     (UNITS / unit).unlink(missing_ok=True)
     runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS, check=False)
     store.file.unlink(missing_ok=True)
-    for folder in (store.mount_point, store.folder):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    if not store.mount_point.is_mount():
+        # Not mounted for a while, it got lock files from podman.
+        files.remove(store.mount_point)
+    with contextlib.suppress(OSError):
+        store.folder.rmdir()
 
 
 def _forget(store: Store) -> None:

@@ -23,6 +23,7 @@ from installer import (
     settings,
     spool,
     stack,
+    store,
     verify,
 )
 from installer import engine as engines
@@ -54,6 +55,7 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
         _show("boot", boot.disable(place, runner), console)
         _show("containers", _remove_containers(place, engine), console)
         _show("networks", _remove_networks(engine), console)
+        _show("image store", _remove_stores(place, engine), console)
         _show("images", _remove_images(bundle, engine), console)
         # ---- The engine holds nothing of ours any more, but volumes and what others use. ----
         _show("programs", _remove_programs(place), console)
@@ -123,6 +125,15 @@ def _remove_networks(engine: Engine) -> str:
     engine.run(["network", "rm", *names], timeout=REMOVE_SECONDS, check=False)
     left = engine.networks(layout.COMPOSE_PROJECT)
     return _counted(len(names) - len(left), left)
+
+
+def _remove_stores(place: layout.Installation, engine: Engine) -> str:
+    """Unmount and remove the image stores, unless a container that is not ours was made from an image in one."""
+    before = store.all_of(place)
+    if not before:
+        return "none is there"
+    left = store.retire(place, None, engine)
+    return _counted(len(before) - len(left), [str(each.mount_point) for each in left])
 
 
 def _remove_images(bundle: manifest.Manifest, engine: Engine) -> str:

@@ -179,6 +179,10 @@ class Machine:
             Path(device).chmod(0o666)
         command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={self.root}"]
         command += ["--private-network", "--capability=all", "--bind=/dev/fuse", "--bind=/dev/net/tun"]
+        # For image stores; loop devices belong to the kernel, all machines share them.
+        command += [
+            f"--bind={device}" for device in ("/dev/loop-control", *sorted(map(str, Path("/dev").glob("loop[0-9]*"))))
+        ]
         command += ["--system-call-filter=add_key keyctl bpf @all", "--resolv-conf=off", "--timezone=off", "--boot"]
         # Asked to end, nspawn takes the power away at once: that is what a test which was killed leaves to it.
         command += ["--kill-signal=SIGKILL"]
