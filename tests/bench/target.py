@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -34,14 +34,18 @@ class Peaks(Protocol):
 
 @contextlib.contextmanager
 def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machine]:
-    """Give a booted machine with fresh file systems; `bound` are folders of this host by their paths inside."""
+    """Give a booted machine with fresh file systems; `bound` are folders of this host by their paths inside.
+
+    Nothing is left of the file systems: with a large bundle they are much larger than what is kept.
+    """
     folder = work / "machines" / "target"
     shutil.rmtree(folder, ignore_errors=True)
     machine = Machine.clone(base, folder)
+    disks = {folder / name: work / "machines" / f"{name.replace('/', '-')}.img" for name in DISKS.values()}
     mounted: list[Path] = []
     try:
-        for name in DISKS.values():
-            mounted.append(_fresh_disk(work / "machines" / f"{name.replace('/', '-')}.img", folder / name))
+        for target, image in disks.items():
+            mounted.append(_fresh_disk(image, target))
         for inside, source in bound.items():
             target = machine.path(inside)
             target.mkdir(parents=True)
@@ -53,6 +57,8 @@ def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machin
         machine.kill()
         for target in reversed(mounted):
             subprocess.run(["umount", str(target)], check=True)
+        for image in disks.values():
+            image.unlink(missing_ok=True)
         machine.destroy()
 
 
@@ -80,29 +86,46 @@ def set_cache(cache: str, made: Bundle) -> None:
 @contextlib.contextmanager
 def watched(machine: Machine, run: Peaks) -> Iterator[None]:
     """Note processor time, and the peaks of memory and of each disk, while something runs."""
-    over = threading.Event()
-    before = {name: _used(machine.root / path) for name, path in DISKS.items()}
+    before = {name: used(machine.root / path) for name, path in DISKS.items()}
     run.disk = dict.fromkeys(DISKS, 0)
 
     def sample() -> None:
-        while not over.wait(SAMPLE_SECONDS):
-            for name, path in DISKS.items():
-                run.disk[name] = max(run.disk[name], _used(machine.root / path) - before[name])
-            run.memory = max(run.memory, _resident())
+        for name, path in DISKS.items():
+            run.disk[name] = max(run.disk[name], used(machine.root / path) - before[name])
+        run.memory = max(run.memory, _resident())
 
-    watcher = threading.Thread(target=sample)
-    started = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = processor_seconds()
+    with sampled(sample):
+        yield
+    run.cpu = processor_seconds() - started
+
+
+@contextlib.contextmanager
+def sampled(sample: Callable[[], None]) -> Iterator[None]:
+    """Call `sample` again and again, in a thread beside, while something runs."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(SAMPLE_SECONDS):
+            sample()
+
+    watcher = threading.Thread(target=repeat)
     watcher.start()
     try:
         yield
     finally:
         over.set()
         watcher.join()
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run.cpu = ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime
 
 
-def _used(path: Path) -> int:
+def processor_seconds() -> float:
+    """Return what all programs that we started, and those that they started, have taken so far and ended."""
+    taken = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return taken.ru_utime + taken.ru_stime
+
+
+def used(path: Path) -> int:
+    """Return the bytes in use on the file system of this path."""
     status = os.statvfs(path)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
