@@ -30,10 +30,9 @@ from tests.target.bundle import Bundle
 from tests.target.machine import Machine
 from tests.target.registry import Registry
 
-# Bytes of the archive, and filler images in it: first the bytes grow, then the images.
-SIZES = (10**9, 4 * 10**9, 16 * 10**9)
-COUNTS = (3, 12, 30)
-SIZE, COUNT = 4 * 10**9, 12
+# Filler images, and bytes of the archive: first ever more images of the same 0.3 GB, then the same bytes in ever more.
+BY_SIZE = ((2, 10**9), (12, 4 * 10**9), (51, 16 * 10**9))
+BY_COUNT = ((3, 4 * 10**9), (12, 4 * 10**9), (30, 4 * 10**9))
 # One run of a bundle from this size on.
 LARGE_BYTES = 10**10
 # What a run takes of the disk, in units of the archive: itself, the graph root, and the spool of an image.
@@ -75,10 +74,10 @@ def main() -> None:
     with Registry(kept / "registry") as registry:
         sample = bundles.make("growth", bundles.SAMPLE, registry, kept)
     base = machines.base_root(kept)
-    _require_space(kept, max(SIZES))
+    _require_space(kept, max(size for _, size in BY_SIZE))
     runs: dict[tuple[int, int], list[Run]] = {}
     facts: dict[str, str] = {}
-    for count, size in dict.fromkeys([(COUNT, size) for size in SIZES] + [(count, SIZE) for count in COUNTS]):
+    for count, size in dict.fromkeys(BY_SIZE + BY_COUNT):
         bundle = filler.add(sample, count, size, filler.Ballast(tars), work)
         _freeze(bundle, kept / "build")
         runs[count, size] = []
@@ -89,7 +88,7 @@ def main() -> None:
             runs[count, size].append(run)
             print(run, flush=True)
         shutil.rmtree(work)
-    growth_report.write([runs[COUNT, size] for size in SIZES], [runs[count, SIZE] for count in COUNTS], facts)
+    growth_report.write([runs[each] for each in BY_SIZE], [runs[each] for each in BY_COUNT], facts)
 
 
 def _freeze(bundle: Bundle, work: Path) -> None:
@@ -171,9 +170,11 @@ def _memory(machine: Machine) -> Path:
 
 
 def _resident(namespace: Path) -> Counter[str]:
-    """Return the resident memory, in bytes, of all processes of each program in a machine's process namespace.
+    """Return the memory, in bytes, of all processes of each program in a machine's process namespace.
 
-    A process is what its executable is: podman runs itself to unpack a layer, by another name.
+    A process is what its executable is: podman runs itself to unpack a layer, by another name. What several processes
+    share is counted once (proc(5), smaps_rollup, "Pss"): the installer is two for each command that it starts, until
+    that has begun.
     """
     total: Counter[str] = Counter()
     for entry in Path("/proc").iterdir():
@@ -181,7 +182,7 @@ def _resident(namespace: Path) -> Counter[str]:
             with contextlib.suppress(OSError):
                 program = (entry / "exe").readlink().name
                 if program in PROGRAMS and (entry / "ns/pid").readlink() == namespace:
-                    found = re.search(r"VmRSS:\s+(\d+)", (entry / "status").read_text())
+                    found = re.search(r"^Pss:\s+(\d+)", (entry / "smaps_rollup").read_text(), re.MULTILINE)
                     total[program] += int(found.group(1)) * 1024 if found else 0
     return total
 

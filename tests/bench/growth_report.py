@@ -19,7 +19,8 @@ HEAD = """\
 
 Made by `make growth`; never edited by hand. Each run is a whole `dify-installer --ip … --no-boot` on a machine and file
 systems of its own, with a cold cache. Figures are medians of a bundle's runs. Peaks are of the whole run; memory is
-what all processes of a program hold resident together, sampled ten times a second.
+what all processes of a program hold together, sampled ten times a second. podman is a process of its own for each
+image, which holds more for a larger one; so does the spool, which is one image.
 
 A bundle is the sample's with filler images beside its own ten: four layers each, none of them shared, of files of real
 wheels and Debian packages in the same mixture. The installer verifies and loads them like all others; no container
@@ -71,8 +72,8 @@ def write(by_size: Sequence[Runs], by_count: Sequence[Runs], facts: dict[str, st
     bundles = [*by_size, *(runs for runs in by_count if runs not in by_size)]
     rounds = "; ".join(f"{len(runs)} of {_text(GB, runs)} GB, {_text(IMAGES, runs)} images" for runs in bundles)
     parts = [HEAD, _table(["", ""], (facts | {"runs": rounds}).items())]
-    parts += ["\n## Larger images\n", *_series(by_size, GB, "each further GB")]
-    parts += ["\n## More images\n", *_series(by_count, IMAGES, "each further image")]
+    parts += ["\n## A larger bundle: more images of the same size\n", *_series(by_size, GB, "each further GB")]
+    parts += ["\n## The same bytes in more, smaller images\n", *_series(by_count, IMAGES, "each further image")]
     (HERE / "GROWTH.md").write_text("".join(parts))
     raw = [dataclasses.asdict(run) for runs in bundles for run in runs]
     (HERE / "growth.json").write_text(json.dumps(raw, indent=1) + "\n")
