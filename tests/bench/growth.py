@@ -170,21 +170,27 @@ def _memory(machine: Machine) -> Path:
 
 
 def _resident(namespace: Path) -> Counter[str]:
-    """Return the memory, in bytes, of all processes of each program in a machine's process namespace.
+    """Return the memory, in bytes, of each program in a machine's process namespace.
 
     A process is what its executable is: podman runs itself to unpack a layer, by another name. What several processes
-    share is counted once (proc(5), smaps_rollup, "Pss"): the installer is two for each command that it starts, until
-    that has begun.
+    share is counted once (proc(5), "Pss"): the installer is two for each command that it starts, until that has begun.
+    A peak between two samples is not lost where one process alone had it: the kernel notes it ("VmHWM").
     """
-    total: Counter[str] = Counter()
+    together: Counter[str] = Counter()
+    alone: Counter[str] = Counter()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
                 program = (entry / "exe").readlink().name
                 if program in PROGRAMS and (entry / "ns/pid").readlink() == namespace:
-                    found = re.search(r"^Pss:\s+(\d+)", (entry / "smaps_rollup").read_text(), re.MULTILINE)
-                    total[program] += int(found.group(1)) * 1024 if found else 0
-    return total
+                    together[program] += _kilobytes(entry / "smaps_rollup", "Pss") * 1024
+                    alone[program] = max(alone[program], _kilobytes(entry / "status", "VmHWM") * 1024)
+    return together | alone
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", file.read_text(), re.MULTILINE)
+    return int(found.group(1)) if found else 0
 
 
 if __name__ == "__main__":
