@@ -17,7 +17,7 @@ DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
 
-.PHONY: help bundle test check demo bench features selinux format clean system-packages
+.PHONY: help bundle test check demo bench growth features selinux format clean system-packages
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
@@ -25,6 +25,7 @@ help:
 	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
 	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
 	@echo "make bench    measures our way against the manual one, side by side (root)"
+	@echo "make growth   measures how an installation's cost grows with the bundle: 1 to 16 GB, 13 to 40 images (root)"
 	@echo "make selinux  installs on a virtual machine with SELinux enforcing: RIG=PATH DIST=PATH"
 	@echo "make check    style, types and unit tests alone"
 
@@ -60,6 +61,10 @@ features: $(VENV)/complete
 bench: system-packages $(VENV)/complete
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
 	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
+
+# What an installation costs as the bundle grows; 40 GB of disk and half an hour. Writes tests/bench/GROWTH.md.
+growth: system-packages $(VENV)/complete
+	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)
 
 # On a virtual machine with SELinux enforcing, made by the rig in RIG; a quarter of an hour, emulated.
 selinux: $(VENV)/complete

@@ -53,7 +53,7 @@ class Cut:
 
 
 @dataclass(slots=True)
-class _Writer:
+class Writer:
     """An archive while it grows: `layers` are the sizes of those that it has, `elsewhere` those that others have.
 
     `absent` are layers that have an empty member here, since they are elsewhere.
@@ -91,7 +91,7 @@ def save(
         while waiting:
             path = folder / part_name(len(parts) if cut.largest else None)
             with files.replacing(path) as file:
-                writer = _Writer(folder, file, elsewhere)
+                writer = Writer(folder, file, elsewhere)
                 images = _fill(writer, waiting, len(parts), cut.largest, program, runner, bar)
             parts.append(Saved(path, tuple(images), writer.layers))
             elsewhere |= set(writer.layers)
@@ -107,7 +107,7 @@ def part_name(number: int | None) -> str:
 
 
 def _fill(
-    writer: _Writer,
+    writer: Writer,
     waiting: list[Future[Pulled]],
     number: int,
     largest: int | None,
@@ -134,9 +134,14 @@ def _fill(
             break
         images.append(saved)
         bar.update(1)
+    finish(writer, images)
+    return images
+
+
+def finish(writer: Writer, images: Sequence[manifest.Image]) -> None:
+    """End an archive with its manifest.json, which names these images in their order."""
     _add(writer.file, layout.ARCHIVE_INDEX, manifest.archive_index(images))
     writer.file.write(bytes(2 * BLOCK))
-    return images
 
 
 def describe(saved: Saved, console: Console) -> manifest.Archive:
@@ -163,7 +168,7 @@ def _require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _save_one(image: Pulled, writer: _Writer, number: int, index: int, program: str, runner: Runner) -> manifest.Image:
+def _save_one(image: Pulled, writer: Writer, number: int, index: int, program: str, runner: Runner) -> manifest.Image:
     layers: dict[str, str] = {}
     texts: dict[str, bytes] = {}
     links: dict[str, str] = {}
@@ -175,7 +180,7 @@ def _save_one(image: Pulled, writer: _Writer, number: int, index: int, program: 
                 base = posixpath.dirname(name) if member.issym() else ""
                 links[name] = posixpath.normpath(posixpath.join(base, member.linkname))
             elif content is not None and _is_layer(content, member, texts, name):
-                layers[name] = _add_layer(writer, _Rejoined(texts.pop(name), content))
+                layers[name] = add_layer(writer, _Rejoined(texts.pop(name), content))
     identity, digests = _matched(image, writer, layers, texts, links)
     return manifest.Image(
         reference=image.reference,
@@ -214,7 +219,7 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-def _add_layer(writer: _Writer, raw: _Rejoined) -> str:
+def add_layer(writer: Writer, raw: io.RawIOBase) -> str:
     """Append a layer, uncompressed, unless the archive has it or it is elsewhere; return its SHA-256."""
     stream = io.BufferedReader(raw, digest.BLOCK_BYTES)
     magic = stream.peek(4)[:4]
@@ -240,14 +245,14 @@ def _add_layer(writer: _Writer, raw: _Rejoined) -> str:
     writer.file.write(bytes(-length % BLOCK))
     end = writer.file.tell()
     writer.file.seek(start)
-    writer.file.write(_header(f"{name}.tar", length))
+    writer.file.write(header(f"{name}.tar", length))
     writer.file.seek(end)
     writer.layers[name] = length
     return name
 
 
 def _matched(
-    image: Pulled, writer: _Writer, layers: dict[str, str], texts: dict[str, bytes], links: dict[str, str]
+    image: Pulled, writer: Writer, layers: dict[str, str], texts: dict[str, bytes], links: dict[str, str]
 ) -> tuple[str, tuple[str, ...]]:
     """Match what the engine saved with its own manifest, write the configuration; return the ID and the layers."""
     try:
@@ -263,11 +268,16 @@ def _matched(
             f"the layers that were saved of {image.reference} are not those of its configuration",
             "remove the image from the engine and pull it again: its store is damaged",
         )
+    return add_config(writer, config), digests
+
+
+def add_config(writer: Writer, config: bytes) -> str:
+    """Append a configuration unless the archive has it; return its SHA-256, which is the image's ID."""
     identity = digest.of_bytes(config)
     if identity not in writer.configs:
         _add(writer.file, f"{identity}.json", config)
         writer.configs.add(identity)
-    return identity, digests
+    return identity
 
 
 @contextmanager
@@ -298,10 +308,10 @@ def _not_saved(reference: str, complaints: IO[bytes]) -> errors.BuildError:
 
 
 def _add(file: IO[bytes], name: str, data: bytes) -> None:
-    file.write(_header(name, len(data)) + data + bytes(-len(data) % BLOCK))
+    file.write(header(name, len(data)) + data + bytes(-len(data) % BLOCK))
 
 
-def _header(name: str, length: int) -> bytes:
+def header(name: str, length: int) -> bytes:
     """Return a tar header without a time, an owner or anything else that differs between two builds."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = length, 0o444, 0

@@ -8,37 +8,29 @@ times slower for a while, and would spoil the next run. Runs of the ways alterna
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer import layout
 from tests.bench import ballast, report
+from tests.bench.target import BUNDLE, booted, set_cache, watched
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine
 from tests.target.registry import Registry
 
-# The file systems that are watched, each of its own, and their size: where they lie, sparse, is `work`.
-DISKS = {"graph root": "var/lib/containers", "/var/tmp": "var/tmp", "install folder": "opt"}
-DISK_BYTES = 40 * 1024**3
-BUNDLE = "/srv/bundle"
 PREPARED = "/srv/prepared"
 URL = f"http://{machines.ADDRESS}/console/api/setup"
-WATCHED = ("podman", "dify-installer", "sha256sum", "podman-compose", "tar", "storage-untar")
-SAMPLE_SECONDS = 0.1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,9 +62,9 @@ def main() -> None:
         for cache in ("cold", "warm"):
             for way, measure in ways.items():
                 run = Run(way=way, cache=cache)
-                with _machine(base, made, prepared, work) as machine:
-                    _set_cache(cache, made)
-                    with _watched(machine, run):
+                with booted(base, {BUNDLE: made.folder, PREPARED: prepared}, work) as machine:
+                    set_cache(cache, made)
+                    with watched(machine, run):
                         measure(machine, run)
                 runs.append(run)
                 print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
@@ -168,7 +160,7 @@ def _prepared(made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
     folder = work / "prepared"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with _machine(base, made, folder, work) as machine:
+    with booted(base, {BUNDLE: made.folder, PREPARED: folder}, work) as machine:
         machine.run(
             f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot && /opt/dify/bin/dify-installer stop"
         )
@@ -176,93 +168,6 @@ def _prepared(made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
         podman = machine.run("podman --version").stdout.strip()
     shutil.copytree(made.payload / "docker/volumes", folder / "docker/volumes")
     return folder, podman
-
-
-@contextlib.contextmanager
-def _machine(base: Path, made: Bundle, prepared: Path, work: Path) -> Iterator[Machine]:
-    """Give a booted machine with fresh file systems, the bundle at BUNDLE and the project at PREPARED."""
-    folder = work / "machines" / "target"
-    shutil.rmtree(folder, ignore_errors=True)
-    machine = Machine.clone(base, folder)
-    mounted: list[Path] = []
-    try:
-        for name in DISKS.values():
-            mounted.append(_fresh_disk(work / "machines" / f"{name.replace('/', '-')}.img", folder / name))
-        for source, inside in ((made.folder, BUNDLE), (prepared, PREPARED)):
-            target = machine.path(inside)
-            target.mkdir(parents=True)
-            subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
-            mounted.append(target)
-        machine.boot()
-        yield machine
-    finally:
-        machine.kill()
-        for target in reversed(mounted):
-            subprocess.run(["umount", str(target)], check=True)
-        machine.destroy()
-
-
-def _fresh_disk(image: Path, target: Path) -> Path:
-    image.unlink(missing_ok=True)
-    image.touch()
-    os.truncate(image, DISK_BYTES)
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], check=True)
-    mode = target.stat().st_mode & 0o7777 if target.exists() else 0o755
-    target.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(target)], check=True)
-    (target / "lost+found").rmdir()
-    target.chmod(mode)
-    return target
-
-
-def _set_cache(cache: str, made: Bundle) -> None:
-    """Empty the page cache, or fill it with the archive."""
-    subprocess.run(["sync"], check=True)
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    if cache == "warm":
-        subprocess.run(["cat", str(made.archive)], stdout=subprocess.DEVNULL, check=True)
-
-
-@contextlib.contextmanager
-def _watched(machine: Machine, run: Run) -> Iterator[None]:
-    """Note processor time, and the peaks of memory and of each disk, while something runs."""
-    over = threading.Event()
-    before = {name: _used(machine.root / path) for name, path in DISKS.items()}
-    run.disk = dict.fromkeys(DISKS, 0)
-
-    def sample() -> None:
-        while not over.wait(SAMPLE_SECONDS):
-            for name, path in DISKS.items():
-                run.disk[name] = max(run.disk[name], _used(machine.root / path) - before[name])
-            run.memory = max(run.memory, _resident())
-
-    watcher = threading.Thread(target=sample)
-    started = resource.getrusage(resource.RUSAGE_CHILDREN)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run.cpu = ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime
-
-
-def _used(path: Path) -> int:
-    status = os.statvfs(path)
-    return (status.f_blocks - status.f_bfree) * status.f_frsize
-
-
-def _resident() -> int:
-    """Return the memory of the programs at work, summed, in bytes; nothing else of their names runs here."""
-    total = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if (entry / "comm").read_text().strip() in WATCHED:
-                    found = re.search(r"VmRSS:\s+(\d+)", (entry / "status").read_text())
-                    total += int(found.group(1)) * 1024 if found else 0
-    return total
 
 
 if __name__ == "__main__":

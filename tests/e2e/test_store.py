@@ -1,4 +1,4 @@
-"""The image store: mounted instead of loaded, back after a reboot, gone after an uninstallation, never a damaged one."""
+"""The image store: mounted instead of loaded, back after a reboot, gone after an uninstallation, refused if damaged."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ class Machine:
         if self._nspawn is None:
             return
         with contextlib.suppress(OSError, LookupError):
-            os.kill(self._init(), signal.SIGKILL)
+            os.kill(self.init(), signal.SIGKILL)
         # nspawn itself is asked, not killed: it would leave a machine behind that has not come as far as systemd.
         self._nspawn.terminate()
         self._nspawn.wait(60)
@@ -240,7 +240,7 @@ class Machine:
         for name in (f"{self.root.name}.console", f".#{self.root.name}.lck"):
             self.root.with_name(name).unlink(missing_ok=True)
 
-    def _init(self) -> int:
+    def init(self) -> int:
         """Return the process ID of the machine's systemd, seen from outside."""
         pid = self._nspawn.pid if self._nspawn is not None else 0
         for _ in range(4):
@@ -274,7 +274,7 @@ class Machine:
             }
             exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
             inside = ["su", "-", user, "-c", f"export {exports}; {text}"]
-        return ["nsenter", "-t", str(self._init()), "-m", "-u", "-i", "-n", "-p", "-C", *inside]
+        return ["nsenter", "-t", str(self.init()), "-m", "-u", "-i", "-n", "-p", "-C", *inside]
 
     def run(
         self,
