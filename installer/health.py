@@ -8,7 +8,7 @@ from installer import checks, compose, dify, stack
 from installer.console import Console
 from installer.engine import Engine
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 
 
 def await_console(

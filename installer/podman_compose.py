@@ -91,7 +91,9 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
         return False
     command = [str(place.venv / "bin/python"), f"{pip}/pip", "install", "--no-index", "--require-hashes"]
     command += ["--find-links", str(payload / layout.WHEELS), "--only-binary", ":all:", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--requirement", str(payload / layout.PODMAN_COMPOSE_LOCK)]
+    # Without compiling: 1.0 instead of 1.8 s, and the first run compiles what it needs of it.
+    command += ["--disable-pip-version-check", "--no-compile"]
+    command += ["--requirement", str(payload / layout.PODMAN_COMPOSE_LOCK)]
     # A person's PIP_… or PYTHON… variables must not decide what is installed.
     filled = runner.without(("PIP_", "PYTHON")).run(command, timeout=INSTALL_SECONDS, check=False)
     _require_not_ended(filled, runner)

@@ -14,8 +14,8 @@ from installer.engine import Container, Engine
 STOP_SECONDS = 300.0
 RELOAD_SECONDS = 60.0
 LOGS_SECONDS = 30.0
-# Between two looks; also how often a health check is asked for ahead of its time.
-POLL_SECONDS = 1.0
+# Between two looks; also how often a health check is asked for ahead of its time. A look takes 0.1 s of a processor.
+POLL_SECONDS = 0.5
 HEALTHCHECK_SECONDS = 30.0
 LOG_LINES = 15
 NOT_STARTED = ("not created", "created", "initialized")

@@ -1,8 +1,9 @@
-"""`make bench`: our whole way against what an expert types by hand, side by side on the same machine and images.
+"""`make bench`: our ways against what an expert types by hand, side by side on the same machine and images.
 
 By hand: `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`, in a project that is
-prepared already. Every run gets a machine and file systems of its own: after a large removal ext4 creates files many
-times slower for a while, and would spoil the next run. Runs of the ways alternate; the table shows medians.
+prepared already. Ours: the archive loaded, or the store of `make bundle STORE=1` mounted. Every run gets a machine and
+file systems of its own: after a large removal ext4 creates files many times slower for a while, and would spoil the
+next run. Runs of the ways alternate; the table shows medians.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from installer import layout
-from tests.bench import ballast, report
+from tests.bench import ballast, host_load, report
 from tests.bench.target import BUNDLE, booted, set_cache, watched
 from tests.target import bundle as bundles
 from tests.target import machine as machines
@@ -35,12 +37,16 @@ URL = f"http://{machines.ADDRESS}/console/api/setup"
 
 @dataclass(kw_only=True, slots=True)
 class Run:
-    """One measured run: wall seconds of the whole and of its steps, processor seconds, peaks in bytes."""
+    """One measured run: wall seconds of the whole and of its steps, processor seconds, peaks in bytes.
+
+    `again` are the seconds of a second run right after it, with nothing to do.
+    """
 
     way: str
     cache: str
     seconds: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
+    again: float = 0.0
     cpu: float = 0.0
     memory: int = 0
     disk: dict[str, int] = field(default_factory=dict)
@@ -54,21 +60,40 @@ def main() -> None:
     options = parser.parse_args()
     work = options.work.resolve() / "bench"
     made = _bundle(options.work.resolve())
+    bundles_of = _folders(made, work)
     base = machines.base_root(options.work.resolve())
-    prepared, podman = _prepared(made, base, work)
-    ways: dict[str, Callable[[Machine, Run], None]] = {"ours": ours, "by hand": by_hand, "floors": floors}
+    prepared, podman = _prepared(bundles_of["loaded"], made, base, work)
+    ways: dict[str, tuple[Path, Callable[[Machine, Run], None]]] = {
+        "loaded": (bundles_of["loaded"], ours),
+        "mounted": (bundles_of["mounted"], ours),
+        "by hand": (bundles_of["loaded"], by_hand),
+        "floors": (bundles_of["loaded"], floors),
+    }
     runs = []
     for number in range(options.rounds):
         for cache in ("cold", "warm"):
-            for way, measure in ways.items():
+            for way, (folder, measure) in ways.items():
                 run = Run(way=way, cache=cache)
-                with booted(base, {BUNDLE: made.folder, PREPARED: prepared}, work) as machine:
-                    set_cache(cache, made)
+                with booted(base, {BUNDLE: folder, PREPARED: prepared}, work) as machine:
+                    set_cache(cache, folder)
                     with watched(machine, run):
                         measure(machine, run)
                 runs.append(run)
                 print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
-    report.write(runs, describe(made, podman))
+    alone = host_load.measure(made, work / "host", options.rounds)
+    report.write(runs, alone, describe(made, podman), startup(made.executable))
+
+
+def startup(executable: Path) -> dict[str, float]:
+    """Return the seconds of commands that people wait for, warm: the medians of five."""
+    commands = {"--help": ["--help"], "preflight": ["preflight", "--ip", "127.0.0.1"]}
+    return {name: median(_seconds([str(executable), *command]) for _ in range(5)) for name, command in commands.items()}
+
+
+def _seconds(command: list[str]) -> float:
+    begun = time.monotonic()
+    subprocess.run(command, capture_output=True)
+    return time.monotonic() - begun
 
 
 def describe(made: Bundle, podman: str) -> dict[str, str]:
@@ -82,6 +107,7 @@ def describe(made: Bundle, podman: str) -> dict[str, str]:
         "kernel": platform.release(),
         "engine": f"{podman}, rootful, overlay on ext4",
         "bundle": f"{made.archive.stat().st_size / 1e9:.2f} GB, {len(bundle['images'])} images, {len(layers)} layers",
+        **({"image store": f"{bundle['store']['size'] / 1e9:.2f} GB, squashfs"} if bundle["store"] else {}),
         "day": time.strftime("%Y-%m-%d"),
     }
 
@@ -98,7 +124,7 @@ def ours(machine: Machine, run: Run) -> None:
     run.steps = {step["name"]: step["seconds"] for step in steps}
     begun = time.monotonic()
     machine.run(f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot", timeout=1200)
-    run.steps["second run"] = time.monotonic() - begun
+    run.again = time.monotonic() - begun
 
 
 def by_hand(machine: Machine, run: Run) -> None:
@@ -149,10 +175,24 @@ def _layers(archive: Path) -> list[tuple[int, int]]:
 
 def _bundle(work: Path) -> Bundle:
     with Registry(work / "registry") as registry:
-        return bundles.make("bench", bundles.SAMPLE, registry, work, ballast.layers(work / "bench"))
+        return bundles.make("bench", bundles.SAMPLE, registry, work, ballast.layers(work / "bench"), ["--store"])
 
 
-def _prepared(made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
+def _folders(made: Bundle, work: Path) -> dict[str, Path]:
+    """Return the bundle as it is copied for each of our ways: with the archive, or with the store."""
+    folders = {}
+    for way, images in (("loaded", layout.IMAGES), ("mounted", layout.STORE)):
+        folder = folders[way] = work / way
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in (layout.EXECUTABLE, images):
+            os.link(made.folder / name, folder / name)
+        sums = made.checksums.read_text().splitlines(keepends=True)
+        (folder / layout.CHECKSUMS).write_text("".join(line for line in sums if (folder / line.split()[1]).exists()))
+    return folders
+
+
+def _prepared(folder_of_bundle: Path, made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
     """Return the project as an expert would have prepared it (installed once, without data), and podman's version.
 
     The version is asked in the booted machine: without /proc podman does not start.
@@ -160,7 +200,7 @@ def _prepared(made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
     folder = work / "prepared"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with booted(base, {BUNDLE: made.folder, PREPARED: folder}, work) as machine:
+    with booted(base, {BUNDLE: folder_of_bundle, PREPARED: folder}, work) as machine:
         machine.run(
             f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot && /opt/dify/bin/dify-installer stop"
         )

@@ -121,7 +121,7 @@ def describe(sample: Bundle, machine: Machine) -> dict[str, str]:
 def measured(bundle: Bundle, machine: Machine) -> Run:
     """Install a bundle twice, watching the first time."""
     run = _described(bundle)
-    target.set_cache("cold", bundle)
+    target.set_cache("cold", bundle.folder)
     started = target.processor_seconds()
     with _watched(machine, run):
         run.seconds = _install(machine)

@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from tests.bench import host_load
+from tests.bench.host_load import Load
+
 if TYPE_CHECKING:
     from tests.bench.bench import Run
 
@@ -21,21 +24,27 @@ and file systems of its own. By hand is, typed in a project that is prepared alr
 
     sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d
 
-Seconds are of one machine; read the ratios.
+*Loaded* is `./dify-installer` with the image archive, *mounted* with the image store of `make bundle STORE=1`. Floors
+are what no way of loading can beat. Seconds are of one machine; read the ratios.
 
 """
-COLOURS = {"ours": "#1f77b4", "by hand": "#ff7f0e", "floors": "#7f7f7f"}
+OURS = ("loaded", "mounted")
+WAYS = (*OURS, "by hand", "floors")
+COLOURS = {"loaded": "#1f77b4", "mounted": "#2ca02c", "by hand": "#ff7f0e", "floors": "#7f7f7f"}
 
 
-def write(runs: list[Run], described: dict[str, str]) -> None:
-    """Write table, plot and the runs themselves."""
+def write(runs: list[Run], alone: list[Load], described: dict[str, str], startup: dict[str, float]) -> None:
+    """Write table, plot and the runs themselves; `alone` are loads by the host's podman, `startup` seconds."""
     rounds = len(runs) // (len({run.way for run in runs}) * len({run.cache for run in runs}))
     parts = [HEAD.format(rounds=rounds), _facts(described)]
     for cache in ("cold", "warm"):
         parts += [f"\n## With a {cache} cache\n\n", _ratios(runs, cache), "\n", _steps(runs, cache)]
-    parts += ["\n## What else it takes\n\n", _peaks(runs), "\n![seconds of each way, by step](results.svg)\n"]
+    parts += [f"\n## Verify and load alone, with podman {host_load.version()}\n\n", _alone(alone)]
+    parts += ["\n## What else it takes\n\n", _peaks(runs), "\n", _startup(runs, startup)]
+    parts += ["\n![seconds of each way, by step](results.svg)\n"]
     (HERE / "RESULTS.md").write_text("".join(parts))
-    (HERE / "runs.json").write_text(json.dumps([dataclasses.asdict(run) for run in runs], indent=1) + "\n")
+    kept = {"runs": [dataclasses.asdict(run) for run in runs], "alone": [dataclasses.asdict(load) for load in alone]}
+    (HERE / "runs.json").write_text(json.dumps(kept, indent=1) + "\n")
     _plot(runs)
 
 
@@ -52,33 +61,54 @@ def _step(runs: list[Run], way: str, cache: str, *names: str) -> float:
 
 
 def _ratios(runs: list[Run], cache: str) -> str:
-    """Return what the goals speak of: our way in units of the manual one."""
+    """Return what the goals speak of: our ways in units of the manual one."""
     pairs = {
-        "verify and load images": (("verify", "images"), ("sha256sum -c", "podman load")),
+        "verify, images ready": (("verify", "images"), ("sha256sum -c", "podman load")),
         "start, until Dify answers": (("start", "health"), ("podman-compose up -d", "until it answers")),
     }
-    rows = []
+    rows: list[tuple[str, list[float]]] = []
     for name, (mine, theirs) in pairs.items():
-        rows.append([name, _step(runs, "ours", cache, *mine), _step(runs, "by hand", cache, *theirs)])
-    whole = [median(run.seconds for run in _of(runs, way, cache)) for way in ("ours", "by hand")]
-    rows.append(["the whole", *whole])
-    lines = [[str(name), f"{ours:.1f}", f"{hand:.1f}", f"**{ours / hand:.2f}**"] for name, ours, hand in rows]  # type: ignore[operator]
-    return _table(["seconds", "ours", "by hand", "ratio"], lines)
+        rows.append((name, [*(_step(runs, way, cache, *mine) for way in OURS), _step(runs, "by hand", cache, *theirs)]))
+    rows.append(("the whole", [median(run.seconds for run in _of(runs, way, cache)) for way in (*OURS, "by hand")]))
+    lines = [[name, *(_against(each, hand) for each in ours), f"{hand:.1f}"] for name, (*ours, hand) in rows]
+    return _table(["seconds (ratio)", *OURS, "by hand"], lines)
+
+
+def _against(ours: float, hand: float) -> str:
+    return f"{ours:.1f} (**{ours / hand:.2f}**)"
+
+
+def _alone(loads: list[Load]) -> str:
+    times = {way: [load.seconds for load in loads if load.way == way] for way in ("loaded", "by hand")}
+    hand = median(times["by hand"])
+    rows = [[way, f"{median(each):.1f}", _range(each), f"{median(each) / hand:.2f}"] for way, each in times.items()]
+    return _table(["way", "median, s", "range", "ratio"], rows)
+
+
+def _startup(runs: list[Run], startup: dict[str, float]) -> str:
+    again = {way: median(run.again for run in runs if run.way == way) for way in OURS}
+    rows = [[f"`{name}`", f"{seconds:.2f}"] for name, seconds in startup.items()]
+    rows += [[f"a second run with nothing to do, {way}", f"{seconds:.2f}"] for way, seconds in again.items()]
+    return _table(["command", "seconds"], rows)
+
+
+def _range(times: list[float]) -> str:
+    return f"{min(times):.1f} to {max(times):.1f}"
 
 
 def _steps(runs: list[Run], cache: str) -> str:
     rows = []
-    for way in ("ours", "by hand", "floors"):
+    for way in WAYS:
         for name in _of(runs, way, cache)[0].steps:
             times = [run.steps[name] for run in _of(runs, way, cache)]
-            rows.append([way, name, f"{median(times):.1f}", f"{min(times):.1f} to {max(times):.1f}"])
+            rows.append([way, name, f"{median(times):.1f}", _range(times)])
     return _table(["way", "step", "median, s", "range"], rows)
 
 
 def _peaks(runs: list[Run]) -> str:
     disks = list(runs[0].disk)
     rows = []
-    for way in ("ours", "by hand", "floors"):
+    for way in WAYS:
         mine = [run for run in runs if run.way == way]
         peaks = [f"{max(run.disk[name] for run in mine) / 1e9:.2f}" for name in disks]
         cpu, memory = median(run.cpu for run in mine), max(run.memory for run in mine)
@@ -100,10 +130,10 @@ def _plot(runs: list[Run]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 3.6))
-    bars = [(way, cache) for cache in ("warm", "cold") for way in ("floors", "by hand", "ours")]
+    bars = [(way, cache) for cache in ("warm", "cold") for way in reversed(WAYS)]
     for row, (way, cache) in enumerate(bars):
         left = 0.0
-        for number, name in enumerate(name for name in _of(runs, way, cache)[0].steps if name != "second run"):
+        for number, name in enumerate(name for name in _of(runs, way, cache)[0].steps):
             width = _step(runs, way, cache, name)
             axes.barh(row, width, left=left, color=COLOURS[way], alpha=1 - 0.3 * (number % 3), edgecolor="white")
             if width > 4:

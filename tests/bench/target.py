@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from tests.target.bundle import Bundle
 from tests.target.machine import Machine
 
 # The file systems that are watched, each of its own, and their size: where they lie, sparse, is `work`.
@@ -45,7 +44,7 @@ def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machin
     mounted: list[Path] = []
     try:
         for target, image in disks.items():
-            mounted.append(_fresh_disk(image, target))
+            mounted.append(fresh_disk(image, target))
         for inside, source in bound.items():
             target = machine.path(inside)
             target.mkdir(parents=True)
@@ -62,7 +61,8 @@ def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machin
         machine.destroy()
 
 
-def _fresh_disk(image: Path, target: Path) -> Path:
+def fresh_disk(image: Path, target: Path) -> Path:
+    """Mount a new file system, in a sparse file `image`, at `target`, and return that."""
     image.unlink(missing_ok=True)
     image.touch()
     os.truncate(image, DISK_BYTES)
@@ -75,12 +75,13 @@ def _fresh_disk(image: Path, target: Path) -> Path:
     return target
 
 
-def set_cache(cache: str, made: Bundle) -> None:
-    """Empty the page cache, or fill it with the archive."""
+def set_cache(cache: str, folder: Path) -> None:
+    """Empty the page cache, or fill it with the bundle in this folder."""
     subprocess.run(["sync"], check=True)
     Path("/proc/sys/vm/drop_caches").write_text("3")
     if cache == "warm":
-        subprocess.run(["cat", str(made.archive)], stdout=subprocess.DEVNULL, check=True)
+        for path in folder.iterdir():
+            subprocess.run(["cat", str(path)], stdout=subprocess.DEVNULL, check=True)
 
 
 @contextlib.contextmanager

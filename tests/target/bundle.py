@@ -72,6 +72,7 @@ def make(
     registry: Registry,
     work: Path,
     ballast: Mapping[str, Sequence[Path]] | None = None,
+    options: Sequence[str] = (),
 ) -> Bundle:
     """Build the bundle of a Dify-shaped folder with the real build, which pulls from the registry."""
     bundle = Bundle(
@@ -81,7 +82,7 @@ def make(
         payload=work / f"payload-{name}",
     )
     publish(bundle.checkout, registry, work, ballast)
-    subprocess.run(command(bundle, work), check=True, cwd=ROOT, env=environment(registry))
+    subprocess.run(command(bundle, work, *options), check=True, cwd=ROOT, env=environment(registry))
     return bundle
 
 
