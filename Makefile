@@ -6,6 +6,7 @@ ARCH ?=
 SOURCE ?=
 TAG ?=
 VECTOR_STORE ?=
+COMPRESS ?=
 DB ?=
 PROFILE ?=
 ENGINE ?=
@@ -21,7 +22,7 @@ WORK ?= .cache/tests
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
-	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman SPLIT=4G BASE=manifest.json STORE=1"
+	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman SPLIT=4G BASE=manifest.json STORE=1 COMPRESS=1"
 	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
 	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
 	@echo "make bench    measures our way against the manual one, side by side (root)"
@@ -36,7 +37,7 @@ $(VENV)/complete: specs/dev.lock
 
 bundle: $(VENV)/complete
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
-	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store)
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress)
 
 check: $(VENV)/complete
 	$(VENV)/bin/ruff check .

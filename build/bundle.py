@@ -27,11 +27,15 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """The form of a bundle: archives of `largest` bytes, without what the bundle `base` has; a `store` or none."""
+    """The form of a bundle: archives of `largest` bytes, compressed or not, without what the bundle `base` has.
+
+    `store` asks for an image store beside them.
+    """
 
     largest: int | None = None
     base: Path | None = None
     store: bool = False
+    compress: bool = False
 
 
 def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: Runner, console: Console) -> None:
@@ -53,7 +57,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     console.line(f"resolve  Dify {needs.version}: {len(needs.images)} images for {spec.architecture}")
 
     base = _base(shape.base)
-    cut = archive.Cut(largest=shape.largest, base=_layers(base))
+    cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
     state = places.work / f"archives-{digest.of_bytes(str(places.output).encode())[:16]}"
     with images.pulling(needs.images, spec.architecture, program, runner, console) as pulled:
         before = kept.archives(state, pulled, cut, places.output, console)

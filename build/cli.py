@@ -85,6 +85,11 @@ def cli() -> None:
     help="Leave out the layers of this earlier bundle (its manifest.json), which the server has already.",
 )
 @click.option(
+    "--compress/--no-compress",
+    default=False,
+    help="Layers compressed with zstd: 0.3 of the size, 1.2 to 1.8 of the time to load; not for docker before 23.",
+)
+@click.option(
     "--store/--no-store",
     default=False,
     help="Also the images as a store that root's podman mounts in a second instead of loading them (needs root).",
@@ -116,6 +121,7 @@ def bundle_command(
     engine: str | None,
     largest: int | None,
     base: Path | None,
+    compress: bool,
     store: bool,
     output: Path,
     work: Path,
@@ -127,7 +133,7 @@ def bundle_command(
     places = bundle.Places(
         output=output.resolve(), work=work.resolve(), payload=payload.resolve(), portable_python=portable_python
     )
-    shape = bundle.Shape(largest=largest, base=base, store=store)
+    shape = bundle.Shape(largest=largest, base=base, store=store, compress=compress)
     bundle.make(_read_spec(**chosen), shape, places, engine, Runner(), Console())
 
 

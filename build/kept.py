@@ -24,6 +24,7 @@ def archives_key(pulled: Sequence[Pulled], cut: archive.Cut) -> str:
     inputs = {
         "images": [[image.reference, image.id, image.digest] for image in pulled],
         "largest": cut.largest,
+        "compression": cut.compression,
         "base": sorted(cut.base),
         "code": [digest.of_file(Path(module.__file__ or "")) for module in (archive, manifest)],
     }

@@ -17,11 +17,12 @@ REMOVE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, mode: int = 0o644, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; when the block ends well it takes `path`'s place.
 
     The mode is set whatever the umask is: a hardened host has 077, and containers must read
-    what we write. Raises CommandFailed when the disk refuses; nothing is left behind then.
+    what we write. Without `sync` the disk has the content some time later, which a power failure can come
+    before. Raises CommandFailed when the disk refuses; nothing is left behind then.
     """
     with _told(path):
         number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -31,7 +32,8 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

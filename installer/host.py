@@ -37,8 +37,8 @@ class Wanted:
     """What a run wants of the host. `ports` are those on the host, by name; sizes are in bytes.
 
     `missing_bytes` are those of the images that are still to be loaded, `store_bytes` those of an image store that is
-    to be copied into the install folder, `not_before` is a time that has
-    certainly passed, `firewall` whether ports may be opened in firewalld, `api_image` the name, without
+    to be copied into the install folder, `compressed` whether layers to be loaded are, with zstd, `not_before` is a
+    time that has certainly passed, `firewall` whether ports may be opened in firewalld, `api_image` the name, without
     its tag, of the image by which another Dify is known, `install_podman` whether podman may be installed.
     """
 
@@ -49,6 +49,7 @@ class Wanted:
     largest_image_bytes: int
     missing_bytes: int
     store_bytes: int = 0
+    compressed: bool = False
     not_before: datetime.datetime | None
     firewall: bool = True
     api_image: str = ""

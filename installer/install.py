@@ -204,6 +204,7 @@ def wants(
         largest_image_bytes=max((image.size for image in loaded), default=0),
         missing_bytes=sum(images.sizes(loaded, bundle).values()),
         store_bytes=bundle.store.size if bundle.store and source and source.parent != place.stores else 0,
+        compressed=any(bundle.archives[image.archive].compression == "zstd" for image in loaded),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
         install_podman=request.install_podman,

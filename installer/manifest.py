@@ -17,6 +17,7 @@ from installer import errors
 
 FORMAT = 3
 
+Compression = Literal["none", "zstd"]
 Architecture = Literal["amd64", "arm64"]
 ARCHITECTURES: tuple[Architecture, ...] = ("amd64", "arm64")
 
@@ -68,9 +69,11 @@ class Archive(BigFile):
 
     `layers` are the sizes, by diff ID, of those that it holds; a layer of its images that is in an earlier archive, or
     in the base, has a member without content in its place, so that engines which have the layer skip it.
+    `compression` is how layers are stored; sizes are of what they are without it.
     """
 
     layers: dict[str, int]
+    compression: Compression
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +195,7 @@ def _archive(value: object, where: str) -> Archive:
     return Archive(
         **_big_file(fields, where),
         layers={_sha256(layer, f"{where}.layers"): _size(size, f"{where}.layers") for layer, size in layers.items()},
+        compression=_compression(fields["compression"], f"{where}.compression"),
     )
 
 
@@ -274,6 +278,12 @@ def _architecture(value: object) -> Architecture:
         if value == architecture:
             return architecture
     raise _fault("architecture", f"is unknown: {value!r}")
+
+
+def _compression(value: object, where: str) -> Compression:
+    if value == "none" or value == "zstd":
+        return value
+    raise _fault(where, f"is unknown: {value!r}")
 
 
 def _join(where: str, name: str) -> str:

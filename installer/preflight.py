@@ -27,6 +27,8 @@ MEMORY_ACCEPTED = 0.9
 PODMAN = (4, 6)
 # Below 2.20 docker compose does not know `required: false`; Dify's own documents ask for 2.24.
 DOCKER_COMPOSE = (2, 24)
+# docker 20.10 says "invalid tar header" to a layer compressed with zstd, docker 26 takes it.
+DOCKER_ZSTD = (23, 0)
 INSTALL_PODMAN = (
     "as root, run the same command with --install-podman (dnf, from this host's repositories) or with --rpms FOLDER "
     "(podman's RPMs and all they need: `dnf download --resolve --alldeps podman` on a connected host of this release)"
@@ -180,7 +182,7 @@ def _no_podman(host: Host, wanted: Wanted) -> Finding:
     return Finding("podman", "ok", "podman is not installed yet: dnf will do that")
 
 
-def docker(host: Host, _wanted: Wanted) -> Findings:
+def docker(host: Host, wanted: Wanted) -> Findings:
     """On a docker host: the engine works for this user, and docker compose is there, 2.24 or later."""
     if host.engine != "docker":
         return
@@ -210,6 +212,13 @@ def docker(host: Host, _wanted: Wanted) -> Findings:
             "error",
             f"Dify's compose file needs docker compose 2.24 or later; there is {found}",
             "as root: `dnf install docker-compose-plugin`, from the repository or the RPMs that docker came from",
+        )
+    elif wanted.compressed and host.engine_version < DOCKER_ZSTD:
+        yield Finding(
+            "docker",
+            "error",
+            f"docker {version} cannot read this bundle, whose layers are compressed with zstd; 23 can",
+            "build the bundle without COMPRESS=1, or bring a newer docker",
         )
     else:
         compose = ".".join(map(str, host.compose_version))

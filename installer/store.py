@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,13 +89,13 @@ def offered(
     missing: Sequence[manifest.Image],
     engine: Engine,
 ) -> Path | None:
-    """Return the store that missing images can be had from: the installation's own, or the one beside the archive.
+    """Return the store that missing images can be had from: the one beside the archive, or the installation's own.
 
     None where the bundle has none, nobody copied it, or this is not root's podman: then the archive serves.
     """
     if bundle.store is None or not missing or engine.name != "podman" or os.geteuid() != 0:
         return None
-    candidates = (of(place, bundle.store).file, verify.store_path(archive, bundle.store))
+    candidates = (verify.store_path(archive, bundle.store), of(place, bundle.store).file)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -114,11 +115,15 @@ def mount(
     assert bundle.store is not None
     store = of(place, bundle.store)
     missing = len(images.missing(bundle.images, images.present(engine)))
-    configuration = _configuration(engine)
     try:
-        _copy(source, store, bundle.store, console)
-        _mount(store, found, engine.runner)
-        files.write(CONFIG, storage_conf.add(configuration, store.mount_point))
+        with ThreadPoolExecutor(1) as beside:
+            configuration = beside.submit(_configuration, engine)
+            _copy(source, store, bundle.store, console)
+            written = beside.submit(_write_out, store.file)
+            _mount(store, found, engine.runner)
+            # Only what is on the disk is told to podman: after a power failure it would count half a file as images.
+            written.result()
+        files.write(CONFIG, storage_conf.add(configuration.result(), store.mount_point))
         _prove(bundle, engine)
     except BaseException:
         remove(store, engine.runner)
@@ -144,21 +149,24 @@ def _copy(source: Path, store: Store, described: manifest.BigFile, console: Cons
     Never a hard link: a later copy over the bundle would write into the mounted store.
     """
     if source == store.file:
-        verify.big_file(source, described, console, "verify images")
+        verify.big_file(source, described, console)
         return
     files.folder(store.folder, mode=0o700)
-    with files.replacing(store.file, mode=0o600) as target:
+    with files.replacing(store.file, mode=0o600, sync=False) as target, source.open("rb") as original:
+        before = os.fstat(original.fileno()).st_mtime_ns
         try:
-            with source.open("rb") as original:
-                before = os.fstat(original.fileno()).st_mtime_ns
-                fcntl.ioctl(target.fileno(), FICLONE, original.fileno())
+            fcntl.ioctl(target.fileno(), FICLONE, original.fileno())
         except OSError:
-            target.truncate(described.size)
             verify.big_file(source, described, console, "copy images", copy_to=target.fileno())
             return
-        verify.big_file(source, described, console, "verify images")
-        if source.stat().st_mtime_ns != before:
-            raise errors.BundleDamaged(f"{source} was written to while it was read", "let the copy of it end first")
+        verify.big_file(source, described, console)
+        if os.fstat(original.fileno()).st_mtime_ns != before:
+            raise errors.BundleDamaged(f"{source} was written to while it was read", "let its copy end, then try again")
+
+
+def _write_out(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _mount(store: Store, found: host.Host, runner: Runner) -> None:
@@ -167,7 +175,6 @@ def _mount(store: Store, found: host.Host, runner: Runner) -> None:
     text = UNIT.format(file=store.file, mount_point=store.mount_point, options=f"loop,ro,nodev{label}")
     files.folder(store.mount_point, mode=0o700)
     files.write(UNITS / unit, text)
-    runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS)
     result = runner.run(["systemctl", "enable", "--now", unit], timeout=MOUNT_SECONDS, check=False)
     if not result.ok or not store.mount_point.is_mount():
         known = "squashfs" in Path("/proc/filesystems").read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from build import bootloader, freeze, portable_python
-from installer import manifest
+from installer import layout, manifest
 from installer.command import Runner
 from installer.console import Console
 from tests.e2e.conftest import MachineMaker
@@ -70,7 +70,9 @@ class TestRefused:
     @pytest.mark.parametrize("where", [0.0, 0.3, 0.7, 0.999999])
     def test_a_flipped_bit_in_the_archive(self, server: Server, spoiled: Path, where: float) -> None:
         flip(spoiled, int(spoiled.stat().st_size * where))
-        result = server.installer(*server.arguments())
+        # Without --verify full, podman proves the layers: see TestDamagedLayer.
+        full = ["--verify", "full"] if where else []
+        result = server.installer(*server.arguments(), *full)
         assert result.returncode == 3, result.stderr
         assert "dify-images.tar is changed" in result.stderr
         assert "SHA256SUMS" in result.stderr
@@ -207,3 +209,40 @@ def test_nothing_is_left_in_the_temporary_folder(server: Server) -> None:
     server.run("sh", "-c", "rm -rf /tmp/_MEI*")
     server.installer("preflight")
     assert not [name for name in server.run("ls", "-A", "/tmp").stdout.split() if name.startswith("_MEI")]
+
+
+class TestDamagedLayer:
+    """What podman finds while it loads: nothing of the layer is unpacked, what was proved before stays."""
+
+    @pytest.fixture(scope="class")
+    def where(self, new_machine: MachineMaker, sample: Bundle) -> Server:
+        return Server(new_machine(), sample)
+
+    @pytest.mark.parametrize("position", [0.3, 0.7, 0.999999])
+    def test_it_is_found_before_it_is_unpacked(self, where: Server, position: float) -> None:
+        path = where.machine.path("/root/dify-images.tar")
+        flip(path, int(path.stat().st_size * position))
+        result = where.installer(*where.arguments())
+        where.put(where.bundle.archive, "dify-images.tar")
+        assert result.returncode == 3, result.stderr
+        assert "dify-images.tar is changed: bytes" in result.stderr
+        described = manifest.loads((where.bundle.folder / layout.MANIFEST).read_bytes())
+        loaded = where.run("podman", "images", "--quiet", "--no-trunc").stdout.split()
+        assert {each.removeprefix("sha256:") for each in loaded} < {image.id for image in described.images}
+        assert where.run("podman", "ps", "--all", "--quiet").stdout == ""
+        assert not where.machine.exists("/opt/dify/tmp")
+
+    def test_then_a_good_copy_is_installed(self, where: Server) -> None:
+        where.install()
+        assert where.installer("status").returncode == 0
+
+
+def test_docker_gets_nothing_that_is_not_proved(new_docker_machine: MachineMaker, sample: Bundle) -> None:
+    where = Server(new_docker_machine(), sample, engine="docker")
+    path = where.machine.path("/root/dify-images.tar")
+    flip(path, path.stat().st_size // 2)
+    result = where.installer(*where.arguments())
+    assert result.returncode == 3
+    assert "dify-images.tar is changed: bytes" in result.stderr
+    assert where.run("docker", "images", "--quiet").stdout == ""
+    assert not where.machine.exists("/opt/dify")

@@ -43,6 +43,11 @@ def differential(sample: Bundle, registry: Registry, work: Path, tmp_path_factor
     return build("differential", sample, registry, work, "--base", str(path))[0]
 
 
+@pytest.fixture(scope="module")
+def compressed(sample: Bundle, registry: Registry, work: Path) -> Bundle:
+    return build("compressed", sample, registry, work, "--compress")[0]
+
+
 def archives(bundle: Bundle) -> list[Path]:
     return sorted(bundle.folder.glob("dify-images*.tar"))
 
@@ -115,3 +120,14 @@ def test_a_second_build_writes_nothing_anew_and_gives_the_same_bytes(
         assert before[path.name][0] == after[path.name][0]
     bundle = manifest.loads((split.folder / layout.MANIFEST).read_bytes())
     assert [archive.name for archive in bundle.archives] == [path.name for path in archives(split)]
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_compressed_layers_are_loaded(
+    request: pytest.FixtureRequest, compressed: Bundle, sample: Bundle, engine: str
+) -> None:
+    assert compressed.archive.stat().st_size < sample.archive.stat().st_size // 2
+    machine_maker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
+    where = server(machine_maker, compressed, engine)
+    assert "10 loaded" in where.install().stderr
+    assert where.installer("status").returncode == 0

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from build import archive, images, source
-from installer import errors, manifest
+from installer import errors, manifest, verify
 from installer.command import Runner
 from installer.console import Console
 
@@ -173,6 +174,23 @@ def test_layers_of_the_base_are_left_out(tmp_path: Path) -> None:
     assert part.layers == {sha(one): len(one)}
     assert part.images[0].layers == (sha(base), sha(one))
     assert part.images[0].size == len(one)
+
+
+def test_compressed_layers_are_named_and_counted_by_what_is_in_them(tmp_path: Path) -> None:
+    layers = [layer("x" * 50), layer("y" * 50)]
+    saved(tmp_path / "one", "podman", layers)
+    (plain,) = parts(tmp_path, ["one"], archive.Cut())
+    (packed,) = parts(tmp_path, ["one"], archive.Cut(compression="zstd"))
+    assert packed.layers == plain.layers
+    assert packed.images == plain.images
+    verify.index(packed.path, archive.describe(packed, QUIET), packed.images)
+    with tarfile.open(packed.path) as tar:
+        for each in layers:
+            member = tar.extractfile(f"{hashlib.sha256(each).hexdigest()}.tar")
+            assert member is not None
+            data = member.read()
+            assert len(data) < len(each) // 4
+            assert zstandard.ZstdDecompressor().decompressobj().decompress(data) == each
 
 
 def test_private_files_and_data_stay_out_of_a_bundle(tmp_path: Path) -> None:

@@ -28,7 +28,13 @@ def bundle(tmp_path: Path) -> manifest.Manifest:
     path.write_bytes(bytes(range(100)))
     chunks = tuple(digest.of_chunks(path, 64))
     described = manifest.Archive(
-        name=path.name, size=100, sha256=digest.of_file(path), chunk_bytes=64, chunks=chunks, layers={}
+        name=path.name,
+        size=100,
+        sha256=digest.of_file(path),
+        chunk_bytes=64,
+        chunks=chunks,
+        layers={},
+        compression="none",
     )
     return dataclasses.replace(EXAMPLE, archives=(described,))
 
@@ -71,3 +77,18 @@ def test_so_many_executables_are_kept(tmp_path: Path) -> None:
 def test_without_an_earlier_archive_no_image_is_waited_for(tmp_path: Path) -> None:
     never: Future[images.Pulled] = Future()
     assert kept.archives(tmp_path / "state", [never], archive.Cut(), tmp_path, QUIET) is None
+
+
+def test_the_store_is_taken_again_if_it_is_whole_and_of_the_same_archives(
+    tmp_path: Path, bundle: manifest.Manifest
+) -> None:
+    state, path = tmp_path / "state", tmp_path / "dify-images.squashfs"
+    path.write_bytes(bytes(range(100)))
+    described = archive.hashed(path, QUIET)
+    assert kept.image_store(state, bundle.archives, tmp_path, QUIET) is None
+    kept.note_image_store(state, bundle.archives, described)
+    assert kept.image_store(state, bundle.archives, tmp_path, QUIET) == described
+    others = (dataclasses.replace(bundle.archives[0], sha256="1" * 64),)
+    assert kept.image_store(state, others, tmp_path, QUIET) is None
+    path.write_bytes(bytes(100))
+    assert kept.image_store(state, bundle.archives, tmp_path, QUIET) is None

@@ -21,7 +21,15 @@ EXAMPLE = manifest.Manifest(
     files=(manifest.File(path="docker/.env.example", size=3, sha256=SHA, executable=False),),
     images=(manifest.Image(reference="docker.io/a/b:1", id=SHA, digest="", size=7, layers=(SHA,), archive=0, index=0),),
     archives=(
-        manifest.Archive(name="dify-images.tar", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA), layers={SHA: 7}),
+        manifest.Archive(
+            name="dify-images.tar",
+            size=9,
+            sha256=SHA,
+            chunk_bytes=8,
+            chunks=(SHA, SHA),
+            layers={SHA: 7},
+            compression="none",
+        ),
     ),
     store=manifest.BigFile(name="dify-images.squashfs", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA)),
     base="",

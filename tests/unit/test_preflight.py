@@ -119,6 +119,13 @@ def test_a_docker_host_with_a_fault(change: dict[str, Any], said: str) -> None:
     assert said in f"{found[0].message} {found[0].remedy}"
 
 
+def test_a_docker_that_cannot_read_compressed_layers() -> None:
+    old = dataclasses.replace(DOCKER, engine_version=(20, 10, 24))
+    assert levels(old)["docker"] == "ok"
+    assert levels(old, dataclasses.replace(WANTED, compressed=True))["docker"] == "error"
+    assert levels(DOCKER, dataclasses.replace(WANTED, compressed=True))["docker"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("change", "level"), [({}, "ok"), ({"root": False, "rootless": True}, "error"), ({"dnf": False}, "error")]
 )

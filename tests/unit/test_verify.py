@@ -52,6 +52,7 @@ def archived(path: Path, data: bytes, chunk_bytes: int = 10) -> manifest.Archive
         chunk_bytes=chunk_bytes,
         chunks=tuple(digest.of_chunks(path, chunk_bytes)),
         layers={},
+        compression="none",
     )
 
 

@@ -1,0 +1,87 @@
+"""Which images are mounted, and which stores stay."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from installer import layout, manifest, store
+from installer.command import Runner
+from installer.engine import Engine, Name
+from tests.unit.test_boot import called, program
+from tests.unit.test_manifest import EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("engine", "user", "missing", "copied", "offered"),
+    [
+        ("podman", 0, True, True, True),
+        ("podman", 0, True, False, False),
+        ("podman", 0, False, True, False),
+        ("podman", 1000, True, True, False),
+        ("docker", 0, True, True, False),
+    ],
+)
+def test_the_store_is_for_roots_podman_that_lacks_images(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Name,
+    user: int,
+    missing: bool,
+    copied: bool,
+    offered: bool,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    beside = tmp_path / layout.STORE
+    if copied:
+        beside.touch()
+    lacking = EXAMPLE.images if missing else ()
+    place = layout.Installation(tmp_path / "dify")
+    found = store.offered(EXAMPLE, tmp_path, place, lacking, Engine(engine, Runner()))
+    assert found == (beside if offered else None)
+
+
+def test_the_installations_own_copy_serves_when_the_bundle_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    place = layout.Installation(tmp_path / "dify")
+    assert EXAMPLE.store is not None
+    own = store.of(place, EXAMPLE.store).file
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert store.offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Engine("podman", Runner())) == own
+
+
+def stored(place: layout.Installation, name: str, image: str) -> store.Store:
+    made = store.Store(place.stores, name)
+    (made.mount_point / "overlay-images").mkdir(parents=True)
+    (made.mount_point / "overlay-images/images.json").write_text(json.dumps([{"id": image}]))
+    made.file.touch()
+    return made
+
+
+def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CONFIG", tmp_path / "storage.conf")
+    monkeypatch.setattr(store, "UNITS", tmp_path)
+    place = layout.Installation(tmp_path / "dify")
+    kept = manifest.BigFile(name="x", size=1, sha256="0" * 64, chunk_bytes=1, chunks=())
+    current, used, unused = (
+        stored(place, name, image) for name, image in (("0" * 12, "a"), ("1" * 12, "b"), ("2" * 12, "c"))
+    )
+    program(tmp_path, "systemctl")
+    program(tmp_path, "systemd-escape", "echo unit.mount")
+    engine = Engine("podman", program(tmp_path, "podman", "echo sha256:b"))
+    assert store.retire(place, kept, engine) == [current, used]
+    assert not unused.file.exists()
+    assert not unused.mount_point.exists()
+    assert used.file.exists()
+    assert called(tmp_path) == [
+        "ps --all --no-trunc --format {{.ImageID}}",
+        f"--path --suffix=mount {unused.mount_point}",
+        "disable --now unit.mount",
+        "daemon-reload",
+    ]
