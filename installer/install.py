@@ -278,7 +278,7 @@ def _act(
         _install_authorities(request, place)
         variables = project.variables(place)
         runner.hide(settings.secret_values(variables))
-        document = project.write_compose(place, variables, engine, cleared.host.labels)
+        document = project.write_compose(place, variables, engine, cleared.host)
         result.url = variables[dify.ADDRESS_KEY]
         step.seen = f"{place.env} {'written' if changed else 'unchanged'}"
     deadline = time.monotonic() + request.timeout

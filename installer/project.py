@@ -8,8 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from installer import compose, dify, envfile, errors, files, layout, manifest, render
+from installer import compose, dify, envfile, errors, files, host, layout, manifest, render
 from installer.engine import Engine
+
+# The first docker that has it; docker compose refuses a file with it before an older one.
+START_INTERVAL = (25, 0)
 
 
 def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installation) -> int:
@@ -44,14 +47,19 @@ def _is_settings(path: Path) -> bool:
 
 
 def write_compose(
-    place: layout.Installation, variables: Mapping[str, str], engine: Engine, labels: bool
+    place: layout.Installation, variables: Mapping[str, str], engine: Engine, found: host.Host
 ) -> compose.Document:
     """Write what the engine's compose reads, make the folders that it mounts, and return the services that run.
 
-    `labels` says whether SELinux is on for containers. Upstream's own file is in the install folder already.
+    Upstream's own file is in the install folder already.
     """
     upstream = compose.load(place.upstream_compose)
-    choice = render.Choice(variables=variables, selinux=labels, ca_bundle=place.ca_bundle.is_file())
+    choice = render.Choice(
+        variables=variables,
+        selinux=found.labels,
+        ca_bundle=place.ca_bundle.is_file(),
+        start_interval=engine.name == "docker" and (found.engine_version or ()) >= START_INTERVAL,
+    )
     if engine.name == "docker":
         path, text = place.override, render.override(upstream, choice)
         document = render.with_additions(upstream, choice)

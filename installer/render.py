@@ -33,12 +33,14 @@ OVERRIDE_HEADER = """\
 class Choice:
     """What the rendering depends on.
 
-    The variables of `.env`, whether SELinux labels files here, and whether Dify trusts authorities of its own.
+    The variables of `.env`, whether SELinux labels files here, whether Dify trusts authorities of its own, and whether
+    the engine can ask a health check more often while a container starts (docker 25 and later).
     """
 
     variables: Mapping[str, str]
     selinux: bool
     ca_bundle: bool = False
+    start_interval: bool = False
 
 
 Departure = Callable[[compose.Document, Choice], None]
@@ -61,7 +63,7 @@ def override(document: compose.Document, choice: Choice) -> str:
 
 def with_additions(document: compose.Document, choice: Choice) -> compose.Document:
     """Return what docker compose makes of upstream's file and our additions: the services that run."""
-    return _departed(document, choice, (only_active_services, *ADDITIONS))
+    return _departed(document, choice, (only_active_services, *ADDITIONS, prompt_health_checks))
 
 
 def _departed(document: compose.Document, choice: Choice, departures: Iterable[Departure]) -> compose.Document:
@@ -222,6 +224,18 @@ def selinux_labels(document: compose.Document, choice: Choice) -> None:
         if service_volumes:
             others = [source for other, source in sources if other != name]
             service["volumes"] = [_labelled(volume, others, choice.variables) for volume in service_volumes]
+
+
+def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
+    """Let docker ask each second while a container starts: else a check without an interval is asked after 30 s.
+
+    For podman `stack.up` asks ahead of time; docker has no command for that (docker's documents, "start_interval").
+    """
+    if not choice.start_interval:
+        return
+    for service in document["services"].values():
+        if "test" in (check := service.get("healthcheck") or {}) and "interval" not in check:
+            service["healthcheck"] = {**check, "start_period": "60s", "start_interval": "1s"}
 
 
 # What docker compose needs as well, although it understands upstream's file.

@@ -171,7 +171,7 @@ def _write_out(path: Path) -> None:
 
 def _mount(store: Store, found: host.Host, runner: Runner) -> None:
     unit = _unit(store, runner)
-    label = f',context="{LABEL}"' if found.labels else ""
+    label = f",context={LABEL}" if found.labels else ""
     text = UNIT.format(file=store.file, mount_point=store.mount_point, options=f"loop,ro,nodev{label}")
     files.folder(store.mount_point, mode=0o700)
     files.write(UNITS / unit, text)

@@ -2,7 +2,8 @@
 
 The rig is a folder with `vmctl` and `mkvm.sh` for a machine whose policy denies a bind mount without a label, as
 RHEL's does. The machine is emulated: each of the two installations takes some ten minutes, so this is no part of
-`make test`. Needs `make demo` to have made a bundle, or any other with `DIST=PATH`.
+`make test`. Needs `make demo` to have made a bundle, or any other with `DIST=PATH`; with an image store, root gets
+that and no archive.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def prove(rig: Rig, dist: Path, user: str) -> None:
     started = rig("start", "--fresh", "--net", "lan", "-o", "os=rhel9.6")
     if started.returncode != 0:
         raise SystemExit(f"the machine does not start: {started.stderr}")
-    pushed = rig("push", "-u", user, str(dist / layout.EXECUTABLE), str(dist / layout.IMAGES), home)
+    mounted = user == "root" and (dist / layout.STORE).exists()
+    files = [dist / layout.EXECUTABLE, dist / (layout.STORE if mounted else layout.IMAGES)]
+    pushed = rig("push", "-u", user, *map(str, files), home)
     if pushed.returncode != 0:
         raise SystemExit(pushed.stderr)
     assert rig.run("root", "getenforce").strip() == "Enforcing"
@@ -80,6 +83,10 @@ def prove(rig: Rig, dist: Path, user: str) -> None:
     arguments = " ".join(["--ip", ADDRESS, "--timeout", str(HEALTHY_SECONDS), *options])
     begun = time.monotonic()
     print(rig.run(user, f"./dify-installer {arguments}", seconds=HEALTHY_SECONDS + 600), flush=True)
+    if mounted:
+        shown = rig.run(user, "findmnt --noheadings --types squashfs --output OPTIONS; ls -Z /opt/dify/stores/*/")
+        assert "container_ro_file_t" in shown, shown
+        print(f"== mounted: {shown.splitlines()[0].strip()}", flush=True)
     print(f"== installed in {(time.monotonic() - begun) / 60:.0f} minutes", flush=True)
     assert "run already" in rig.run(user, f"./dify-installer {arguments}", seconds=600)
     since = rig.denials()[len(before) :]

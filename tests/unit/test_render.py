@@ -196,6 +196,17 @@ def test_docker_gets_only_what_upstreams_file_lacks() -> None:
     assert services["nginx"] == {"depends_on": {"plugin_daemon": {"condition": "service_started"}}}
 
 
+def test_docker_asks_checks_without_an_interval_more_often_while_a_container_starts() -> None:
+    services = {
+        "one": {"image": "x", "healthcheck": {"test": ["CMD", "true"]}},
+        "two": {"image": "x", "healthcheck": {"test": ["CMD", "true"], "interval": "1s"}},
+        "three": {"image": "x"},
+    }
+    choice = render.Choice(variables=VARIABLES, selinux=False, start_interval=True)
+    added = yaml.safe_load(render.override({"services": services}, choice))["services"]
+    assert added == {"one": {"healthcheck": {"start_period": "60s", "start_interval": "1s"}}}
+
+
 def test_docker_gets_labels_where_its_daemon_has_selinux() -> None:
     services = overridden(selinux=True)
     assert services["db"] == {"volumes": ["./volumes/db:/data:Z"]}
