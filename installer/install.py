@@ -178,12 +178,22 @@ def _bring_images(
         try:
             mounted = store.mount(cleared.store, bundle, place, engine, cleared.host, console)
         except errors.CommandFailed as error:
+            _require_archives(request, bundle, engine, error, console)
             result.notes.append(f"{error.message}; so the images were loaded from the archive")
-            missing = images.missing(bundle.images, images.present(engine))
-            images.verify_parts(images.parts(bundle, request.archive, missing), bundle, engine, console)
     loaded = images.load(bundle, request.archive, place, engine, cleared.host, console)
     there = len(bundle.images) - len(loaded) - mounted
     return f"{f'{mounted} mounted' if mounted else f'{len(loaded)} loaded'}, {there} there already"
+
+
+def _require_archives(
+    request: Request, bundle: manifest.Manifest, engine: engines.Engine, without: errors.CommandFailed, console: Console
+) -> None:
+    """Verify what is to be loaded now that it cannot be mounted. Raises BundleDamaged with both reasons."""
+    missing = images.missing(bundle.images, images.present(engine))
+    try:
+        images.verify_parts(images.parts(bundle, request.archive, missing), bundle, engine, console)
+    except errors.BundleDamaged as error:
+        raise errors.BundleDamaged(f"{without.message}; and {error.message}", error.remedy) from without
 
 
 def wants(

@@ -115,6 +115,7 @@ def mount(
     assert bundle.store is not None
     store = of(place, bundle.store)
     missing = len(images.missing(bundle.images, images.present(engine)))
+    clear(place)
     try:
         with ThreadPoolExecutor(1) as beside:
             configuration = beside.submit(_configuration, engine)
@@ -170,16 +171,28 @@ def _write_out(path: Path) -> None:
 
 
 def _mount(store: Store, found: host.Host, runner: Runner) -> None:
-    unit = _unit(store, runner)
-    label = f",context={LABEL}" if found.labels else ""
-    text = UNIT.format(file=store.file, mount_point=store.mount_point, options=f"loop,ro,nodev{label}")
+    """Mount a store by a unit of its own. Raises CommandFailed when this host does not.
+
+    With SELinux it is given podman's label; a policy that lets `mount` give none (the reference policy's; RHEL's mount
+    is unconfined) gets it without: podman reads the layers with its own rights, and containers see the label that
+    podman gives to what it mounts for them.
+    """
     files.folder(store.mount_point, mode=0o700)
+    labels = [f",context={LABEL}", ""] if found.labels else [""]
+    if not any(_mounted(store, f"loop,ro,nodev{label}", runner) for label in labels):
+        known = "squashfs" in Path("/proc/filesystems").read_text()
+        why = (
+            f"see `journalctl -u {_unit(store, runner)}`" if known else "its kernel has no squashfs, or may not have it"
+        )
+        raise errors.CommandFailed(f"this host does not mount the image store: {why}")
+
+
+def _mounted(store: Store, options: str, runner: Runner) -> bool:
+    unit = _unit(store, runner)
+    text = UNIT.format(file=store.file, mount_point=store.mount_point, options=options)
     files.write(UNITS / unit, text)
     result = runner.run(["systemctl", "enable", "--now", unit], timeout=MOUNT_SECONDS, check=False)
-    if not result.ok or not store.mount_point.is_mount():
-        known = "squashfs" in Path("/proc/filesystems").read_text()
-        why = f"see `systemctl status {unit}`" if known else "its kernel mounts no squashfs, or is forbidden to"
-        raise errors.CommandFailed(f"this host does not mount the image store: {why}")
+    return result.ok and store.mount_point.is_mount()
 
 
 def _unit(store: Store, runner: Runner) -> str:
@@ -205,6 +218,14 @@ def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
         engine.run(["rm", "--force", container], timeout=PODMAN_SECONDS, check=False)
     if empty:
         raise errors.CommandFailed(f"podman mounts {deepest.reference} from the image store, and it is empty")
+
+
+def clear(place: layout.Installation) -> None:
+    """Remove what a run that was killed has left of a copy."""
+    for half in place.stores.glob(".*.squashfs.*"):
+        half.unlink()
+    with contextlib.suppress(OSError):
+        place.stores.rmdir()
 
 
 def retire(place: layout.Installation, described: manifest.BigFile | None, engine: Engine) -> list[Store]:

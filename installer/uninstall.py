@@ -129,6 +129,7 @@ def _remove_networks(engine: Engine) -> str:
 
 def _remove_stores(place: layout.Installation, engine: Engine) -> str:
     """Unmount and remove the image stores, unless a container that is not ours was made from an image in one."""
+    store.clear(place)
     before = store.all_of(place)
     if not before:
         return "none is there"

@@ -85,3 +85,18 @@ def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeyp
         "disable --now unit.mount",
         "daemon-reload",
     ]
+
+
+def test_half_a_copy_of_a_killed_run_is_removed(tmp_path: Path) -> None:
+    place = layout.Installation(tmp_path / "dify")
+    place.stores.mkdir(parents=True)
+    half = place.stores / f".{'0' * 12}.squashfs.x1y2"
+    half.touch()
+    store.clear(place)
+    assert not place.stores.exists()
+    store.clear(place)
+    whole = stored(place, "0" * 12, "a")
+    half.touch()
+    store.clear(place)
+    assert not half.exists()
+    assert whole.file.exists()
