@@ -100,3 +100,14 @@ def test_public_functions_have_docstrings() -> None:
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                     assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_readmes_ratios_are_those_of_the_benchmark(readme: Path) -> None:
+    results = (ROOT / "tests/bench/RESULTS.md").read_text()
+    text = readme.read_text()
+    section = text[text.index("tests/bench/RESULTS.md") :].split("GROWTH.md")[0]
+    ratios = re.findall(r"(?<!\d)0\.\d\d(?!\d)", section)
+    assert len(ratios) == 9
+    for ratio in ratios:
+        assert f"**{ratio}**" in results or f" {ratio} |" in results, ratio
