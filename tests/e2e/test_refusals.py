@@ -211,12 +211,14 @@ def test_nothing_is_left_in_the_temporary_folder(server: Server) -> None:
     assert not [name for name in server.run("ls", "-A", "/tmp").stdout.split() if name.startswith("_MEI")]
 
 
+@pytest.fixture(scope="class")
+def where(new_machine: MachineMaker, sample: Bundle) -> Server:
+    """A server of its own for the class below: something is installed there in the end."""
+    return Server(new_machine(), sample)
+
+
 class TestDamagedLayer:
     """What podman finds while it loads: nothing of the layer is unpacked, what was proved before stays."""
-
-    @pytest.fixture(scope="class")
-    def where(self, new_machine: MachineMaker, sample: Bundle) -> Server:
-        return Server(new_machine(), sample)
 
     @pytest.mark.parametrize("position", [0.3, 0.7, 0.999999])
     def test_it_is_found_before_it_is_unpacked(self, where: Server, position: float) -> None:

@@ -96,11 +96,13 @@ def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
     assert changes(where).replace("additionalimagestores = []", "").split() == f"{THEIRS}[storage.options]".split()
 
 
-class TestRefused:
-    @pytest.fixture(scope="class")
-    def where(self, new_machine: MachineMaker, stored: Bundle) -> Server:
-        return server(new_machine, stored)
+@pytest.fixture(scope="class")
+def where(new_machine: MachineMaker, stored: Bundle) -> Server:
+    """A server with the store and nothing else, for the class below."""
+    return server(new_machine, stored)
 
+
+class TestRefused:
     @pytest.mark.parametrize("position", [0.0, 0.5, 0.999999])
     def test_a_flipped_bit(self, where: Server, stored: Bundle, position: float) -> None:
         path = where.machine.path(f"/root/{layout.STORE}")
