@@ -217,7 +217,11 @@ def _load_by_docker(part: Part, engine: Engine) -> None:
 
 
 def _name_all(images: Iterable[manifest.Image], engine: Engine) -> None:
-    """Give every image its name by ID; prove that all are there."""
+    """Give every image its name by ID, and to no other image; prove that all are there.
+
+    podman takes an image of its own storage before one of that name in a mounted store (seen with 4.3): an older one of
+    the same tag would run. An image in a read-only store keeps its name: there, the newest store comes first.
+    """
     found = present(engine)
     for image in images:
         its = stored(image, found)
@@ -226,5 +230,9 @@ def _name_all(images: Iterable[manifest.Image], engine: Engine) -> None:
                 f"{engine.name} does not have {image.reference} ({image.id}) although it was loaded",
                 f"another program may remove images (`{engine.name} system prune`): run the same command again",
             )
+        others = [each.id for each in found if each.id != its.id and image.reference in each.names]
+        if engine.name == "podman":
+            for other in others:
+                engine.run(["untag", other, image.reference], timeout=TAG_SECONDS, check=False)
         if image.reference not in its.names:
             engine.run(["tag", its.id, image.reference], timeout=TAG_SECONDS)

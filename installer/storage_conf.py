@@ -30,13 +30,16 @@ def marked(text: str) -> str:
 
 
 def add(text: str, store: Path) -> str:
-    """Return `text` with this store as the last of the additional ones. Raises CommandFailed for what is no TOML."""
+    """Return `text` with this store as the first of the additional ones: of two images of a name, podman takes that.
+
+    Raises CommandFailed for what is no TOML.
+    """
     document = _parsed(text)
     stores = _stores(document)
     if str(store) in stores:
         return text
     options = document.setdefault("storage", tomlkit.table()).setdefault("options", tomlkit.table())
-    options["additionalimagestores"] = [*stores, str(store)]
+    options["additionalimagestores"] = [str(store), *stores]
     return tomlkit.dumps(document)
 
 

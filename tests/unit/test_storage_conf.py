@@ -39,7 +39,7 @@ def stores(text: str) -> list[str]:
 @pytest.mark.parametrize("text", [HOSTS, PLAIN, HOSTS.replace("[storage.options]\n", "[storage.options]\n\n"), ""])
 def test_the_store_is_added_once_and_nothing_else_changes(text: str) -> None:
     added = storage_conf.add(text, STORE)
-    assert stores(added)[-1] == str(STORE)
+    assert stores(added)[0] == str(STORE)
     assert storage_conf.add(added, STORE) == added
     before, after = tomllib.loads(text), tomllib.loads(added)
     for document in (before, after):
@@ -49,7 +49,7 @@ def test_the_store_is_added_once_and_nothing_else_changes(text: str) -> None:
 
 def test_comments_and_other_stores_stay() -> None:
     added = storage_conf.add(HOSTS, STORE)
-    assert stores(added) == ["/usr/lib/containers/storage", str(STORE)]
+    assert stores(added) == [str(STORE), "/usr/lib/containers/storage"]
     for line in HOSTS.splitlines():
         if line.startswith("#") or "=" in line and "stores" not in line:
             assert line in added

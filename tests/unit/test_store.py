@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from installer import layout, manifest, store
+from installer import images, layout, manifest, store
 from installer.command import Runner
 from installer.engine import Engine, Name
 from tests.unit.test_boot import called, program
@@ -100,3 +100,12 @@ def test_half_a_copy_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     store.clear(place)
     assert not half.exists()
     assert whole.file.exists()
+
+
+def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Path) -> None:
+    (image,) = EXAMPLE.images
+    listed = [{"Id": "1" * 64, "Names": [image.reference, "mine:1"]}, {"Id": image.id, "Names": [image.reference]}]
+    (tmp_path / "listed").write_text(json.dumps(listed))
+    engine = Engine("podman", program(tmp_path, "podman", f"cat {tmp_path}/listed"))
+    images._name_all(EXAMPLE.images, engine)
+    assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]
