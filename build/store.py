@@ -7,6 +7,7 @@ with the time of the day is made the same for the same images: the short names o
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -28,7 +29,9 @@ LEVEL = "3"
 KEPT = ("overlay", "overlay-images", "overlay-layers")
 # What overlay needs of a layer only while a container writes into it, and a note of podman's about this host.
 LEFT_OUT = ("overlay/*/work", "overlay/*/merged", "overlay/.has-mount-program")
-CREATED = "2025-01-01T00:00:00Z"
+CREATED = datetime.datetime.fromtimestamp(int(spec.EPOCH), datetime.UTC).isoformat()
+# Root's, and a tmpfs: what podman knows of a storage until the next boot belongs there.
+RUN = "/run"
 
 
 def require(differential: bool) -> None:
@@ -60,9 +63,13 @@ def make(
     disk fails.
     """
     path = folder / layout.STORE
-    with tempfile.TemporaryDirectory(prefix="store-", dir=work) as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="store-", dir=work) as scratch,
+        # podman 4.3 refuses a runroot of more than 50 characters, whatever the length of the path of the checkout.
+        tempfile.TemporaryDirectory(prefix="dify-", dir=RUN) as run_root,
+    ):
         storage = Path(scratch) / "storage"
-        podman = ["podman", "--root", str(storage), "--runroot", f"{scratch}/run", "--storage-driver", "overlay"]
+        podman = ["podman", "--root", str(storage), "--runroot", run_root, "--storage-driver", "overlay"]
         podman += ["--storage-opt", "overlay.skip_mount_home=true"]
         begun = storage.parent.stat().st_mtime_ns
         for image in images:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from installer import layout, storage_conf
+from build import store
+from installer import layout, manifest, storage_conf
+from installer.command import Runner
+from installer.console import Console
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.e2e.test_refusals import flip
@@ -30,7 +33,7 @@ def build(name: str, sample: Bundle, registry: Registry, work: Path) -> Bundle:
     """Build the sample with a store."""
     made = dataclasses.replace(sample, name=name, folder=work / f"dist-{name}", payload=work / f"payload-{name}")
     command = bundles.command(made, work, "--store")
-    subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), capture_output=True, check=True)
+    subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
     return made
 
 
@@ -52,14 +55,15 @@ def changes(where: Server) -> str:
     return where.run("sh", "-c", f"{command} 2>/dev/null").stdout
 
 
-def test_the_same_images_give_the_same_store(
-    stored: Bundle, registry: Registry, work: Path, tmp_path: Path, sample: Bundle
-) -> None:
-    again = dataclasses.replace(sample, folder=tmp_path / "dist", payload=tmp_path / "payload")
-    command = bundles.command(again, work, "--store")
-    subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), capture_output=True, check=True)
-    assert (again.folder / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
-    assert (again.folder / layout.IMAGES).read_bytes() == sample.archive.read_bytes()
+def test_the_same_images_give_the_same_store(stored: Bundle, registry: Registry, tmp_path: Path) -> None:
+    # podman has a limit for some of the paths that it is given.
+    work = tmp_path / "a checkout may lie as deep as its owner likes" / "build"
+    work.mkdir(parents=True)
+    described = manifest.loads((stored.folder / layout.MANIFEST).read_bytes())
+    runner = Runner(env=bundles.environment(registry))
+    again = store.make([stored.archive], described.images, tmp_path, work, runner, Console(silent=True))
+    assert again == described.store
+    assert (tmp_path / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
 
 
 @pytest.mark.feature("rootful podman, a bundle built with STORE=1", "works; the images are mounted, not loaded")
