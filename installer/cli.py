@@ -95,19 +95,18 @@ def verify_command(images: Path | None, silent: bool) -> None:
 def preflight_command(as_json: bool, **given: Any) -> None:
     """Judge this host; changes nothing, and needs no image archive yet."""
     from installer import engine as engines
-    from installer import host, images, install, preflight, store, verify
+    from installer import host, images, install, preflight, supply, verify
 
     runner = Runner()
     bundle = verify.embedded(layout.bundled(""))
     request = options.request(given)
     place = layout.Installation(request.folder)
     engine = engines.find(request.engine, place, runner)
-    missing = images.missing(bundle.images, images.present(engine))
-    source = store.offered(bundle, request.archive, place, missing, engine)
-    wanted = install.wants(request, bundle, missing, source)
+    source = supply.find(bundle, request.archive, place, engine)
+    wanted = install.wants(request, source)
     findings = preflight.judge(host.observe(wanted, engine), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
-    images.require_base(bundle, missing, engine)
+    images.require_base(bundle, source.missing, engine)
     if preflight.failed(findings):
         raise errors.PreflightFailed("this host does not meet the requirements marked FAIL", "mend them as said there")
 

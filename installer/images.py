@@ -120,7 +120,7 @@ def load(
     found: host.Host,
     console: Console,
 ) -> list[manifest.Image]:
-    """Load the images that are missing and name all; return those that were loaded.
+    """Load the images that are missing and return those that were loaded; `name` is to follow.
 
     Raises CommandFailed when the engine fails or the disk is full, BundleDamaged when an archive, or an image of it, is
     not what was built: podman has unpacked none of the damaged layer then. Podman's temporary files are ours, and gone
@@ -136,7 +136,6 @@ def load(
                     bar.update(sum(part.archive.layers.values()))
                 else:
                     _load_by_podman(part, place, engine, found, console, bar)
-    _name_all(bundle.images, engine)
     return wanted
 
 
@@ -216,20 +215,22 @@ def _load_by_docker(part: Part, engine: Engine) -> None:
         )
 
 
-def _name_all(images: Iterable[manifest.Image], engine: Engine) -> None:
-    """Give every image its name by ID, and to no other image; prove that all are there.
+def name(images: Sequence[manifest.Image], engine: Engine) -> None:
+    """Prove that all images are there; give each its name by ID, and to no other image.
 
     podman takes an image of its own storage before one of that name in a mounted store (seen with 4.3): an older one of
     the same tag would run. An image in a read-only store keeps its name: there, the newest store comes first.
+    Raises CommandFailed when an image is not there; none has been named then.
     """
     found = present(engine)
+    if lacking := missing(images, found):
+        raise errors.CommandFailed(
+            f"{engine.name} does not have {lacking[0].reference} ({lacking[0].id}) now that all are loaded or mounted",
+            f"another program may remove images (`{engine.name} system prune`): run the same command again",
+        )
     for image in images:
         its = stored(image, found)
-        if its is None:
-            raise errors.CommandFailed(
-                f"{engine.name} does not have {image.reference} ({image.id}) although it was loaded",
-                f"another program may remove images (`{engine.name} system prune`): run the same command again",
-            )
+        assert its is not None
         others = [each.id for each in found if each.id != its.id and image.reference in each.names]
         if engine.name == "podman":
             for other in others:

@@ -40,6 +40,7 @@ from installer import (
     settings,
     stack,
     store,
+    supply,
     verify,
 )
 from installer import engine as engines
@@ -57,18 +58,15 @@ HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/cer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
-    """What is known once the bundle and the host have passed.
-
-    `env` is what `.env` will be, `store` the image store that missing images can be had from.
-    """
+    """What is known once the bundle and the host have passed; `env` is what `.env` will be."""
 
     bundle: manifest.Manifest
+    supply: supply.Supply
     wanted: host.Wanted
     engine: engines.Engine
     host: host.Host
     env: str
     certificate: tls.Pair | None
-    store: Path | None
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -104,18 +102,17 @@ def _clear(
         bundle = verify.embedded(layout.bundled(""))
         result.dify = bundle.dify
         engine = engines.find(request.engine, place, runner)
-        missing = images.missing(bundle.images, images.present(engine))
-        images.require_base(bundle, missing, engine)
-        source = store.offered(bundle, request.archive, place, missing, engine)
-        step.seen = _verified(request, bundle, missing, source, engine, console)
+        source = supply.find(bundle, request.archive, place, engine)
+        images.require_base(bundle, source.missing, engine)
+        step.seen = supply.verified(source, request.verify_full, engine, console)
     with result.step("preflight", console) as step:
-        wanted = wants(request, bundle, missing, source)
+        wanted = wants(request, source)
         found, step.seen = _suitable(wanted, engine, result, "nothing has been changed")
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
     certificate = _certificate(request, place, urlsplit(envfile.parse(env)[dify.ADDRESS_KEY]).hostname or "")
     return Cleared(
-        bundle=bundle, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate, store=source
+        bundle=bundle, supply=source, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate
     )
 
 
@@ -145,67 +142,12 @@ def _certificate(request: Request, place: layout.Installation, name: str) -> tls
     return tls.read(*request.tls, name, now)
 
 
-def _verified(
-    request: Request,
-    bundle: manifest.Manifest,
-    missing: list[manifest.Image],
-    source: Path | None,
-    engine: engines.Engine,
-    console: Console,
-) -> str:
-    """Verify the files that images are to be had from, and return in words what was verified. Raises BundleDamaged.
-
-    IDs that compare prove what is there already; the store is proved while it is copied.
-    """
-    embedded = f"{len(bundle.files)} embedded files"
-    if request.verify_full:
-        return f"{embedded} and {verify.whole_bundle(request.archive, bundle, console)} are as built"
-    if source is not None:
-        return f"{embedded} are as built; {source.name} is verified while it is copied"
-    if not missing:
-        return f"{embedded} are as built; all images are loaded, the archive is not read"
-    needed = images.parts(bundle, request.archive, missing)
-    return f"{embedded} and {images.verify_parts(needed, bundle, engine, console)} are as built"
-
-
-def _bring_images(
-    request: Request, cleared: Cleared, place: layout.Installation, result: report.Report, console: Console
-) -> str:
-    """Mount the images, where there is a store that serves here, or load them; return in words which."""
-    bundle, engine = cleared.bundle, cleared.engine
-    mounted = 0
-    if cleared.store is not None:
-        try:
-            mounted = store.mount(cleared.store, bundle, place, engine, cleared.host, console)
-        except errors.CommandFailed as error:
-            _require_archives(request, bundle, engine, error, console)
-            result.notes.append(f"{error.message}; so the images were loaded from the archive")
-    loaded = images.load(bundle, request.archive, place, engine, cleared.host, console)
-    there = len(bundle.images) - len(loaded) - mounted
-    return f"{f'{mounted} mounted' if mounted else f'{len(loaded)} loaded'}, {there} there already"
-
-
-def _require_archives(
-    request: Request, bundle: manifest.Manifest, engine: engines.Engine, without: errors.CommandFailed, console: Console
-) -> None:
-    """Verify what is to be loaded now that it cannot be mounted. Raises BundleDamaged with both reasons."""
-    missing = images.missing(bundle.images, images.present(engine))
-    try:
-        images.verify_parts(images.parts(bundle, request.archive, missing), bundle, engine, console)
-    except errors.BundleDamaged as error:
-        raise errors.BundleDamaged(f"{without.message}; and {error.message}", error.remedy) from without
-
-
-def wants(
-    request: Request, bundle: manifest.Manifest, missing: list[manifest.Image], source: Path | None
-) -> host.Wanted:
-    """Return what this request wants of the host, whose missing images come from the store `source` if there is one.
-
-    Raises UsageError for a port in `.env` that is none.
-    """
-    place = layout.Installation(request.folder)
+def wants(request: Request, source: supply.Supply) -> host.Wanted:
+    """Return what this request wants of the host. Raises UsageError for a port in `.env` that is none."""
+    bundle, place = source.bundle, layout.Installation(request.folder)
     existing = envfile.parse(existing_env(place) or "")
-    loaded = [] if source else missing
+    loaded = () if source.store else source.missing
+    copied = bundle.store if source.store and source.store.parent != place.stores else None
     return host.Wanted(
         folder=request.folder,
         address=request.asked.host,
@@ -213,7 +155,7 @@ def wants(
         architecture=bundle.architecture,
         largest_image_bytes=max((image.size for image in loaded), default=0),
         missing_bytes=sum(images.sizes(loaded, bundle).values()),
-        store_bytes=bundle.store.size if bundle.store and source and source.parent != place.stores else 0,
+        store_bytes=copied.size if copied else 0,
         compressed=any(bundle.archives[image.archive].compression == "zstd" for image in loaded),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
@@ -277,7 +219,8 @@ def _act(
         # podman loads on one processor and a half: podman-compose's environment is made beside it.
         composer = beside.submit(_install_podman_compose, cleared.host, engine, place, result, runner)
         with result.step("images", console) as step:
-            step.seen = _bring_images(request, cleared, place, result, console)
+            step.seen, note = supply.bring(cleared.supply, place, engine, cleared.host, console)
+            result.notes += [note] if note else []
     if engine.name == "podman":
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()

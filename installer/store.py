@@ -106,30 +106,31 @@ def mount(
     engine: Engine,
     found: host.Host,
     console: Console,
-) -> int:
-    """Bring every image of the bundle into podman's sight, from the store in `source`; return how many were missing.
+) -> None:
+    """Bring every image of the bundle into podman's sight, from the store in `source`.
 
     Raises BundleDamaged when the store is not what was built, CommandFailed when this host cannot mount it or its
     podman does not see in it what was built; what was changed is as before then.
     """
     assert bundle.store is not None
     store = of(place, bundle.store)
-    missing = len(images.missing(bundle.images, images.present(engine)))
     clear(place)
     try:
         with ThreadPoolExecutor(1) as beside:
             configuration = beside.submit(_configuration, engine)
             _copy(source, store, bundle.store, console)
             written = beside.submit(_write_out, store.file)
-            _mount(store, found, engine.runner)
+            unit = _mount(store, found, engine.runner)
             # Only what is on the disk is told to podman: after a power failure it would count half a file as images.
             written.result()
-        files.write(CONFIG, storage_conf.add(configuration.result(), store.mount_point))
-        _prove(bundle, engine)
+            files.write(CONFIG, storage_conf.add(configuration.result(), store.mount_point))
+            enabled = beside.submit(_enable, unit, engine.runner)
+            _prove(bundle, engine)
+            images.name(bundle.images, engine)
+            enabled.result()
     except BaseException:
         remove(store, engine.runner)
         raise
-    return missing
 
 
 def _configuration(engine: Engine) -> str:
@@ -170,29 +171,37 @@ def _write_out(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _mount(store: Store, found: host.Host, runner: Runner) -> None:
-    """Mount a store by a unit of its own. Raises CommandFailed when this host does not.
+def _mount(store: Store, found: host.Host, runner: Runner) -> str:
+    """Mount a store by a unit of its own, and return its name. Raises CommandFailed when this host does not.
 
     With SELinux it is given podman's label; a policy that lets `mount` give none (the reference policy's; RHEL's mount
     is unconfined) gets it without: podman reads the layers with its own rights, and containers see the label that
     podman gives to what it mounts for them.
     """
     files.folder(store.mount_point, mode=0o700)
-    labels = [f",context={LABEL}", ""] if found.labels else [""]
-    if not any(_mounted(store, f"loop,ro,nodev{label}", runner) for label in labels):
-        known = "squashfs" in Path("/proc/filesystems").read_text()
-        why = (
-            f"see `journalctl -u {_unit(store, runner)}`" if known else "its kernel has no squashfs, or may not have it"
-        )
-        raise errors.CommandFailed(f"this host does not mount the image store: {why}")
-
-
-def _mounted(store: Store, options: str, runner: Runner) -> bool:
     unit = _unit(store, runner)
-    text = UNIT.format(file=store.file, mount_point=store.mount_point, options=options)
-    files.write(UNITS / unit, text)
-    result = runner.run(["systemctl", "enable", "--now", unit], timeout=MOUNT_SECONDS, check=False)
+    labels = [f",context={LABEL}", ""] if found.labels else [""]
+    if not any(_mounted(store, unit, f"loop,ro,nodev{label}", runner) for label in labels):
+        known = "squashfs" in Path("/proc/filesystems").read_text()
+        why = f"see `journalctl -u {unit}`" if known else "its kernel has no squashfs, or may not have it"
+        raise errors.CommandFailed(f"this host does not mount the image store: {why}")
+    return unit
+
+
+def _mounted(store: Store, unit: str, options: str, runner: Runner) -> bool:
+    """Write the unit and start it; systemd reads a new file by itself, a changed one when it is told to."""
+    path = UNITS / unit
+    known = path.exists()
+    files.write(path, UNIT.format(file=store.file, mount_point=store.mount_point, options=options))
+    if known:
+        runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS)
+    result = runner.run(["systemctl", "start", unit], timeout=MOUNT_SECONDS, check=False)
     return result.ok and store.mount_point.is_mount()
+
+
+def _enable(unit: str, runner: Runner) -> None:
+    """Have the store mounted at the next boot, before anything of podman's."""
+    runner.run(["systemctl", "enable", "--no-reload", unit], timeout=MOUNT_SECONDS)
 
 
 def _unit(store: Store, runner: Runner) -> str:
@@ -202,12 +211,10 @@ def _unit(store: Store, runner: Runner) -> str:
 
 
 def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
-    """Require that podman sees every image, and can mount and read a container of the one with the most layers.
+    """Require that podman can mount and read a container of the image with the most layers.
 
     `podman image mount` would refuse: not for images of a read-only store (podman 5.4).
     """
-    if unseen := images.missing(bundle.images, images.present(engine)):
-        raise errors.CommandFailed(f"podman does not see {unseen[0].reference} in the image store")
     deepest = max(bundle.images, key=lambda image: len(image.layers))
     command = ["create", "--quiet", "--pull=never", "--network=none", deepest.id, "true"]
     container = engine.run(command, timeout=PODMAN_SECONDS).stdout.strip()

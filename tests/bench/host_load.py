@@ -95,3 +95,4 @@ def _ours(made: Bundle, disk: Path, env: dict[str, str]) -> None:
     missing = images.missing(bundle.images, images.present(engine))
     images.verify_parts(images.parts(bundle, made.archive, missing), bundle, engine, quiet)
     images.load(bundle, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet)
+    images.name(bundle.images, engine)

@@ -107,5 +107,5 @@ def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Pa
     listed = [{"Id": "1" * 64, "Names": [image.reference, "mine:1"]}, {"Id": image.id, "Names": [image.reference]}]
     (tmp_path / "listed").write_text(json.dumps(listed))
     engine = Engine("podman", program(tmp_path, "podman", f"cat {tmp_path}/listed"))
-    images._name_all(EXAMPLE.images, engine)
+    images.name(EXAMPLE.images, engine)
     assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]
