@@ -8,7 +8,6 @@ next run. Runs of the ways alternate; the table shows medians.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -24,7 +23,7 @@ from statistics import median
 
 from installer import layout
 from tests.bench import ballast, host_load, report
-from tests.bench.target import BUNDLE, booted, set_cache, watched
+from tests.bench.target import BUNDLE, arguments, booted, set_cache, watched
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
@@ -54,14 +53,11 @@ class Run:
 
 def main() -> None:
     """Measure, keep every run in WORK/bench/runs.json, and write the table and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=bundles.WORK)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    work = options.work.resolve() / "bench"
-    made = _bundle(options.work.resolve())
+    kept, rounds = arguments(__doc__, rounds=3)
+    work = kept / "bench"
+    made = _bundle(kept)
     bundles_of = _folders(made, work)
-    base = machines.base_root(options.work.resolve())
+    base = machines.base_root(kept)
     prepared, podman = _prepared(bundles_of["loaded"], made, base, work)
     ways: dict[str, tuple[Path, Callable[[Machine, Run], None]]] = {
         "loaded": (bundles_of["loaded"], ours),
@@ -70,7 +66,7 @@ def main() -> None:
         "floors": (bundles_of["loaded"], floors),
     }
     runs = []
-    for number in range(options.rounds):
+    for number in range(rounds):
         for cache in ("cold", "warm"):
             for way, (folder, measure) in ways.items():
                 run = Run(way=way, cache=cache)
@@ -80,7 +76,7 @@ def main() -> None:
                         measure(machine, run)
                 runs.append(run)
                 print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
-    alone = host_load.measure(made, work / "host", options.rounds)
+    alone = host_load.measure(made, work / "host", rounds)
     report.write(runs, alone, describe(made, podman), startup(made.executable))
 
 

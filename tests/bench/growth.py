@@ -7,7 +7,6 @@ largest takes 16 GB, and as much again once it is loaded.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -63,11 +62,7 @@ class Run:
 
 def main() -> None:
     """Measure every bundle, and write the table and its runs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=bundles.WORK)
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each bundle; always one of the largest")
-    options = parser.parse_args()
-    kept = options.work.resolve()
+    kept, rounds = target.arguments(__doc__, rounds=2)
     work = kept / "growth"
     shutil.rmtree(work, ignore_errors=True)
     tars = [tar for layers in ballast.layers(kept / "bench").values() for tar in layers]
@@ -81,7 +76,7 @@ def main() -> None:
         bundle = filler.add(sample, count, size, filler.Ballast(tars), work)
         _freeze(bundle, kept / "build")
         runs[count, size] = []
-        for _ in range(1 if size >= LARGE_BYTES else options.rounds):
+        for _ in range(1 if size >= LARGE_BYTES else rounds):
             with target.booted(base, {target.BUNDLE: bundle.folder}, work) as machine:
                 facts = facts or describe(sample, machine)
                 run = measured(bundle, machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from tests.target import bundle as bundles
 from tests.target.machine import Machine
 
 # The file systems that are watched, each of its own, and their size: where they lie, sparse, is `work`.
@@ -29,6 +31,15 @@ class Peaks(Protocol):
     cpu: float
     memory: int
     disk: dict[str, int]
+
+
+def arguments(description: str | None, rounds: int) -> tuple[Path, int]:
+    """Read the command line of a benchmark: return the folder to work in, and how many rounds to run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--work", type=Path, default=bundles.WORK)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    given = parser.parse_args()
+    return given.work.resolve(), given.rounds
 
 
 @contextlib.contextmanager
