@@ -85,6 +85,10 @@ class Runner:
         """Return a runner whose programs do not see the variables that begin so."""
         return self._with({name: value for name, value in self.env.items() if not name.startswith(prefixes)})
 
+    def also(self, variables: Mapping[str, str]) -> Runner:
+        """Return a runner whose programs see these variables too."""
+        return self._with({**self.env, **variables})
+
     def _with(self, env: Mapping[str, str]) -> Runner:
         result = Runner(env)
         result._secrets = self._secrets

@@ -9,10 +9,13 @@ else, and for a host on which the store does not prove itself.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ CONFIG = Path("/etc/containers/storage.conf")
 UNITS = Path("/etc/systemd/system")
 MOUNT_SECONDS = 120.0
 PODMAN_SECONDS = 60.0
+# Between one write-out of a copy and the next.
+WRITE_OUT_SECONDS = 0.05
 # linux/fs.h, _IOW(0x94, 9, int): share the blocks of another file, where the file system can (XFS, btrfs).
 FICLONE = 0x40049409
 
@@ -121,13 +126,14 @@ def mount(
             _copy(source, store, bundle.store, console)
             written = beside.submit(_write_out, store.file)
             unit = _mount(store, found, engine.runner)
+            changed = storage_conf.add(configuration.result(), store.mount_point)
+            with _trial(store, changed, engine) as trial:
+                _prove(bundle, trial)
+                images.name(bundle.images, trial)
             # Only what is on the disk is told to podman: after a power failure it would count half a file as images.
             written.result()
-            files.write(CONFIG, storage_conf.add(configuration.result(), store.mount_point))
-            enabled = beside.submit(_enable, unit, engine.runner)
-            _prove(bundle, engine)
-            images.name(bundle.images, engine)
-            enabled.result()
+        _enable(unit, engine.runner)
+        files.write(CONFIG, changed)
     except BaseException:
         remove(store, engine.runner)
         raise
@@ -154,7 +160,11 @@ def _copy(source: Path, store: Store, described: manifest.BigFile, console: Cons
         verify.big_file(source, described, console)
         return
     files.folder(store.folder, mode=0o700)
-    with files.replacing(store.file, mode=0o600, sync=False) as target, source.open("rb") as original:
+    with (
+        files.replacing(store.file, mode=0o600, sync=False) as target,
+        source.open("rb") as original,
+        _written_out(target.fileno()),
+    ):
         before = os.fstat(original.fileno()).st_mtime_ns
         try:
             fcntl.ioctl(target.fileno(), FICLONE, original.fileno())
@@ -164,6 +174,28 @@ def _copy(source: Path, store: Store, described: manifest.BigFile, console: Cons
         verify.big_file(source, described, console)
         if os.fstat(original.fileno()).st_mtime_ns != before:
             raise errors.BundleDamaged(f"{source} was written to while it was read", "let its copy end, then try again")
+
+
+@contextlib.contextmanager
+def _written_out(descriptor: int) -> Iterator[None]:
+    """Let the disk write what the block writes while it does.
+
+    A loop device waits for all that its file has not written yet: mounting took 0.7 s after the copy of 0.9 GB, and
+    takes 0.14 s so.
+    """
+    ended = threading.Event()
+
+    def write_out() -> None:
+        while not ended.wait(WRITE_OUT_SECONDS):
+            os.fdatasync(descriptor)
+
+    with ThreadPoolExecutor(1) as beside:
+        job = beside.submit(write_out)
+        try:
+            yield
+        finally:
+            ended.set()
+    job.result()
 
 
 def _write_out(path: Path) -> None:
@@ -192,22 +224,27 @@ def _mounted(store: Store, unit: str, options: str, runner: Runner) -> bool:
     """Write the unit and start it; systemd reads a new file by itself, a changed one when it is told to."""
     path = UNITS / unit
     known = path.exists()
-    files.write(path, UNIT.format(file=store.file, mount_point=store.mount_point, options=options))
+    with files.replacing(path, sync=False) as file:
+        file.write(UNIT.format(file=store.file, mount_point=store.mount_point, options=options).encode())
     if known:
         runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS)
     result = runner.run(["systemctl", "start", unit], timeout=MOUNT_SECONDS, check=False)
     return result.ok and store.mount_point.is_mount()
 
 
-def _enable(unit: str, runner: Runner) -> None:
-    """Have the store mounted at the next boot, before anything of podman's."""
-    runner.run(["systemctl", "enable", "--no-reload", unit], timeout=MOUNT_SECONDS)
-
-
 def _unit(store: Store, runner: Runner) -> str:
     """Return the name that systemd wants for the mount unit of this path."""
     command = ["systemd-escape", "--path", "--suffix=mount", str(store.mount_point)]
     return runner.run(command, timeout=MOUNT_SECONDS).stdout.strip()
+
+
+@contextlib.contextmanager
+def _trial(store: Store, configuration: str, engine: Engine) -> Iterator[Engine]:
+    """Give an engine with this storage.conf, while everybody else's podman has the one that was there."""
+    with tempfile.NamedTemporaryFile("w", dir=store.folder, prefix=f".{store.file.name}.", suffix=".conf") as file:
+        file.write(configuration)
+        file.flush()
+        yield dataclasses.replace(engine, runner=engine.runner.also({"CONTAINERS_STORAGE_CONF": file.name}))
 
 
 def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
@@ -225,6 +262,12 @@ def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
         engine.run(["rm", "--force", container], timeout=PODMAN_SECONDS, check=False)
     if empty:
         raise errors.CommandFailed(f"podman mounts {deepest.reference} from the image store, and it is empty")
+
+
+def _enable(unit: str, runner: Runner) -> None:
+    """Have the store mounted at the next boot; the unit is on the disk then."""
+    _write_out(UNITS / unit)
+    runner.run(["systemctl", "enable", "--no-reload", unit], timeout=MOUNT_SECONDS)
 
 
 def clear(place: layout.Installation) -> None:
