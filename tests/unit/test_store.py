@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from installer.command import Runner
 from installer.engine import Engine, Name
 from tests.unit.test_boot import called, program
 from tests.unit.test_manifest import EXAMPLE
+from tests.unit.test_preflight import GOOD
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,19 @@ def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeyp
         "disable --now unit.mount",
         "daemon-reload",
     ]
+
+
+def test_where_the_policy_gives_no_label_the_store_is_mounted_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "UNITS", tmp_path)
+    program(tmp_path, "systemd-escape", "echo unit.mount")
+    runner = program(tmp_path, "systemctl", f'[ "$1" != start ] || ! grep -q context= {tmp_path}/unit.mount')
+    made = stored(layout.Installation(tmp_path / "dify"), "0" * 12, "a")
+    monkeypatch.setattr(Path, "is_mount", lambda _self: True)
+    assert store._mount(made, dataclasses.replace(GOOD, labels=True), runner) == "unit.mount"
+    # systemd reads a new unit by itself, a changed one only when it is told to.
+    assert called(tmp_path)[1:] == ["start unit.mount", "daemon-reload", "start unit.mount"]
 
 
 def test_half_a_copy_of_a_killed_run_is_removed(tmp_path: Path) -> None:
