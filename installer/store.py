@@ -31,6 +31,8 @@ MOUNT_SECONDS = 120.0
 PODMAN_SECONDS = 60.0
 # Between one write-out of a copy and the next.
 WRITE_OUT_SECONDS = 0.05
+# The container that podman makes of a store as its proof.
+PROOF = "dify-installer-proof"
 # linux/fs.h, _IOW(0x94, 9, int): share the blocks of another file, where the file system can (XFS, btrfs).
 FICLONE = 0x40049409
 
@@ -253,13 +255,14 @@ def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
     `podman image mount` would refuse: not for images of a read-only store (podman 5.4).
     """
     deepest = max(bundle.images, key=lambda image: len(image.layers))
-    command = ["create", "--quiet", "--pull=never", "--network=none", deepest.id, "true"]
-    container = engine.run(command, timeout=PODMAN_SECONDS).stdout.strip()
+    # A run that was killed may have left one.
+    command = ["create", "--quiet", "--replace", "--name", PROOF, "--pull=never", "--network=none", deepest.id, "true"]
+    engine.run(command, timeout=PODMAN_SECONDS)
     try:
-        mounted = engine.run(["mount", container], timeout=PODMAN_SECONDS).stdout.strip()
+        mounted = engine.run(["mount", PROOF], timeout=PODMAN_SECONDS).stdout.strip()
         empty = not any(Path(mounted).iterdir())
     finally:
-        engine.run(["rm", "--force", container], timeout=PODMAN_SECONDS, check=False)
+        engine.run(["rm", "--force", PROOF], timeout=PODMAN_SECONDS, check=False)
     if empty:
         raise errors.CommandFailed(f"podman mounts {deepest.reference} from the image store, and it is empty")
 

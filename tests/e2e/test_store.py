@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from build import store
-from installer import layout, manifest, storage_conf
+from build import store as build_store
+from installer import layout, manifest, storage_conf, store
 from installer.command import Runner
 from installer.console import Console
 from tests.e2e.conftest import MachineMaker
@@ -61,7 +61,7 @@ def test_the_same_images_give_the_same_store(stored: Bundle, registry: Registry,
     work.mkdir(parents=True)
     described = manifest.loads((stored.folder / layout.MANIFEST).read_bytes())
     runner = Runner(env=bundles.environment(registry))
-    again = store.make([stored.archive], described.images, tmp_path, work, runner, Console(silent=True))
+    again = build_store.make([stored.archive], described.images, tmp_path, work, runner, Console(silent=True))
     assert again == described.store
     assert (tmp_path / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
 
@@ -90,10 +90,13 @@ def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
         where.machine.boot()
         where.await_healthy()
 
-    # A mount that failed is mended, from the copy in the install folder.
-    where.run("sh", "-c", "podman rm --force --all --time 0; systemctl stop 'opt-dify-stores-*.mount'")
+    # A mount that failed is mended, from the copy in the install folder; so is what a killed run left of its proof.
+    left = f"podman create --name {store.PROOF} --network none docker.io/library/nginx:1-sample"
+    where.run("sh", "-c", f"podman rm --force --all --time 0; {left}; systemctl stop 'opt-dify-stores-*.mount'")
+    assert "Created" in where.run("podman", "ps", "--all", "--filter", f"name={store.PROOF}").stdout
     where.run("rm", layout.STORE)
     assert "10 mounted" in where.install().stderr
+    assert store.PROOF not in where.run("podman", "ps", "--all").stdout
 
     removed = where.installer("uninstall")
     assert removed.returncode == 0, removed.stderr
