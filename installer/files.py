@@ -45,6 +45,12 @@ def write(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def sync(path: Path) -> None:
+    """Wait until the disk has all of a file. Raises CommandFailed when the disk refuses."""
+    with _told(path), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def folder(path: Path, mode: int = 0o755) -> None:
     """Make a folder and its parents if need be; a new one gets `mode` whatever the umask is.
 

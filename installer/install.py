@@ -60,13 +60,16 @@ HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/cer
 class Cleared:
     """What is known once the bundle and the host have passed; `env` is what `.env` will be."""
 
-    bundle: manifest.Manifest
     supply: supply.Supply
     wanted: host.Wanted
     engine: engines.Engine
     host: host.Host
     env: str
     certificate: tls.Pair | None
+
+    @property
+    def bundle(self) -> manifest.Manifest:
+        return self.supply.bundle
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -111,9 +114,7 @@ def _clear(
     example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing_env(place), request.asked, bundle.variables, place.volumes)
     certificate = _certificate(request, place, urlsplit(envfile.parse(env)[dify.ADDRESS_KEY]).hostname or "")
-    return Cleared(
-        bundle=bundle, supply=source, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate
-    )
+    return Cleared(supply=source, wanted=wanted, engine=engine, host=found, env=env, certificate=certificate)
 
 
 def _suitable(wanted: host.Wanted, engine: engines.Engine, result: report.Report, so_far: str) -> tuple[host.Host, str]:

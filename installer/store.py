@@ -126,7 +126,7 @@ def mount(
         with ThreadPoolExecutor(1) as beside:
             configuration = beside.submit(_configuration, engine)
             _copy(source, store, bundle.store, console)
-            written = beside.submit(_write_out, store.file)
+            written = beside.submit(files.sync, store.file)
             unit = _mount(store, found, engine.runner)
             changed = storage_conf.add(configuration.result(), store.mount_point)
             with _trial(store, changed, engine) as trial:
@@ -200,11 +200,6 @@ def _written_out(descriptor: int) -> Iterator[None]:
     job.result()
 
 
-def _write_out(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def _mount(store: Store, found: host.Host, runner: Runner) -> str:
     """Mount a store by a unit of its own, and return its name. Raises CommandFailed when this host does not.
 
@@ -223,7 +218,11 @@ def _mount(store: Store, found: host.Host, runner: Runner) -> str:
 
 
 def _mounted(store: Store, unit: str, options: str, runner: Runner) -> bool:
-    """Write the unit and start it; systemd reads a new file by itself, a changed one when it is told to."""
+    """Write the unit and start it, and tell whether that worked.
+
+    systemd reads a new file by itself, a changed one when it is told to (systemd, pull request 15948; older ones:
+    "Release the path cache" in core/manager.c).
+    """
     path = UNITS / unit
     known = path.exists()
     with files.replacing(path, sync=False) as file:
@@ -269,7 +268,7 @@ def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
 
 def _enable(unit: str, runner: Runner) -> None:
     """Have the store mounted at the next boot; the unit is on the disk then."""
-    _write_out(UNITS / unit)
+    files.sync(UNITS / unit)
     runner.run(["systemctl", "enable", "--no-reload", unit], timeout=MOUNT_SECONDS)
 
 
