@@ -35,9 +35,10 @@ from typing import IO, Any
 import zstandard
 
 from build.images import Pulled
-from installer import digest, errors, files, layout, manifest
-from installer.command import Runner
-from installer.console import Bar, Console, size
+from installer.bundle import manifest
+from installer.core import digest, errors, files, layout
+from installer.core.console import Bar, Console, size
+from installer.core.runner import Runner
 
 BLOCK = tarfile.BLOCKSIZE
 GZIP_MAGIC = b"\x1f\x8b"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from installer import digest, errors, files
-from installer.command import Runner
-from installer.console import Console
+from installer.core import digest, errors, files
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 RECIPES = Path(__file__).resolve().parent / "portable"
 USED = ("bootloader.sh", "bootloader.patch", "bootloader.lock", "zig.sh", "zig.lock")

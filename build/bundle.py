@@ -8,9 +8,11 @@ from pathlib import Path
 
 from build import archive, bootloader, freeze, images, kept, payload, portable_python, resolve, source, store
 from build.spec import Spec
-from installer import VERSION, digest, errors, files, layout, manifest
-from installer.command import Runner
-from installer.console import Console, size
+from installer import VERSION
+from installer.bundle import manifest
+from installer.core import digest, errors, files, layout
+from installer.core.console import Console, size
+from installer.core.runner import Runner
 
 SELF_CHECK_SECONDS = 1800.0
 

@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from build import bundle, images, resolve, source, spec
-from installer import dify, errors, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import errors
+from installer.core.console import Console
+from installer.core.runner import Runner
+from installer.release import dify
 
 ROOT = Path(__file__).resolve().parent.parent
 

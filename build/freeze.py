@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from build import glibc_floor, kept, spec
-from installer import digest, errors, files, layout, seal
-from installer.command import Runner
+from installer.bundle import seal
+from installer.core import digest, errors, files, layout
+from installer.core.runner import Runner
 
 SPEC = spec.FOLDER / "dify-installer.spec"
 LOCK = spec.FOLDER / "freeze.lock"
@@ -47,7 +48,7 @@ def freeze(python: Path, bootloader: Path, payload: Path, executable: Path, work
 
 def _key(python: Path, bootloader: Path, payload: Path) -> str:
     """Return a digest of all that an executable is made of; the manifest names what else is in the payload."""
-    ours = sorted((spec.FOLDER.parent / "installer").glob("*.py"))
+    ours = sorted((spec.FOLDER.parent / "installer").rglob("*.py"))
     inputs = [*ours, Path(__file__), SPEC, LOCK, bootloader, payload / layout.MANIFEST]
     return digest.of_bytes(" ".join([str(python.resolve()), *map(digest.of_file, inputs)]).encode())
 

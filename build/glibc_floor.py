@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from installer import errors
-from installer.command import Runner
+from installer.core import errors
+from installer.core.runner import Runner
 
 # RHEL 8's.
 FLOOR = (2, 28)

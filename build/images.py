@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from installer import errors, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import errors
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 ENGINES = ("podman", "docker")
 PULL_SECONDS = 3600.0

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from build import archive, store
 from build.images import Pulled
-from installer import digest, errors, files, manifest, verify
-from installer.console import Console
+from installer.bundle import manifest, verify
+from installer.core import digest, errors, files
+from installer.core.console import Console
 
 # Executables are kept by what went into them; so many of them, since one checkout may make several bundles.
 EXECUTABLES = 4

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import installer.probe
 from build import source, spec, wheels
-from installer import digest, files, layout, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.checks import probe
+from installer.core import digest, files, layout
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 
 def stage(
@@ -31,7 +32,7 @@ def stage(
     files.folder(payload / layout.WHEELS)
     for wheel in wheels.collect(lock, architecture, work / "wheels", runner, console):
         files.write(payload / layout.WHEELS / wheel.name, wheel.read_bytes())
-    files.write(payload / layout.PROBE, Path(installer.probe.__file__).read_bytes())
+    files.write(payload / layout.PROBE, Path(probe.__file__).read_bytes())
 
 
 def _emptied(payload: Path) -> None:

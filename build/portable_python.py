@@ -11,9 +11,10 @@ import tarfile
 from pathlib import Path
 
 from build.wheels import MACHINES
-from installer import digest, errors, files, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import digest, errors, files
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 RECIPES = Path(__file__).resolve().parent / "portable"
 INTERPRETER = "bin/python3.13"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build.spec import Spec
-from installer import compose, dify, envfile, errors, layout, render
+from installer.core import errors, layout
+from installer.release import compose, dify, envfile, render
 
 # What is mounted under such a name is a file, not a folder of data.
 FILE_SUFFIXES = (".sh", ".template", ".conf", ".yaml", ".yml", ".xml", ".txt", ".script")

@@ -8,8 +8,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer import digest, errors, files, layout
-from installer.command import Runner
+from installer.core import digest, errors, files, layout
+from installer.core.runner import Runner
 
 CLONE_SECONDS = 1800.0
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from installer import errors, manifest
+from installer.bundle import manifest
+from installer.core import errors
 
 # 2025-01-01, in seconds since 1970: what carries a time gets this one, so that the same inputs give the same bytes.
 EPOCH = "1735689600"

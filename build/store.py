@@ -17,9 +17,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from build import archive, spec
-from installer import errors, files, layout, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import errors, files, layout
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 PULL_SECONDS = 3600.0
 PACK_SECONDS = 3600.0

@@ -6,9 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from installer import digest, errors, files, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import digest, errors, files
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 # CPython versions with binary wheels of PyYAML; RHEL 9 has 3.9, 3.11 and 3.12, RHEL 10 3.12.
 PYTHONS = ((3, 9), (3, 10), (3, 11), (3, 12), (3, 13), (3, 14))

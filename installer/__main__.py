@@ -16,7 +16,7 @@ def main() -> int:
         return _podman_compose()
     if getattr(sys, "frozen", False):
         # Before anything else is imported from it: a flipped byte must not run.
-        from installer import seal
+        from installer.bundle import seal
 
         if not seal.intact(Path(sys.executable)):
             sys.stderr.write(
@@ -30,9 +30,9 @@ def main() -> int:
 
 
 def _podman_compose() -> int:
-    from installer import command
+    from installer.core import runner
 
-    environment = command.host_environment()
+    environment = runner.host_environment()
     os.environ.clear()
     os.environ.update(environment)
     import podman_compose

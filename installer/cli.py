@@ -17,9 +17,10 @@ from typing import Any
 
 import click
 
-from installer import VERSION, errors, layout, options, session
-from installer.command import Runner
-from installer.console import Console
+from installer import VERSION, options
+from installer.core import errors, layout, login
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 EPILOG = "\n\n".join(
     [
@@ -56,7 +57,7 @@ def cli() -> None:
     """Install Dify on this server, without a network.
 
     \b
-    Put dify-installer and dify-images.tar into one folder, then:
+    Put dify-installer and dify-load.tar into one folder, then:
       ./dify-installer --ip 10.0.0.5
 
     Checks the bundle and the host, installs podman-compose, loads the images, writes .env with fresh
@@ -69,7 +70,7 @@ def cli() -> None:
 @options.apply(options.SITE + options.RUN)
 def install_command(silent: bool, **given: Any) -> None:
     """Install, or repair what is installed."""
-    from installer import install, report
+    from installer.commands import install, report
 
     console = Console(silent=silent)
     done = install.install(options.request(given), Runner(), console)
@@ -81,7 +82,7 @@ def install_command(silent: bool, **given: Any) -> None:
 @options.SILENT
 def verify_command(images: Path | None, silent: bool) -> None:
     """Verify the executable and the image archive, all their bytes."""
-    from installer import verify
+    from installer.bundle import verify
 
     console = Console(silent=silent)
     bundle = verify.embedded(layout.bundled(""))
@@ -94,8 +95,11 @@ def verify_command(images: Path | None, silent: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
 def preflight_command(as_json: bool, **given: Any) -> None:
     """Judge this host; changes nothing, and needs no image archive yet."""
-    from installer import engine as engines
-    from installer import host, images, install, preflight, supply, verify
+    from installer.bundle import verify
+    from installer.commands import install
+    from installer.engine import engine as engines
+    from installer.host import host, preflight
+    from installer.images import load, supply
 
     runner = Runner()
     bundle = verify.embedded(layout.bundled(""))
@@ -106,7 +110,7 @@ def preflight_command(as_json: bool, **given: Any) -> None:
     wanted = install.wants(request, source)
     findings = preflight.judge(host.observe(wanted, engine), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
-    images.require_base(bundle, source.missing, engine)
+    load.require_base(bundle, source.missing, engine)
     if preflight.failed(findings):
         raise errors.PreflightFailed("this host does not meet the requirements marked FAIL", "mend them as said there")
 
@@ -116,8 +120,8 @@ def preflight_command(as_json: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.")
 def status_command(folder: Path | None, as_json: bool) -> None:
     """Say how the installation is: containers, console, version, inner services."""
-    from installer import engine as engines
-    from installer import status
+    from installer.commands import status
+    from installer.engine import engine as engines
 
     place = layout.Installation(options.folder(folder))
     checked = status.look(place, engines.find(None, place, Runner()))
@@ -132,8 +136,9 @@ def status_command(folder: Path | None, as_json: bool) -> None:
 @options.SILENT
 def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
     """Start the stack in its order and wait until its services are up; the unit does this at boot."""
-    from installer import engine as engines
-    from installer import lock, project, stack
+    from installer.core import lock
+    from installer.engine import engine as engines
+    from installer.stack import project, stack
 
     place = layout.Installation(options.folder(folder))
     with lock.held(place.folder):
@@ -147,8 +152,9 @@ def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
 @options.SILENT
 def stop_command(folder: Path | None, silent: bool) -> None:
     """Stop the stack in reverse order; settings and data stay."""
-    from installer import engine as engines
-    from installer import lock, project, stack
+    from installer.core import lock
+    from installer.engine import engine as engines
+    from installer.stack import project, stack
 
     place = layout.Installation(options.folder(folder))
     with lock.held(place.folder):
@@ -163,7 +169,7 @@ def stop_command(folder: Path | None, silent: bool) -> None:
 @options.SILENT
 def uninstall_command(folder: Path | None, silent: bool) -> None:
     """Remove containers, images, unit and programs; settings and data stay."""
-    from installer import uninstall
+    from installer.commands import uninstall
 
     uninstall.uninstall(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
 
@@ -173,8 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_ALL, "")
     _on_signals(_interrupt)
-    session.join(os.environ, os.getuid())
-    session.leave_a_closed_folder()
+    login.join(os.environ, os.getuid())
+    login.leave_a_closed_folder()
     try:
         cli.main(args=arguments, prog_name=layout.EXECUTABLE, standalone_mode=False)
     except errors.InstallerError as error:

@@ -13,7 +13,10 @@ from typing import Any, Literal, TypeVar
 import click
 import yaml
 
-from installer import dify, engine, errors, layout, models, settings
+from installer.checks import models
+from installer.core import errors, layout
+from installer.engine import engine
+from installer.release import dify, settings
 from installer.request import DEFAULT_TIMEOUT, Request
 
 PREFIX = "DIFY_INSTALLER_"
@@ -223,7 +226,7 @@ def _ca_bundle(given: Mapping[str, Any]) -> bytes | None:
     path: Path | None = given.get("ca_bundle")
     if path is None:
         return None
-    from installer import tls
+    from installer.release import tls
 
     return tls.authorities(path)
 

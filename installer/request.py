@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from installer import engine, models, settings
+from installer.checks import models
+from installer.engine import engine
+from installer.release import settings
 
 DEFAULT_TIMEOUT = 900.0
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from build import archive
-from installer import digest, files, layout, manifest
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import digest, files, layout
+from installer.core.console import Console
 from tests.target.bundle import Bundle
 
 # Layers of a filler image: so many have the large ones of the sample with ballast.

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from build import bootloader, freeze, portable_python
-from installer import layout, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import layout
+from installer.core.console import Console
+from installer.core.runner import Runner
 from tests.bench import ballast, bench, filler, growth_report, target
 from tests.target import bundle as bundles
 from tests.target import machine as machines

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer import images, layout, manifest
-from installer.command import Runner
-from installer.console import Console
-from installer.engine import Engine
-from installer.host import Wanted, observe
+from installer.bundle import manifest
+from installer.core import layout
+from installer.core.console import Console
+from installer.core.runner import Runner
+from installer.engine.engine import Engine
+from installer.host.host import Wanted, observe
+from installer.images import load
 from tests.bench.target import fresh_disk
 from tests.target.bundle import Bundle
 
@@ -49,8 +51,8 @@ def measure(made: Bundle, work: Path, rounds: int) -> list[Load]:
     ways: dict[str, Callable[[Bundle, Path, dict[str, str]], None]] = {"loaded": _ours, "by hand": _by_hand}
     runs = []
     for _ in range(rounds):
-        for way, load in ways.items():
-            runs.append(Load(way, _on_a_fresh_disk(load, made, work)))
+        for way, loaded in ways.items():
+            runs.append(Load(way, _on_a_fresh_disk(loaded, made, work)))
             print(f"podman {version()} of this host: {way} {runs[-1].seconds:.1f} s", flush=True)
     return runs
 
@@ -92,7 +94,7 @@ def _ours(made: Bundle, disk: Path, env: dict[str, str]) -> None:
         missing_bytes=0,
         not_before=None,
     )
-    missing = images.missing(bundle.images, images.present(engine))
-    images.verify_parts(images.parts(bundle, made.archive, missing), bundle, engine, quiet)
-    images.load(bundle, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet)
-    images.name(bundle.images, engine)
+    missing = load.missing(bundle.images, load.present(engine))
+    load.verify_parts(load.parts(bundle, made.archive, missing), bundle, engine, quiet)
+    load.load(bundle, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet)
+    load.name(bundle.images, engine)

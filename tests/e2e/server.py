@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from installer import envfile
-from installer.engine import Name
+from installer.engine.engine import Name
+from installer.release import envfile
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from installer import layout, manifest
+from installer.bundle import manifest
+from installer.core import layout
 from tests.target import bundle as bundles
 from tests.target.bundle import Bundle
 from tests.target.docker import Docker

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from installer import settings
+from installer.release import settings
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target import machine as machines

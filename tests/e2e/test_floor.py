@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from build import freeze, glibc_floor
-from installer import errors
-from installer.command import Runner
+from installer.core import errors
+from installer.core.runner import Runner
 from tests.target.bundle import Bundle
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from installer import dify, settings
+from installer.release import dify, settings
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target.bundle import Bundle

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from build import bootloader, freeze, portable_python
-from installer import layout, manifest
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import layout
+from installer.core.console import Console
+from installer.core.runner import Runner
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target import machine as machines

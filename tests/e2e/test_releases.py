@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from installer import layout
+from installer.core import layout
 from tests.e2e.test_floor import scanner
 from tests.target import bundle, release
 from tests.target.bundle import Bundle

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from installer import layout, manifest
+from installer.bundle import manifest
+from installer.core import layout
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target import bundle as bundles

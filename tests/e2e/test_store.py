@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from build import store as build_store
-from installer import layout, manifest, storage_conf, store
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import layout
+from installer.core.console import Console
+from installer.core.runner import Runner
+from installer.images import mounted_store, storage_conf
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.e2e.test_refusals import flip
@@ -94,12 +96,12 @@ def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
         where.await_healthy()
 
     # A mount that failed is mended, from the copy in the install folder; so is what a killed run left of its proof.
-    left = f"podman create --name {store.PROOF} --network none docker.io/library/nginx:1-sample"
+    left = f"podman create --name {mounted_store.PROOF} --network none docker.io/library/nginx:1-sample"
     where.run("sh", "-c", f"podman rm --force --all --time 0; {left}; systemctl stop 'opt-dify-stores-*.mount'")
-    assert "Created" in where.run("podman", "ps", "--all", "--filter", f"name={store.PROOF}").stdout
+    assert "Created" in where.run("podman", "ps", "--all", "--filter", f"name={mounted_store.PROOF}").stdout
     where.run("rm", layout.STORE)
     assert "10 mounted" in where.install().stderr
-    assert store.PROOF not in where.run("podman", "ps", "--all").stdout
+    assert mounted_store.PROOF not in where.run("podman", "ps", "--all").stdout
 
     removed = where.installer("uninstall")
     assert removed.returncode == 0, removed.stderr

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from installer import settings
+from installer.release import settings
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target.bundle import Bundle

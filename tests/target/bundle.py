@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer import layout
+from installer.core import layout
 from tests.target import images
 from tests.target.registry import Registry
 

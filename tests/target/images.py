@@ -19,7 +19,8 @@ from pathlib import Path
 
 import requests
 
-from installer import compose, digest, envfile
+from installer.core import digest
+from installer.release import compose, envfile
 from tests.target import machine
 
 PROGRAMS = Path(__file__).resolve().parent / "standin"

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from installer import layout
+from installer.core import layout
 from tests.target import bundle
 
 FEATURES = {

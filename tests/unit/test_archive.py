@@ -14,9 +14,10 @@ import pytest
 import zstandard
 
 from build import archive, images, source
-from installer import errors, manifest, verify
-from installer.command import Runner
-from installer.console import Console
+from installer.bundle import manifest, verify
+from installer.core import errors
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 QUIET = Console(silent=True)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from installer import boot, layout
-from installer.command import Runner
+from installer.core import layout
+from installer.core.runner import Runner
+from installer.system import boot_unit
 
 
 def program(folder: Path, name: str, script: str = "") -> Runner:
@@ -28,15 +29,15 @@ def called(folder: Path) -> list[str]:
 def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the unit lies in these tests."""
     path = tmp_path / layout.UNIT
-    monkeypatch.setattr(boot, "unit_path", lambda _root: path)
+    monkeypatch.setattr(boot_unit, "unit_path", lambda _root: path)
     return path
 
 
 def written(place: layout.Installation, unit: Path, runner: Runner) -> None:
     place.bin.mkdir(parents=True)
     place.executable.touch()
-    boot.enable(place, runner)
-    wants = unit.parent / f"{boot._target(os.geteuid() == 0)}.wants"
+    boot_unit.enable(place, runner)
+    wants = unit.parent / f"{boot_unit._target(os.geteuid() == 0)}.wants"
     wants.mkdir()
     (wants / layout.UNIT).symlink_to(unit)
 
@@ -47,20 +48,20 @@ def test_the_unit_is_stopped_without_its_stop_command_that_would_want_the_lock(t
     place = layout.Installation(tmp_path / "dify")
     written(place, unit, runner)
     assert "ExecStop=" in unit.read_text()
-    assert boot.disable(place, runner) == f"{unit} is removed"
+    assert boot_unit.disable(place, runner) == f"{unit} is removed"
     stopped = (tmp_path / "when-stopped").read_text()
     assert "ExecStop=" not in stopped
     assert "KillMode=process" in stopped
     assert not unit.exists()
     assert not list(tmp_path.glob("*.wants/*"))
-    assert boot.disable(place, runner) == "no unit"
+    assert boot_unit.disable(place, runner) == "no unit"
 
 
 def test_without_systemd_the_unit_goes_all_the_same(tmp_path: Path, unit: Path) -> None:
     runner = Runner({"PATH": str(tmp_path)})
     place = layout.Installation(tmp_path / "dify")
     written(place, unit, runner)
-    boot.disable(place, runner)
+    boot_unit.disable(place, runner)
     assert not unit.exists()
     assert not list(tmp_path.glob("*.wants/*"))
 
@@ -69,6 +70,6 @@ def test_the_unit_of_another_installation_stays(tmp_path: Path, unit: Path) -> N
     runner = program(tmp_path, "systemctl")
     written(layout.Installation(tmp_path / "dify"), unit, runner)
     before = called(tmp_path)
-    assert "stays" in boot.disable(layout.Installation(tmp_path / "dif"), runner)
+    assert "stays" in boot_unit.disable(layout.Installation(tmp_path / "dif"), runner)
     assert unit.exists()
     assert called(tmp_path) == before

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from installer import errors
-from installer.command import Runner, host_environment
+from installer.core import errors
+from installer.core.runner import Runner, host_environment
 
 
 def test_a_frozen_programs_library_path_does_not_reach_children() -> None:

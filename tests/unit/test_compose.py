@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from installer import compose, errors
+from installer.core import errors
+from installer.release import compose
 
 
 def document(tmp_path: Path, services: dict[str, object]) -> compose.Document:

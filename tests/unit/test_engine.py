@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from installer import engine, errors, layout
-from installer.command import Runner
-from installer.engine import Engine
+from installer.core import errors, layout
+from installer.core.runner import Runner
+from installer.engine import engine
+from installer.engine.engine import Engine
 
 LABELS = {
     "com.docker.compose.project": "dify",

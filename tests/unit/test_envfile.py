@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from installer import envfile, errors
+from installer.core import errors
+from installer.release import envfile
 
 
 @pytest.mark.parametrize(

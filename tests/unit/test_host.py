@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from installer import host
+from installer.host import host
 
 SS = """\
 LISTEN 0      128          0.0.0.0:22        0.0.0.0:*    users:(("sshd",pid=812,fd=3))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from build import archive, images, kept
-from installer import digest, manifest
-from installer.console import Console
+from installer.bundle import manifest
+from installer.core import digest
+from installer.core.console import Console
 from tests.unit.test_manifest import EXAMPLE
 
 QUIET = Console(silent=True)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from installer import errors, manifest
+from installer.bundle import manifest
+from installer.core import errors
 
 SHA = "0" * 64
 

@@ -7,7 +7,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from installer import errors, options
+from installer import options
+from installer.core import errors
 from installer.request import Request
 
 

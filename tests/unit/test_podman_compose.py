@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from installer import errors, layout, podman_compose
-from installer.command import Runner
+from installer.core import errors, layout
+from installer.core.runner import Runner
+from installer.engine import podman_compose
 
 
 def test_what_is_ended_from_outside_is_no_reason_to_try_the_next_python(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from installer import preflight
-from installer.host import Host, Listener, Python, Space, Wanted
+from installer.host import preflight
+from installer.host.host import Host, Listener, Python, Space, Wanted
 
 GIB = 1024**3
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)

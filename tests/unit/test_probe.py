@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from installer import models, probe
-from installer.probe import probe as ask
+from installer.checks import models, probe
+from installer.checks.probe import probe as ask
 
 TAGS = {"models": [{"name": "llama3:latest"}]}
 

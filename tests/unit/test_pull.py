@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from build import images
-from installer import errors
-from installer.command import Runner
-from installer.console import Console
+from installer.core import errors
+from installer.core.console import Console
+from installer.core.runner import Runner
 
 ENGINE = """\
 #!/bin/sh

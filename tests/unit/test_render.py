@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from installer import compose, envfile, render
+from installer.release import compose, envfile, render
 
 VARIABLES = {"COMPOSE_PROFILES": "postgresql", "DATA": "./volumes/data"}
 

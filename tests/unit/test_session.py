@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from installer import session
+from installer.core import login
 
 UID = os.getuid() or 12345
 
@@ -25,7 +25,7 @@ def runtime(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("before", [{}, {"XDG_RUNTIME_DIR": "/run/user/0"}, {"XDG_RUNTIME_DIR": "/no/such"}])
 def test_a_session_that_the_login_did_not_name_is_joined(runtime: Path, before: dict[str, str]) -> None:
     environ = dict(before)
-    session.join(environ, UID, runtime)
+    login.join(environ, UID, runtime)
     assert environ == {
         "XDG_RUNTIME_DIR": f"{runtime}/{UID}",
         "DBUS_SESSION_BUS_ADDRESS": f"unix:path={runtime}/{UID}/bus",
@@ -37,12 +37,12 @@ def test_a_session_of_ones_own_stays(runtime: Path, tmp_path: Path) -> None:
     own.mkdir()
     os.chown(own, UID, -1)
     environ = {"XDG_RUNTIME_DIR": str(own)}
-    session.join(environ, UID, runtime)
+    login.join(environ, UID, runtime)
     assert environ == {"XDG_RUNTIME_DIR": str(own)}
 
 
 def test_nothing_is_named_that_is_not_there_and_nothing_for_root(runtime: Path, tmp_path: Path) -> None:
     for uid, folder in ((UID, tmp_path / "none"), (0, runtime)):
         environ: dict[str, str] = {}
-        session.join(environ, uid, folder)
+        login.join(environ, uid, folder)
         assert environ == {}

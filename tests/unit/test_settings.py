@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from installer import dify as facts
-from installer import envfile, errors, layout, settings
+from installer.core import errors, layout
+from installer.release import dify as facts
+from installer.release import envfile, settings
 
 EXAMPLE = """\
 # The address of the console

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from installer import checks, cli, console, errors, files, install, layout, lock, podman_compose, report, seal
+from installer import cli
+from installer.bundle import seal
+from installer.checks import checklist
+from installer.commands import install, report
+from installer.core import console, errors, files, layout, lock
+from installer.engine import podman_compose
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -45,9 +50,8 @@ def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
 
 
 def test_one_run_at_a_time_and_none_after_a_kill(tmp_path: Path) -> None:
-    program = (
-        f"from installer import lock; import time\nwith lock.held(__import__('pathlib').Path({str(tmp_path)!r})):\n"
-    )
+    program = "from pathlib import Path; import time; from installer.core import lock\n"
+    program += f"with lock.held(Path({str(tmp_path)!r})):\n"
     program += "    print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
@@ -80,7 +84,7 @@ def test_the_shape_of_the_report() -> None:
     one = report.Report(dify="1.11.3", folder="/opt/dify", url="http://h", log="/l", started="now", result="done")
     with one.step("verify", console.Console(silent=True)) as step:
         step.seen = "all"
-    one.checks = [checks.Check(name="n", level="ok", seen="s")]
+    one.checks = [checklist.Check(name="n", level="ok", seen="s")]
     top = json.loads(report.as_json(one))
     assert sorted(top) == [
         *(
@@ -142,7 +146,7 @@ def test_what_we_did_not_foresee_is_our_fault(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_is_told_once_and_has_its_code(number: signal.Signals, code: int) -> None:
     program = (
-        "import sys, time\nfrom installer import cli, install\n"
+        "import sys, time\nfrom installer import cli\nfrom installer.commands import install\n"
         "def wait(*_):\n    print('ready', flush=True); time.sleep(30)\n"
         "install.install = wait\nsys.exit(cli.main(['--ip', '10.0.0.5']))"
     )
@@ -171,12 +175,17 @@ def test_where_it_goes_unless_told(uid: int, folder: Path) -> None:
 def test_nothing_on_board_needs_md5() -> None:
     """FIPS mode takes MD5 and SHA-1 away; a library that asks for them at its import would not even start there."""
     root = Path(cli.__file__).parent.parent
-    modules = sorted(path.stem for path in (root / "installer").glob("*.py") if path.stem != "__main__")
+    sources = [*(root / "installer").rglob("*.py"), *(root / "build").glob("*.py")]
+    modules = sorted(
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for path in sources
+        if path.is_relative_to(root / "installer") and path.stem not in {"__main__", "__init__"}
+    )
     program = "import hashlib\ndef refused(*_, **options):\n    assert not options.get('usedforsecurity', True)\n"
     program += "hashlib.md5 = hashlib.sha1 = refused\n"
-    program += "".join(f"import installer.{name}\n" for name in modules)
+    program += "".join(f"import {name}\n" for name in modules)
     program += "import requests\nrequests.Session().prepare_request(requests.Request('GET', 'http://x/'))\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for source in (*(root / "installer").glob("*.py"), *(root / "build").glob("*.py")):
+    for source in sources:
         assert "md5" not in source.read_text().lower(), source

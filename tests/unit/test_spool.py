@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from installer import layout, spool
+from installer.core import layout
+from installer.images import spool
 
 
 def test_a_small_image_goes_into_memory_and_is_cleared(tmp_path: Path) -> None:

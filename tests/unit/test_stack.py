@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from installer import stack
-from installer.engine import Container
+from installer.engine.engine import Container
+from installer.stack import stack
 
 DOCUMENT = {
     "services": {

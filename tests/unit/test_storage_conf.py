@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from installer import errors, storage_conf
+from installer.core import errors
+from installer.images import storage_conf
 
 STORE = Path("/opt/dify/stores/0123456789ab")
 # Of the shape that RHEL's has: comments, an array over several lines, tables below tables.

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from installer import images, layout, manifest, store
-from installer.command import Runner
-from installer.engine import Engine, Name
+from installer.bundle import manifest
+from installer.core import layout
+from installer.core.runner import Runner
+from installer.engine.engine import Engine, Name
+from installer.images import load, mounted_store
 from tests.unit.test_boot import called, program
 from tests.unit.test_manifest import EXAMPLE
 from tests.unit.test_preflight import GOOD
@@ -42,7 +44,7 @@ def test_the_store_is_for_roots_podman_that_lacks_images(
         beside.touch()
     lacking = EXAMPLE.images if missing else ()
     place = layout.Installation(tmp_path / "dify")
-    found = store.offered(EXAMPLE, tmp_path, place, lacking, Engine(engine, Runner()))
+    found = mounted_store.offered(EXAMPLE, tmp_path, place, lacking, Engine(engine, Runner()))
     assert found == (beside if offered else None)
 
 
@@ -52,14 +54,14 @@ def test_the_installations_own_copy_serves_when_the_bundle_is_gone(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     place = layout.Installation(tmp_path / "dify")
     assert EXAMPLE.store is not None
-    own = store.of(place, EXAMPLE.store).file
+    own = mounted_store.of(place, EXAMPLE.store).file
     own.parent.mkdir(parents=True)
     own.touch()
-    assert store.offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Engine("podman", Runner())) == own
+    assert mounted_store.offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Engine("podman", Runner())) == own
 
 
-def stored(place: layout.Installation, name: str, image: str) -> store.Store:
-    made = store.Store(place.stores, name)
+def stored(place: layout.Installation, name: str, image: str) -> mounted_store.Store:
+    made = mounted_store.Store(place.stores, name)
     (made.mount_point / "overlay-images").mkdir(parents=True)
     (made.mount_point / "overlay-images/images.json").write_text(json.dumps([{"id": image}]))
     made.file.touch()
@@ -67,8 +69,8 @@ def stored(place: layout.Installation, name: str, image: str) -> store.Store:
 
 
 def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "CONFIG", tmp_path / "storage.conf")
-    monkeypatch.setattr(store, "UNITS", tmp_path)
+    monkeypatch.setattr(mounted_store, "CONFIG", tmp_path / "storage.conf")
+    monkeypatch.setattr(mounted_store, "UNITS", tmp_path)
     place = layout.Installation(tmp_path / "dify")
     kept = manifest.BigFile(name="x", size=1, sha256="0" * 64, chunk_bytes=1, chunks=())
     current, used, unused = (
@@ -77,7 +79,7 @@ def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeyp
     program(tmp_path, "systemctl")
     program(tmp_path, "systemd-escape", "echo unit.mount")
     engine = Engine("podman", program(tmp_path, "podman", "echo sha256:b"))
-    assert store.retire(place, kept, engine) == [current, used]
+    assert mounted_store.retire(place, kept, engine) == [current, used]
     assert not unused.file.exists()
     assert not unused.mount_point.exists()
     assert used.file.exists()
@@ -92,12 +94,12 @@ def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeyp
 def test_where_the_policy_gives_no_label_the_store_is_mounted_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "UNITS", tmp_path)
+    monkeypatch.setattr(mounted_store, "UNITS", tmp_path)
     program(tmp_path, "systemd-escape", "echo unit.mount")
     runner = program(tmp_path, "systemctl", f'[ "$1" != start ] || ! grep -q context= {tmp_path}/unit.mount')
     made = stored(layout.Installation(tmp_path / "dify"), "0" * 12, "a")
     monkeypatch.setattr(Path, "is_mount", lambda _self: True)
-    assert store._mount(made, dataclasses.replace(GOOD, labels=True), runner) == "unit.mount"
+    assert mounted_store._mount(made, dataclasses.replace(GOOD, labels=True), runner) == "unit.mount"
     # systemd reads a new unit by itself, a changed one only when it is told to.
     assert called(tmp_path)[1:] == ["start unit.mount", "daemon-reload", "start unit.mount"]
 
@@ -107,12 +109,12 @@ def test_half_a_copy_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     place.stores.mkdir(parents=True)
     half = place.stores / f".{'0' * 12}.squashfs.x1y2"
     half.touch()
-    store.clear(place)
+    mounted_store.clear(place)
     assert not place.stores.exists()
-    store.clear(place)
+    mounted_store.clear(place)
     whole = stored(place, "0" * 12, "a")
     half.touch()
-    store.clear(place)
+    mounted_store.clear(place)
     assert not half.exists()
     assert whole.file.exists()
 
@@ -122,5 +124,5 @@ def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Pa
     listed = [{"Id": "1" * 64, "Names": [image.reference, "mine:1"]}, {"Id": image.id, "Names": [image.reference]}]
     (tmp_path / "listed").write_text(json.dumps(listed))
     engine = Engine("podman", program(tmp_path, "podman", f"cat {tmp_path}/listed"))
-    images.name(EXAMPLE.images, engine)
+    load.name(EXAMPLE.images, engine)
     assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]

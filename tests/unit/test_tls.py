@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from installer import errors, layout, tls
+from installer.core import errors, layout
+from installer.release import tls
 
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from installer import errors, layout, podman_compose, uninstall
-from installer.command import Runner
-from installer.engine import Engine
+from installer.commands import uninstall
+from installer.core import errors, layout
+from installer.core.runner import Runner
+from installer.engine import podman_compose
+from installer.engine.engine import Engine
 from tests.unit.test_boot import called, program
 from tests.unit.test_manifest import EXAMPLE
 

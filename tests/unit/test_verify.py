@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from installer import digest, errors, layout, manifest, verify
-from installer.console import Console
+from installer.bundle import manifest, verify
+from installer.core import digest, errors, layout
+from installer.core.console import Console
 from tests.unit.test_manifest import EXAMPLE
 
 QUIET = Console(silent=True)

@@ -1,0 +1,1 @@
+"""What is asked of a running Dify: the front door, the inner services, the model servers."""

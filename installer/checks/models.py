@@ -1,0 +1,104 @@
+"""Checks the model servers from the host and from the container that will call them.
+
+A host's `curl` that works says little: the container has another network, another resolver and,
+for `localhost`, is another machine (dify#14070, dify#11189).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from installer.checks import checklist
+from installer.checks.probe import probe as ask
+from installer.core import errors
+from installer.engine.engine import Container, Engine
+from installer.release import dify
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """A model server: Ollama (`/api/tags`) or vLLM, or another with OpenAI's interface (`/v1/models`).
+
+    `model` and `key` are empty when none was given.
+    """
+
+    kind: Literal["Ollama", "vLLM"]
+    url: str
+    model: str = ""
+    key: str = ""
+
+    @property
+    def question(self) -> dict[str, object]:
+        """What the probe is asked."""
+        base = self.url.rstrip("/")
+        if self.kind == "Ollama":
+            return {"url": f"{base}/api/tags", "models": "ollama", "model": self.model, "key": self.key}
+        base = base.removesuffix("/v1")
+        return {"url": f"{base}/v1/models", "models": "openai", "model": self.model, "key": self.key}
+
+
+def checked_url(text: str) -> str:
+    """Return the address of a model server. Raises UsageError when it is no http(s) URL, or holds a password."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise errors.UsageError(f"{text!r} is no http or https URL", "write it as http://10.0.0.9:11434")
+    if parts.password is not None:
+        raise errors.UsageError("a model server's URL holds a password", "give the key with DIFY_INSTALLER_API_KEY")
+    return text
+
+
+def check(
+    servers: list[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
+) -> list[checklist.Check]:
+    """Ask each server twice; a fault is a warning here, the caller decides whether it is more.
+
+    This host trusts `authorities`, a PEM file; a container trusts what its environment says.
+    """
+    results: list[checklist.Check] = []
+    caller = checklist.container_of(dify.MODEL_CALLER, found) or checklist.container_of(dify.API, found)
+    for server in servers:
+        from_host = ask(**server.question, authorities=authorities)  # type: ignore[arg-type]
+        results.append(_judged(server, "this host", from_host, from_host))
+        if caller is None:
+            continue
+        (answer,) = checklist.inside(caller, [server.question], probe, engine)
+        results.append(_judged(server, caller, answer, from_host))
+    return results
+
+
+def _judged(server: Server, where: str, answer: Mapping[str, Any], from_host: Mapping[str, Any]) -> checklist.Check:
+    good = answer["kind"] == "ok"
+    models = ", ".join(answer["models"][:8]) + (", …" if len(answer["models"]) > 8 else "")
+    seen = f"{server.url}: {answer['detail']}" + (f" ({models})" if models else "")
+    return checklist.Check(
+        name=f"{server.kind} from {where}",
+        level="ok" if good else "warning",
+        seen=seen,
+        remedy="" if good else _remedy(server, answer["kind"], from_host["kind"]),
+    )
+
+
+def _remedy(server: Server, kind: str, on_host: str) -> str:
+    """Return what to do, from what failed and whether the host itself fares better."""
+    host = urlsplit(server.url).hostname or ""
+    if kind == "connection" and on_host not in ("name", "connection") and host in LOOPBACK:
+        return "inside a container, localhost is the container: give this server's own address instead"
+    if kind == "connection" and on_host not in ("name", "connection"):
+        return (
+            "the host reaches it and the container does not: let it listen on all addresses (Ollama: "
+            "OLLAMA_HOST=0.0.0.0), and let the firewall pass the containers' network"
+        )
+    return {
+        "name": f"let DNS know {host}, or give the server's IP address instead of its name",
+        "connection": "start the model server, let it listen on that address, and let the firewalls pass its port",
+        "tls": "see that its certificate is for this name, and name the company's authorities with --ca-bundle FILE",
+        "status": "check the address and the key (DIFY_INSTALLER_API_KEY)",
+        "model": "load the model on that server (`ollama pull`, `vllm serve`), or give one of the names it has",
+        "unknown": "ask it by hand from inside: `podman exec CONTAINER curl URL` (or `docker exec …`)",
+    }[kind]

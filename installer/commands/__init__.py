@@ -1,0 +1,1 @@
+"""The commands, one pipeline each, read from top to bottom."""

@@ -1,0 +1,77 @@
+"""What a run did and saw: one object, shown as a table and kept as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from installer import VERSION
+from installer.checks.checklist import Check
+from installer.core import layout
+from installer.core.console import Console
+
+FORMAT = 1
+MARKS = {"ok": "ok  ", "warning": "WARN", "error": "FAIL", "info": "    "}
+
+
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """A step of the run; `seconds` is its wall time, `seen` what it found or did."""
+
+    name: str
+    seconds: float
+    seen: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Report:
+    """The run; `result` stays "interrupted" until the run sets it at its end. Holds no secret."""
+
+    dify: str = ""
+    folder: str = ""
+    url: str = ""
+    log: str = ""
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    result: str = "interrupted"
+    steps: list[Step] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    models: list[Check] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def step(self, name: str, console: Console) -> Iterator[Step]:
+        """Time a step and show its outcome when it has ended well."""
+        step = Step(name=name, seconds=0.0, seen="")
+        started = time.monotonic()
+        try:
+            yield step
+        finally:
+            step.seconds = round(time.monotonic() - started, 2)
+            self.steps.append(step)
+        console.line(f"{name:<16}{step.seconds:>7.1f} s  {step.seen}")
+
+
+def as_json(report: Report) -> str:
+    """Return the report as JSON; `tests/unit/test_report.py` pins its shape."""
+    top: dict[str, Any] = {"format": FORMAT, "installer": VERSION, **dataclasses.asdict(report)}
+    return json.dumps(top, indent=2, ensure_ascii=False) + "\n"
+
+
+def show(report: Report, console: Console) -> None:
+    """Write the checklist, the notes and the address to open."""
+    console.line()
+    for check in (*report.checks, *report.models):
+        console.line(f"  {MARKS[check.level]} {check.name}: {check.seen}")
+        if check.remedy:
+            console.line(f"       do: {check.remedy}")
+    for note in report.notes:
+        console.line(f"  note {note}")
+    console.line()
+    console.line(f"The report is {Path(report.folder, layout.REPORT)}, the log {report.log}")
+    console.line(f"Dify {report.dify} is at {report.url}")

@@ -1,0 +1,183 @@
+"""Removes an installation and keeps its settings and data. Asks, acts, asks again, as the installation does."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shlex
+from pathlib import Path
+
+from installer.bundle import manifest, verify
+from installer.commands import install
+from installer.core import errors, files, layout, lock, logfile
+from installer.core.console import Console
+from installer.core.runner import Runner
+from installer.engine import engine as engines
+from installer.engine import podman_compose
+from installer.engine.engine import Engine
+from installer.images import load, mounted_store, spool
+from installer.release import settings
+from installer.stack import project, stack
+from installer.system import boot_unit
+
+# Containers that are stopped already; images of 10 GiB on a slow disk.
+REMOVE_SECONDS = 300.0
+IMAGES_SECONDS = 1800.0
+
+
+def uninstall(place: layout.Installation, runner: Runner, console: Console) -> None:
+    """Remove all that an installation put on the host but its settings, secrets, data, logs and report.
+
+    The same call again goes on where one was interrupted. Raises UsageError when nothing is installed there,
+    AlreadyRunning, BundleDamaged, and CommandFailed when the engine or the disk refuses.
+    """
+    memory = logfile.begin()
+    with lock.held(place.folder):
+        engine = _engine_of(place, runner)
+        bundle = verify.embedded(layout.bundled(""))
+        volumes = engine.volumes(layout.COMPOSE_PROJECT)
+        # ---- The point of no return: above this line nothing on the host has been changed. ----
+        log = logfile.write_to(memory, place.logs, "uninstall")
+        with contextlib.suppress(OSError):
+            runner.hide(settings.secret_values(project.variables(place)))
+        # The unit goes first: a reboot in the middle must not bring the stack back.
+        _show("boot", boot_unit.disable(place, runner), console)
+        _show("containers", _remove_containers(place, engine), console)
+        _show("networks", _remove_networks(engine), console)
+        _show("image store", _remove_stores(place, engine), console)
+        _show("images", _remove_images(bundle, engine), console)
+        # ---- The engine holds nothing of ours any more, but volumes and what others use. ----
+        _show("programs", _remove_programs(place), console)
+        kept = _kept(place, volumes, engine, log)
+        # The last thing of all: we may be the executable in there, and Python reads each module from it
+        # when that is first imported.
+        _remove(place.bin)
+        for line in kept:
+            console.line(line)
+
+
+def _engine_of(place: layout.Installation, runner: Runner) -> Engine:
+    """Return the engine of the installation. Raises UsageError when there is none, or when it is another user's."""
+    used = engines.used_by(place)
+    if used is None:
+        raise errors.UsageError(
+            f"there is no installation in {place.folder} that {getpass.getuser()} may use",
+            "name its folder with --dir, or run as the user who installed it; nothing has been changed",
+        )
+    owner = (place.override if used == "docker" else place.compose).stat().st_uid
+    if owner != os.geteuid():
+        # Another user's podman has the containers and images, another systemd the unit.
+        raise errors.UsageError(
+            f"the installation in {place.folder} belongs to another user, whose ID is {owner}",
+            "run the same command as that user; nothing has been changed",
+        )
+    return engines.find(None, place, runner)
+
+
+def _show(name: str, seen: str, console: Console) -> None:
+    console.line(f"{name:<16}{seen}")
+
+
+def _remove_containers(place: layout.Installation, engine: Engine) -> str:
+    """Stop our containers in their order and remove them; those of that name from another folder stay."""
+    names = _containers(place, engine)
+    if not names:
+        return "none is there"
+    try:
+        stack.stop(place, engine)
+    except errors.CommandFailed:
+        # Without podman-compose or `.env`, half an installation is removed as well: each still gets its time to end.
+        engine.run(["stop", *names], timeout=stack.STOP_SECONDS, check=False)
+    left = names
+    while left:
+        # podman removes no container that another one requires, not even together with that: only the last of each
+        # chain. Its --depend would take somebody else's with them.
+        # The unnamed volumes of an image are the container's own, nothing would ever mount them again; named ones stay.
+        result = engine.run(["rm", "--force", "--volumes", *left], timeout=REMOVE_SECONDS, check=False)
+        before, left = left, _containers(place, engine)
+        if len(left) == len(before):
+            raise engine.runner.failure(result, "remove what needs them, then run the same command again")
+    return f"{len(names)} stopped and removed"
+
+
+def _containers(place: layout.Installation, engine: Engine) -> list[str]:
+    return [each.name for each in stack.containers(engine) if each.folder == str(place.project)]
+
+
+def _remove_networks(engine: Engine) -> str:
+    """Remove the project's networks, unless somebody else's containers are in them."""
+    if others := [each.name for each in stack.containers(engine)]:
+        return f"left to containers that are not ours: {', '.join(others)}"
+    names = engine.networks(layout.COMPOSE_PROJECT)
+    if not names:
+        return "none is there"
+    engine.run(["network", "rm", *names], timeout=REMOVE_SECONDS, check=False)
+    left = engine.networks(layout.COMPOSE_PROJECT)
+    return _counted(len(names) - len(left), left)
+
+
+def _remove_stores(place: layout.Installation, engine: Engine) -> str:
+    """Unmount and remove the image stores, unless a container that is not ours was made from an image in one."""
+    mounted_store.clear(place)
+    before = mounted_store.all_of(place)
+    if not before:
+        return "none is there"
+    left = mounted_store.retire(place, None, engine)
+    return _counted(len(before) - len(left), [str(each.mount_point) for each in left])
+
+
+def _remove_images(bundle: manifest.Manifest, engine: Engine) -> str:
+    """Remove the bundle's images that no container uses; a name that somebody else gave one keeps it."""
+    before = engine.images()
+    # By name, if that still means the image of this ID: by ID, an engine refuses to remove one of several names.
+    names = [
+        image.reference if image.reference in its.names else its.id
+        for image in bundle.images
+        if (its := load.stored(image, before)) and (image.reference in its.names or not its.names)
+    ]
+    if names:
+        engine.run(["rmi", *names], timeout=IMAGES_SECONDS, check=False)
+    gone = load.missing(bundle.images, engine.images())
+    removed = len(gone) - len(load.missing(bundle.images, before))
+    return _counted(removed, [image.reference for image in bundle.images if image not in gone])
+
+
+def _counted(removed: int, left: list[str]) -> str:
+    """Return in words how many were removed, and which others use."""
+    return f"{removed} removed" + (f"; in use by others, and left: {', '.join(left)}" if left else "")
+
+
+def _remove_programs(place: layout.Installation) -> str:
+    """Remove podman-compose, its link and what an interrupted load has left; `bin` is for the end."""
+    link = podman_compose.unlink(place, install.path_folder())
+    spool.clear(place)
+    _remove(place.spool)
+    _remove(place.venv)
+    return ", ".join(map(str, filter(None, (place.venv, place.bin, link)))) + " removed"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder. Raises CommandFailed when something in it stays."""
+    files.remove(folder)
+    if folder.exists():
+        raise errors.CommandFailed(f"{folder} cannot be removed", "look who uses it, then run the same command again")
+
+
+def _kept(place: layout.Installation, volumes: list[str], engine: Engine, log: Path) -> list[str]:
+    """Return, for people, what remains on the host, and the command that removes it."""
+    root = os.geteuid() == 0
+    # Without root the data belong to others: with podman to the user's subordinate IDs, with docker to root.
+    by = "" if root else "podman unshare " if engine.name == "podman" else "sudo "
+    command = f"{by}rm -rf {shlex.quote(str(place.folder))}"
+    lines = ["", f"Dify is uninstalled. Its settings, secrets and data are kept in {place.project}, the log is {log}"]
+    if volumes:
+        lines.append(f"Data are kept in volumes of {engine.name}, too: {', '.join(volumes)}")
+        command += f" && {engine.name} volume rm {shlex.join(volumes)}"
+    if not root and boot_unit.lingers():
+        lines.append("Linger stays on; if nothing else needs it: `loginctl disable-linger`")
+    return [
+        *lines,
+        "The install command brings everything back with the same data.",
+        f"To remove what is kept, the data for good: {command}",
+    ]

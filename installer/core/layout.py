@@ -1,0 +1,161 @@
+"""Every name inside the bundle and on the host, each of them once.
+
+`build` makes what these names describe and `installer` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# The two files of a bundle, if wanted the images once more as a store that podman mounts, and the list of their hashes.
+EXECUTABLE = "dify-installer"
+IMAGES = "dify-images.tar"
+STORE = "dify-images.squashfs"
+CHECKSUMS = "SHA256SUMS"
+
+# Inside an image archive: which configuration and which layers make each image.
+ARCHIVE_INDEX = "manifest.json"
+
+# Inside the executable. The folder `payload/` of a checkout is where the build stages it.
+PAYLOAD = "payload"
+MANIFEST = "manifest.json"
+PROJECT = "docker"
+WHEELS = "wheels"
+PODMAN_COMPOSE_LOCK = "podman-compose.lock"
+PROBE = "probe.py"
+
+# Dify's own names, below its `docker/` folder.
+COMPOSE_FILE = "docker-compose.yaml"
+ENV_EXAMPLE = ".env.example"
+
+# The compose project: containers are called dify_api_1, the networks dify_default, …
+COMPOSE_PROJECT = "dify"
+
+# The systemd unit that brings the stack up at boot.
+UNIT = "dify.service"
+
+# The report of the last run.
+REPORT = "install-report.json"
+
+# Labels that podman-compose and docker compose put on their containers.
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
+
+
+def bundled(name: str) -> Path:
+    """Return the path of something that the executable carries; from a checkout, of the staged copy."""
+    frozen = getattr(sys, "_MEIPASS", None)
+    base = Path(frozen) if frozen else Path(__file__).resolve().parent.parent.parent
+    return base / PAYLOAD / name
+
+
+def executable() -> Path | None:
+    """Return the path of the running executable, or None when run from a checkout."""
+    return Path(sys.executable).resolve() if getattr(sys, "frozen", False) else None
+
+
+def default_folder(uid: int | None = None) -> Path:
+    """Return the install folder when none is named: /opt/dify as root, ~/dify otherwise."""
+    if (os.geteuid() if uid is None else uid) == 0:
+        return Path("/opt/dify")
+    return Path.home() / "dify"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The names inside an install folder."""
+
+    folder: Path
+
+    @property
+    def project(self) -> Path:
+        """Dify's `docker` folder: compose files, `.env`, nginx templates and, in `volumes/`, the data."""
+        return self.folder / PROJECT
+
+    @property
+    def upstream_compose(self) -> Path:
+        """Upstream's file, untouched."""
+        return self.project / COMPOSE_FILE
+
+    @property
+    def compose(self) -> Path:
+        """The file that we render from upstream's for podman-compose, and that runs."""
+        return self.project / "dify-compose.yaml"
+
+    @property
+    def override(self) -> Path:
+        """What docker compose adds to upstream's file; it reads a file of this name by itself."""
+        return self.project / "docker-compose.override.yaml"
+
+    @property
+    def env(self) -> Path:
+        return self.project / ".env"
+
+    @property
+    def applied(self) -> Path:
+        """What the stack was last started with: the settings' digests and its containers."""
+        return self.project / ".applied"
+
+    @property
+    def env_before(self) -> Path:
+        """The `.env` as it was before our last change of it."""
+        return self.project / ".env.before"
+
+    @property
+    def volumes(self) -> Path:
+        return self.project / "volumes"
+
+    @property
+    def certificate(self) -> Path:
+        """For https; upstream's name, NGINX_SSL_CERT_FILENAME in `.env.example`."""
+        return self.project / "nginx/ssl/dify.crt"
+
+    @property
+    def key(self) -> Path:
+        return self.project / "nginx/ssl/dify.key"
+
+    @property
+    def ca_bundle(self) -> Path:
+        """The authorities that Dify trusts when it calls model servers, if any were given."""
+        return self.project / "ca/ca-bundle.pem"
+
+    @property
+    def venv(self) -> Path:
+        """podman-compose's own Python environment."""
+        return self.folder / "podman-compose"
+
+    @property
+    def bin(self) -> Path:
+        return self.folder / "bin"
+
+    @property
+    def executable(self) -> Path:
+        """A copy of the installer: for `status`, for the unit, and where it serves as podman-compose."""
+        return self.bin / EXECUTABLE
+
+    @property
+    def podman_compose(self) -> Path:
+        """The podman-compose that this installation uses: a link, into the venv or to the executable."""
+        return self.bin / "podman-compose"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / REPORT
+
+    @property
+    def stores(self) -> Path:
+        """The image stores that podman has mounted, if any: of each the file and its mount point."""
+        return self.folder / "stores"
+
+    @property
+    def spool(self) -> Path:
+        """Podman's temporary folder while we load images, where memory does not serve; removed before and after."""
+        return self.folder / "tmp"

@@ -1,0 +1,51 @@
+"""The log of a run: every command, its status and time, with secrets masked.
+
+Until the checks have passed nothing is written to the host: the lines wait in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import sys
+import time
+from pathlib import Path
+
+from installer import VERSION
+from installer.core import files
+
+log = logging.getLogger("dify-installer")
+
+# More lines than any run makes before its folder exists.
+WAITING_LINES = 100_000
+KEPT = 20
+
+
+def begin() -> logging.handlers.MemoryHandler:
+    """Start to record, in memory."""
+    memory = logging.handlers.MemoryHandler(WAITING_LINES, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    log.addHandler(memory)
+    log.info("dify-installer %s, Python %s, uid %d", VERSION, sys.version.split()[0], os.geteuid())
+    return memory
+
+
+def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: str = "install") -> Path:
+    """Write what was recorded to a new file in `folder`, 0600, and go on there; return its path.
+
+    Raises CommandFailed when the folder cannot be written.
+    """
+    files.folder(folder, mode=0o700)
+    path = folder / time.strftime(f"{command}-%Y%m%d-%H%M%S.log")
+    files.write(path, "", mode=0o600)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    memory.setTarget(handler)
+    memory.flush()
+    log.removeHandler(memory)
+    log.addHandler(handler)
+    for old in sorted(folder.glob(f"{command}-*.log"))[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,83 @@
+"""Where the missing images come from: an image store that is mounted, or else the archives that are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer.bundle import manifest, verify
+from installer.core import errors, layout
+from installer.core.console import Console
+from installer.engine.engine import Engine
+from installer.host import host
+from installer.images import load, mounted_store
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What the engine lacks of a bundle, and what it can be had from: `store` if there is one, else `archive`.
+
+    `archive` is what the user named, the file or its folder (`verify.paths`).
+    """
+
+    bundle: manifest.Manifest
+    archive: Path
+    missing: tuple[manifest.Image, ...]
+    store: Path | None
+
+
+def find(bundle: manifest.Manifest, archive: Path, place: layout.Installation, engine: Engine) -> Supply:
+    """Ask the engine what it lacks, and look what is there to serve it."""
+    missing = tuple(load.missing(bundle.images, load.present(engine)))
+    return Supply(bundle, archive, missing, mounted_store.offered(bundle, archive, place, missing, engine))
+
+
+def verified(supply: Supply, full: bool, engine: Engine, console: Console) -> str:
+    """Verify the files that images are to be had from, and return in words what was verified. Raises BundleDamaged.
+
+    IDs that compare prove what is there already; the store is proved while it is copied.
+    """
+    bundle = supply.bundle
+    embedded = f"{len(bundle.files)} embedded files"
+    if full:
+        return f"{embedded} and {verify.whole_bundle(supply.archive, bundle, console)} are as built"
+    if supply.store is not None:
+        return f"{embedded} are as built; {supply.store.name} is verified while it is copied"
+    if not supply.missing:
+        return f"{embedded} are as built; all images are loaded, the archive is not read"
+    needed = load.parts(bundle, supply.archive, supply.missing)
+    return f"{embedded} and {load.verify_parts(needed, bundle, engine, console)} are as built"
+
+
+def bring(
+    supply: Supply, place: layout.Installation, engine: Engine, found: host.Host, console: Console
+) -> tuple[str, str]:
+    """Mount the images, where there is a store that serves here, or load them.
+
+    Returns in words what was done, and why the store did not serve if it did not. Raises BundleDamaged, and
+    CommandFailed when neither can be done.
+    """
+    note = ""
+    if supply.store is not None:
+        try:
+            mounted_store.mount(supply.store, supply.bundle, place, engine, found, console)
+            return _words("mounted", len(supply.missing), supply.bundle), note
+        except errors.CommandFailed as error:
+            _require_archives(supply, engine, error, console)
+            note = f"{error.message}; so the images were loaded from the archive"
+    loaded = load.load(supply.bundle, supply.archive, place, engine, found, console)
+    load.name(supply.bundle.images, engine)
+    return _words("loaded", len(loaded), supply.bundle), note
+
+
+def _words(how: str, number: int, bundle: manifest.Manifest) -> str:
+    return f"{number} {how}, {len(bundle.images) - number} there already"
+
+
+def _require_archives(supply: Supply, engine: Engine, without: errors.CommandFailed, console: Console) -> None:
+    """Verify what is to be loaded now that it cannot be mounted. Raises BundleDamaged with both reasons."""
+    try:
+        needed = load.parts(supply.bundle, supply.archive, supply.missing)
+        load.verify_parts(needed, supply.bundle, engine, console)
+    except errors.BundleDamaged as error:
+        raise errors.BundleDamaged(f"{without.message}; and {error.message}", error.remedy) from without

@@ -1,0 +1,320 @@
+"""Renders what runs from upstream's compose file: for podman-compose a file of our own, for docker compose additions.
+
+Upstream's file stays untouched beside it. Each way in which ours departs from it is a
+function of its own below, with the reason; `DEPARTURES` is their order, `ADDITIONS` those that docker
+needs as well. Variables remain variables: `.env` is the one place where an administrator changes a setting.
+
+Sources: "measured" is podman-compose 1.0.6 to 1.6.0 against Dify 1.11.3's file.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from installer.core import layout
+from installer.release import compose, dify, envfile
+
+HEADER = """\
+# Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
+# Change settings in .env, not here: the next run of dify-installer writes this file anew.
+"""
+OVERRIDE_HEADER = """\
+# Written by dify-installer: what docker compose adds to docker-compose.yaml beside it, which is upstream's.
+# Change settings in .env, not here: the next run of dify-installer writes this file anew.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What the rendering depends on.
+
+    The variables of `.env`, whether SELinux labels files here, whether Dify trusts authorities of its own, and whether
+    the engine can ask a health check more often while a container starts (docker 25 and later).
+    """
+
+    variables: Mapping[str, str]
+    selinux: bool
+    ca_bundle: bool = False
+    start_interval: bool = False
+
+
+Departure = Callable[[compose.Document, Choice], None]
+
+
+def render(document: compose.Document, choice: Choice) -> str:
+    """Return podman-compose's file for this host as YAML; the same inputs give the same text."""
+    return HEADER + _as_yaml(_departed(document, choice, DEPARTURES))
+
+
+def override(document: compose.Document, choice: Choice) -> str:
+    """Return docker compose's additions to upstream's file, as YAML: of each service only what differs."""
+    before = compose.active_services(document, choice.variables)
+    services = {}
+    for name, after in with_additions(document, choice)["services"].items():
+        if differing := {key: _added(before[name].get(key), value) for key, value in after.items()}:
+            services[name] = {key: value for key, value in differing.items() if value}
+    return OVERRIDE_HEADER + _as_yaml({"services": {name: added for name, added in services.items() if added}})
+
+
+def with_additions(document: compose.Document, choice: Choice) -> compose.Document:
+    """Return what docker compose makes of upstream's file and our additions: the services that run."""
+    return _departed(document, choice, (only_active_services, *ADDITIONS, prompt_health_checks))
+
+
+def _departed(document: compose.Document, choice: Choice, departures: Iterable[Departure]) -> compose.Document:
+    result = copy.deepcopy(document)
+    for departure in departures:
+        departure(result, choice)
+    return result
+
+
+def _added(before: Any, after: Any) -> Any:
+    """Return what compose must add to `before` to get `after`: it merges mappings and replaces volumes by target."""
+    if isinstance(before, list) and isinstance(after, dict):
+        before = dict.fromkeys(before)
+        return {key: value for key, value in after.items() if key not in before}
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {key: value for key, value in after.items() if before.get(key) != value}
+    return None if before == after else after
+
+
+def _as_yaml(document: compose.Document) -> str:
+    return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def only_active_services(document: compose.Document, choice: Choice) -> None:
+    """Leave out the services of inactive profiles, and the word `profiles`.
+
+    podman-compose 1.0.6 starts all 35 services, 1.1.0 to 1.5.0 ignore COMPOSE_PROFILES (measured).
+    """
+    document["services"] = compose.active_services(document, choice.variables)
+    for service in document["services"].values():
+        service.pop("profiles", None)
+
+
+def only_active_dependencies(document: compose.Document, _choice: Choice) -> None:
+    """Leave out dependencies on services that are not there, and the word `required`.
+
+    podman-compose 1.3.0 to 1.6.0 end with KeyError on a dependency with `required: false`
+    outside the active profiles (measured).
+    """
+    for service in document["services"].values():
+        if "depends_on" in service:
+            service["depends_on"] = {
+                name: {key: value for key, value in options.items() if key != "required"}
+                for name, options in compose.dependencies(service).items()
+                if name in document["services"]
+            }
+
+
+def declared_default_network(document: compose.Document, _choice: Choice) -> None:
+    """Declare the network `default`, which docker compose knows by itself.
+
+    Every podman-compose ends with "missing networks: default" otherwise (measured).
+    """
+    networks = document.get("networks") or {}
+    networks.setdefault("default", {"driver": "bridge"})
+    document["networks"] = networks
+
+
+def only_used_networks_and_volumes(document: compose.Document, _choice: Choice) -> None:
+    """Leave out networks and named volumes of services that are not there, so that none is created."""
+    services = document["services"].values()
+    networks = {name for service in services for name in service.get("networks") or ("default",)}
+    document["networks"] = {name: spec for name, spec in document["networks"].items() if name in networks}
+    sources = {_source(volume) for service in services for volume in service.get("volumes") or ()}
+    volumes = {name: spec for name, spec in (document.get("volumes") or {}).items() if name in sources}
+    document.pop("volumes", None)
+    if volumes:
+        document["volumes"] = volumes
+
+
+def full_image_names(document: compose.Document, _choice: Choice) -> None:
+    """Name registry and tag of each image; a variable within it remains one.
+
+    A short name means whatever registry a host's registries.conf puts first, or none.
+    """
+    for service in document["services"].values():
+        image = str(service["image"])
+        if not image.startswith("$"):
+            service["image"] = compose.full_reference(image)
+
+
+def never_pulled(document: compose.Document, _choice: Choice) -> None:
+    """Never ask a registry: there is none, and a pull would hang until its time-out."""
+    for service in document["services"].values():
+        service["pull_policy"] = "never"
+
+
+def no_pod(document: compose.Document, _choice: Choice) -> None:
+    """Make no pod: podman-compose's own, without network or namespaces, only adds a thing that can fail."""
+    document["x-podman"] = {**(document.get("x-podman") or {}), "in_pod": False}
+
+
+def no_calls_home(document: compose.Document, _choice: Choice) -> None:
+    """Take away the defaults that lead to the internet when a setting is left empty.
+
+    `${CHECK_UPDATE_URL:-https://updates.dify.ai}` comes back to life when the value is empty, so
+    `:-` becomes `-`; the template modes are in neither of upstream's files.
+    """
+    for service in document["services"].values():
+        environment = service.get("environment")
+        if not isinstance(environment, dict):
+            continue
+        for name in dify.EMPTY_MEANS_OFF:
+            if name in environment:
+                environment[name] = f"${{{name}-}}"
+        if dify.SECRET_KEY in environment:
+            for name, value in dify.OFFLINE_IN_CONTAINER.items():
+                environment.setdefault(name, f"${{{name}:-{value}}}")
+
+
+def nginx_last(document: compose.Document, _choice: Choice) -> None:
+    """Let nginx start after every service that it forwards to.
+
+    nginx looks its upstreams up once, at its start, and ends when a name is unknown; upstream's
+    file forgets the plugin daemon.
+    """
+    proxy = document["services"].get(dify.PROXY)
+    if proxy is None:
+        return
+    depends_on = compose.dependencies(proxy)
+    for name in dify.PROXIED:
+        if name in document["services"]:
+            depends_on.setdefault(name, {"condition": "service_started"})
+    proxy["depends_on"] = depends_on
+
+
+def company_ca(document: compose.Document, choice: Choice) -> None:
+    """Let those who call model servers trust the authorities of `--ca-bundle`."""
+    if not choice.ca_bundle:
+        return
+    place = layout.Installation(Path())
+    inside = f"{dify.CA_FOLDER_IN_CONTAINER}/{place.ca_bundle.name}"
+    for name, service in document["services"].items():
+        environment = service.get("environment")
+        if isinstance(environment, dict) and (dify.SECRET_KEY in environment or name == dify.MODEL_CALLER):
+            environment.update(dict.fromkeys(dify.CA_VARIABLES, inside))
+            source = f"./{place.ca_bundle.parent.relative_to(place.project)}"
+            mounted = f"{source}:{dify.CA_FOLDER_IN_CONTAINER}:ro"
+            service["volumes"] = [*(service.get("volumes") or ()), mounted]
+
+
+def selinux_labels(document: compose.Document, choice: Choice) -> None:
+    """Label bind mounts where SELinux is on: `:z` for what several services mount, `:Z` for one's own.
+
+    Without a label a container may not read the folder (podman-run(1), "Labeling Volume Mounts").
+    """
+    if not choice.selinux:
+        return
+    services = document["services"]
+    sources = [
+        (name, source)
+        for name, service in services.items()
+        for volume in service.get("volumes") or ()
+        if (source := _bind_source(volume, choice.variables)) is not None
+    ]
+    for name, service in services.items():
+        service_volumes = service.get("volumes") or ()
+        if service_volumes:
+            others = [source for other, source in sources if other != name]
+            service["volumes"] = [_labelled(volume, others, choice.variables) for volume in service_volumes]
+
+
+def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
+    """Let docker ask each second while a container starts: else a check without an interval is asked after 30 s.
+
+    For podman `stack.up` asks ahead of time; docker has no command for that (docker's documents, "start_interval").
+    """
+    if not choice.start_interval:
+        return
+    for service in document["services"].values():
+        if "test" in (check := service.get("healthcheck") or {}) and "interval" not in check:
+            service["healthcheck"] = {**check, "start_period": "60s", "start_interval": "1s"}
+
+
+# What docker compose needs as well, although it understands upstream's file.
+ADDITIONS: tuple[Departure, ...] = (no_calls_home, nginx_last, company_ca, selinux_labels)
+
+DEPARTURES: tuple[Departure, ...] = (
+    only_active_services,
+    only_active_dependencies,
+    declared_default_network,
+    only_used_networks_and_volumes,
+    full_image_names,
+    never_pulled,
+    no_pod,
+    *ADDITIONS,
+)
+
+
+def bind_sources(document: compose.Document, variables: Mapping[str, str]) -> list[str]:
+    """Return the host paths that the services mount, as the rendered file names them, expanded."""
+    found = (
+        _bind_source(volume, variables)
+        for service in document["services"].values()
+        for volume in service.get("volumes") or ()
+    )
+    return sorted({source for source in found if source is not None})
+
+
+def _source(volume: Any) -> str:
+    """Return what is left of the first colon, or `source` in the long form."""
+    if isinstance(volume, dict):
+        return str(volume.get("source", ""))
+    return _split(volume)[0]
+
+
+def _split(volume: str) -> list[str]:
+    """Split `source:target:options` at the colons that are outside of `${…}`."""
+    parts, depth = [""], 0
+    for character in volume:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == ":" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _bind_source(volume: Any, variables: Mapping[str, str]) -> str | None:
+    source = envfile.expand(_source(volume), variables)
+    return source if source.startswith((".", "/", "~")) else None
+
+
+def _labelled(volume: Any, others: list[str], variables: Mapping[str, str]) -> Any:
+    source = _bind_source(volume, variables)
+    if source is None:
+        return volume
+    label = "z" if any(_overlap(source, other) for other in others) else "Z"
+    if isinstance(volume, dict):
+        return {**volume, "bind": {**(volume.get("bind") or {}), "selinux": label}}
+    parts = _split(volume)
+    options = [option for option in (parts[2].split(",") if len(parts) > 2 else []) if option not in ("z", "Z")]
+    return ":".join([*parts[:2], ",".join([*options, label])])
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = PurePosixPath(one), PurePosixPath(other)
+    return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes repeated mappings in full (podman-compose reads anchors, people do not) and long text as blocks."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_PlainDumper.add_representer(str, _text)

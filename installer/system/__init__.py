@@ -1,0 +1,1 @@
+"""What we change on a host outside of the engine: the unit for the boot, the firewall, our own copy."""

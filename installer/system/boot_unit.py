@@ -1,0 +1,124 @@
+"""The systemd unit that brings the stack up after a reboot, and stops it before one.
+
+podman's own `podman-restart.service` starts containers in any order and forgets 'healthy'
+(podman#29813); `dify-installer start` keeps the order of the dependencies, nginx last.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+
+from installer.core import files, layout
+from installer.core.runner import Runner
+
+SYSTEMCTL_SECONDS = 60.0
+# The unit's own start: podman-compose on a stack that runs already, or all containers after a boot.
+START_SECONDS = 1200
+
+TEMPLATE = """\
+# Written by dify-installer; written anew by its next run.
+[Unit]
+Description=Dify
+After=network-online.target firewalld.service docker.service
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={program} start --silent --dir {folder} --timeout {timeout}
+ExecStop={program} stop --silent --dir {folder}
+TimeoutStartSec={start_limit}
+TimeoutStopSec=300
+# Containers belong to podman: when this unit stops, ExecStop has ended them in order.
+KillMode=process
+
+[Install]
+WantedBy={target}
+"""
+
+
+def unit_path(root: bool) -> Path:
+    """Return where the unit lies: a system unit for root, else one of the user's own."""
+    return Path("/etc/systemd/system" if root else Path.home() / ".config/systemd/user") / layout.UNIT
+
+
+def enable(place: layout.Installation, runner: Runner) -> str:
+    """Write, enable and activate the unit; return in words what came of it.
+
+    Never fails the installation: without systemd, or for a user without linger, the stack runs
+    all the same until the host reboots, and the words say what to do.
+    """
+    root = os.geteuid() == 0
+    if not place.executable.exists():
+        return "no unit: dify-installer was not run as an executable"
+    linger = "" if root else _linger(runner)
+    path = unit_path(root)
+    text = TEMPLATE.format(
+        program=place.executable,
+        folder=place.folder,
+        timeout=START_SECONDS - 60,
+        start_limit=START_SECONDS,
+        target=_target(root),
+    )
+    files.folder(path.parent)
+    if not path.exists() or path.read_text("utf-8") != text:
+        files.write(path, text)
+        _systemctl(root, ["daemon-reload"], runner)
+    for command in (["enable", layout.UNIT], ["start", layout.UNIT]):
+        if words := _systemctl(root, command, runner):
+            return f"the stack will not start at boot: {words}"
+    return linger or f"{path} is enabled"
+
+
+def disable(place: layout.Installation, runner: Runner) -> str:
+    """Stop and remove the unit, while the lock is held; return in words what came of it.
+
+    The stack goes on. A unit that another installation has written stays. Without systemd the files go all the same.
+    Raises CommandFailed when the unit may not be written.
+    """
+    root = os.geteuid() == 0
+    path = unit_path(root)
+    there = path.is_file()
+    if there:
+        text = path.read_text("utf-8")
+        if f"ExecStart={place.executable} " not in text:
+            return f"{path} starts another installation, and stays"
+        # Its ExecStop is `dify-installer stop`, which wants the lock that we hold: that line goes first. The unit
+        # is not stopped before we have the lock either: a run that is refused must change nothing. And it is
+        # stopped while its KillMode is known: without, systemd would end processes that containers share.
+        files.write(path, "".join(line for line in text.splitlines(True) if not line.startswith("ExecStop=")))
+        for arguments in (["daemon-reload"], ["stop", layout.UNIT], ["disable", layout.UNIT]):
+            _systemctl(root, arguments, runner)
+        # Where nobody answers to systemctl, `disable` has left its link.
+        (path.parent / f"{_target(root)}.wants" / layout.UNIT).unlink(missing_ok=True)
+        path.unlink()
+    for arguments in (["daemon-reload"], ["reset-failed", layout.UNIT]):
+        _systemctl(root, arguments, runner)
+    return f"{path} is removed" if there else "no unit"
+
+
+def _target(root: bool) -> str:
+    return "multi-user.target" if root else "default.target"
+
+
+def lingers() -> bool:
+    """Tell whether this user's units live without a login."""
+    return Path("/var/lib/systemd/linger", getpass.getuser()).exists()
+
+
+def _systemctl(root: bool, arguments: list[str], runner: Runner) -> str:
+    """Run systemctl; return nothing, or in words why it failed."""
+    command = ["systemctl", *([] if root else ["--user"]), *arguments]
+    result = runner.run(command, timeout=START_SECONDS if "start" in arguments else SYSTEMCTL_SECONDS, check=False)
+    return "" if result.ok else f"`{' '.join(command)}`: {runner.masked(result.last_words)}"
+
+
+def _linger(runner: Runner) -> str:
+    """Let the user's units live without a login; return nothing, or the command that an administrator must run."""
+    user = getpass.getuser()
+    if lingers():
+        return ""
+    result = runner.run(["loginctl", "enable-linger", user], timeout=SYSTEMCTL_SECONDS, check=False)
+    return "" if result.ok else f"the stack ends with your session until root runs `loginctl enable-linger {user}`"

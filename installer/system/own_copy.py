@@ -1,0 +1,18 @@
+"""Keeps a copy of the executable in the install folder: for `status`, for the unit, to serve as podman-compose."""
+
+from __future__ import annotations
+
+import shutil
+
+from installer.core import digest, files, layout
+
+
+def keep(place: layout.Installation) -> None:
+    """Copy the running executable to `place.executable`, unless it is there; from a checkout there is none."""
+    running = layout.executable()
+    if running is None or running == place.executable:
+        return
+    if not place.executable.exists() or digest.of_file(place.executable) != digest.of_file(running):
+        files.folder(place.bin)
+        with files.replacing(place.executable, mode=0o755) as target, running.open("rb") as source:
+            shutil.copyfileobj(source, target)
