@@ -165,8 +165,8 @@ def hashed(path: Path, console: Console) -> manifest.BigFile:
     """Return a file's size and hashes: the whole, for people, and the chunks, for the installer."""
     total = path.stat().st_size
     with console.progress(f"hash {path.name}", total) as bar, ThreadPoolExecutor(1) as beside:
-        whole = beside.submit(digest.of_file, path)
-        chunks = tuple(digest.of_chunks(path, advance=bar.update))
+        whole = beside.submit(digest.hash_file, path)
+        chunks = tuple(digest.hash_chunks(path, advance=bar.update))
         sha256 = whole.result()
     return manifest.BigFile(name=path.name, size=total, sha256=sha256, chunk_bytes=digest.CHUNK_BYTES, chunks=chunks)
 
@@ -298,7 +298,7 @@ def _matched(
 
 def add_config(writer: Writer, config: bytes) -> str:
     """Append a configuration unless the archive has it; return its SHA-256, which is the image's ID."""
-    identity = digest.of_bytes(config)
+    identity = digest.hash_bytes(config)
     if identity not in writer.configs:
         _add(writer.file, f"{identity}.json", config)
         writer.configs.add(identity)

@@ -18,7 +18,7 @@ def bootloader(work: Path, runner: Runner, console: Console) -> Path:
 
     Raises BuildError when it cannot be built.
     """
-    identity = digest.of_bytes("".join(digest.of_file(RECIPES / name) for name in USED).encode())[:16]
+    identity = digest.hash_bytes("".join(digest.hash_file(RECIPES / name) for name in USED).encode())[:16]
     made = work / f"bootloader-{identity}"
     if made.is_file():
         return made

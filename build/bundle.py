@@ -60,7 +60,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
 
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
-    state = places.work / f"archives-{digest.of_bytes(str(places.output).encode())[:16]}"
+    state = places.work / f"archives-{digest.hash_bytes(str(places.output).encode())[:16]}"
     with images.pulling(needs.images, spec.architecture, program, runner, console) as pulled:
         before = kept.archives(state, pulled, cut, places.output, console)
         if before is not None:
@@ -101,7 +101,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     executable = places.output / layout.EXECUTABLE
     freeze.freeze(python, loader, places.payload, executable, places.work, runner)
     beside = [*described, *([mounted] if mounted else [])]
-    sums = {executable.name: digest.of_file(executable), **{file.name: file.sha256 for file in beside}}
+    sums = {executable.name: digest.hash_file(executable), **{file.name: file.sha256 for file in beside}}
     files.write(places.output / layout.CHECKSUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
     console.line("check    the bundle, with its own executable")
@@ -117,7 +117,7 @@ def _store(
     console: Console,
 ) -> manifest.BigFile:
     """Return the image store: the last build's where nothing has changed, else a new one."""
-    state = places.work / f"store-{digest.of_bytes(str(places.output).encode())[:16]}"
+    state = places.work / f"store-{digest.hash_bytes(str(places.output).encode())[:16]}"
     before = kept.image_store(state, archives, places.output, console)
     if before is not None:
         console.line("store    nothing has changed: the store of the last build is kept")

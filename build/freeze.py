@@ -34,7 +34,7 @@ def freeze(python: Path, bootloader: Path, payload: Path, executable: Path, work
     """
     key = _key(python, bootloader, payload)
     made = kept.executable(key, work)
-    if made is not None and seal.intact(made):
+    if made is not None and seal.is_intact(made):
         _copy(made, executable)
         return
     interpreter = environment(python, work, runner, bootloader)
@@ -50,7 +50,7 @@ def _key(python: Path, bootloader: Path, payload: Path) -> str:
     """Return a digest of all that an executable is made of; the manifest names what else is in the payload."""
     ours = sorted((spec.FOLDER.parent / "installer").rglob("*.py"))
     inputs = [*ours, Path(__file__), SPEC, LOCK, bootloader, payload / layout.MANIFEST]
-    return digest.of_bytes(" ".join([str(python.resolve()), *map(digest.of_file, inputs)]).encode())
+    return digest.hash_bytes(" ".join([str(python.resolve()), *map(digest.hash_file, inputs)]).encode())
 
 
 def _copy(made: Path, executable: Path) -> None:
@@ -63,7 +63,7 @@ def environment(python: Path, work: Path, runner: Runner, bootloader: Path | Non
 
     Without a `bootloader` it keeps PyInstaller's own.
     """
-    identity = digest.of_bytes(f"{digest.of_file(LOCK)} {python.resolve()} {bootloader}".encode())[:16]
+    identity = digest.hash_bytes(f"{digest.hash_file(LOCK)} {python.resolve()} {bootloader}".encode())[:16]
     folder = work / f"freeze-env-{identity}"
     interpreter = folder / "bin/python"
     if (folder / "complete").is_file():

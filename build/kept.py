@@ -27,9 +27,9 @@ def archives_key(pulled: Sequence[Pulled], cut: archive.Cut) -> str:
         "largest": cut.largest,
         "compression": cut.compression,
         "base": sorted(cut.base),
-        "code": [digest.of_file(Path(module.__file__ or "")) for module in (archive, manifest)],
+        "code": [digest.hash_file(Path(module.__file__ or "")) for module in (archive, manifest)],
     }
-    return digest.of_bytes(json.dumps(inputs, sort_keys=True).encode())
+    return digest.hash_bytes(json.dumps(inputs, sort_keys=True).encode())
 
 
 def archives(
@@ -44,8 +44,8 @@ def archives(
         before = manifest.loads(text)
         if noted.decode() != archives_key([job.result() for job in pulled], cut):
             return None
-        for path, expected in zip(verify.paths(folder, before), before.archives, strict=True):
-            verify.big_file(path, expected, console)
+        for path, expected in zip(verify.archive_paths(folder, before), before.archives, strict=True):
+            verify.check_file(path, expected, console)
     except (OSError, errors.BundleDamaged):
         return None
     return before
@@ -60,7 +60,7 @@ def image_store(
         if noted["key"] != _store_key(archives):
             return None
         described = manifest.BigFile(**{**noted["store"], "chunks": tuple(noted["store"]["chunks"])})
-        verify.big_file(folder / described.name, described, console)
+        verify.check_file(folder / described.name, described, console)
     except (OSError, KeyError, TypeError, ValueError, errors.BundleDamaged):
         return None
     return described
@@ -73,7 +73,7 @@ def note_image_store(state: Path, archives: Sequence[manifest.Archive], describe
 
 
 def _store_key(archives: Sequence[manifest.Archive]) -> str:
-    return " ".join([*(each.sha256 for each in archives), digest.of_file(Path(store.__file__))])
+    return " ".join([*(each.sha256 for each in archives), digest.hash_file(Path(store.__file__))])
 
 
 def note_archives(state: Path, pulled: Sequence[Future[Pulled]], cut: archive.Cut, bundle: manifest.Manifest) -> None:

@@ -53,7 +53,7 @@ def describe(payload: Path) -> tuple[manifest.File, ...]:
         manifest.File(
             path=path.relative_to(payload).as_posix(),
             size=path.stat().st_size,
-            sha256=digest.of_file(path),
+            sha256=digest.hash_file(path),
             executable=bool(path.stat().st_mode & 0o111),
         )
         for path in names

@@ -37,7 +37,7 @@ def portable_python(
             f"build on an {architecture} machine: PyInstaller does not freeze for another architecture",
         )
     archive = ready or _built(work / "portable-python", runner, console)
-    folder = work / "portable-python" / digest.of_file(archive)[:16]
+    folder = work / "portable-python" / digest.hash_file(archive)[:16]
     if not folder.is_dir():
         partial = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
@@ -65,7 +65,7 @@ def _interpreter(folder: Path, archive: Path, runner: Runner) -> Path:
 
 def _built(work: Path, runner: Runner, console: Console) -> Path:
     """Build from Debian's source packages with zig's compiler, once for each version of the recipes."""
-    identity = digest.of_bytes("".join(digest.of_file(RECIPES / name) for name in USED).encode())[:16]
+    identity = digest.hash_bytes("".join(digest.hash_file(RECIPES / name) for name in USED).encode())[:16]
     archive = work / f"built-{identity}.tar.xz"
     if archive.is_file():
         return archive

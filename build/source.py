@@ -92,7 +92,7 @@ def _cloned(url: str, tag: str, work: Path, runner: Runner) -> Path:
 
 def _unpacked(tarball: Path, work: Path) -> Path:
     """Unpack a release's tarball, once for each content, and return the folder that holds `docker/`."""
-    target = work / "sources" / digest.of_file(tarball)[:16]
+    target = work / "sources" / digest.hash_file(tarball)[:16]
     if not target.is_dir():
         partial = target.with_name(f"{target.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
@@ -123,7 +123,7 @@ def tree_hash(docker: Path) -> str:
     """Return a SHA-256 over names and contents of the project's files."""
     total = hashlib.sha256()
     for path in project_files(docker):
-        total.update(f"{digest.of_file(docker / path)}  {path.as_posix()}\n".encode())
+        total.update(f"{digest.hash_file(docker / path)}  {path.as_posix()}\n".encode())
     return total.hexdigest()
 
 

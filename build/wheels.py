@@ -26,7 +26,7 @@ def collect(
 
     pip compares each with the hashes of the lock. Raises BuildError when one cannot be had.
     """
-    folder = work / f"{architecture}-{digest.of_file(lock)[:16]}"
+    folder = work / f"{architecture}-{digest.hash_file(lock)[:16]}"
     if not folder.is_dir():
         partial = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(partial, ignore_errors=True)

@@ -18,7 +18,7 @@ def main() -> int:
         # Before anything else is imported from it: a flipped byte must not run.
         from installer.bundle import seal
 
-        if not seal.intact(Path(sys.executable)):
+        if not seal.is_intact(Path(sys.executable)):
             sys.stderr.write(
                 f"error: {sys.executable} is damaged: its bytes are not those that were built\n"
                 "   do: copy it again from the machine that built it and compare it with SHA256SUMS\n"

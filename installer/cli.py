@@ -85,8 +85,8 @@ def verify_command(images: Path | None, silent: bool) -> None:
     from installer.bundle import verify
 
     console = Console(silent=silent)
-    bundle = verify.embedded(layout.bundled(""))
-    names = verify.whole_bundle(options.archive(images), bundle, console)
+    bundle = verify.check_embedded(layout.bundled(""))
+    names = verify.check_bundle(options.archive(images), bundle, console)
     console.line(f"Dify {bundle.dify} for {bundle.architecture}: {len(bundle.files)} embedded files, {names}: as built")
 
 
@@ -102,11 +102,11 @@ def preflight_command(as_json: bool, **given: Any) -> None:
     from installer.images import load, supply
 
     runner = Runner()
-    bundle = verify.embedded(layout.bundled(""))
+    bundle = verify.check_embedded(layout.bundled(""))
     request = options.request(given)
     place = layout.Installation(request.folder)
     engine = engines.find(request.engine, place, runner)
-    source = supply.find(bundle, request.archive, place, engine)
+    source = supply.find_supply(bundle, request.archive, place, engine)
     wanted = install.wants(request, source)
     findings = preflight.judge(host.observe(wanted, engine), wanted)
     click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
@@ -141,9 +141,9 @@ def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
     from installer.stack import project, stack
 
     place = layout.Installation(options.folder(folder))
-    with lock.held(place.folder):
+    with lock.hold(place.folder):
         engine = engines.find(None, place, Runner())
-        document = project.installed(place, engine)
+        document = project.read_installed(place, engine)
         stack.up(place, document, time.monotonic() + timeout, engine, Console(silent=silent))
 
 
@@ -157,9 +157,9 @@ def stop_command(folder: Path | None, silent: bool) -> None:
     from installer.stack import project, stack
 
     place = layout.Installation(options.folder(folder))
-    with lock.held(place.folder):
+    with lock.hold(place.folder):
         engine = engines.find(None, place, Runner())
-        project.installed(place, engine)
+        project.read_installed(place, engine)
         stack.stop(place, engine)
     Console(silent=silent).line("the stack is stopped; `dify-installer start` brings it back")
 

@@ -228,7 +228,7 @@ def _ca_bundle(given: Mapping[str, Any]) -> bytes | None:
         return None
     from installer.release import tls
 
-    return tls.authorities(path)
+    return tls.read_authorities(path)
 
 
 def _servers(given: Mapping[str, Any]) -> tuple[models.Server, ...]:

@@ -21,7 +21,7 @@ def add(path: Path) -> None:
         file.write(MAGIC + hashlib.sha256(data).digest())
 
 
-def intact(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Tell whether a sealed file is what was sealed; one without a seal is not. Raises OSError."""
     left = path.stat().st_size - LENGTH
     whole = hashlib.sha256()

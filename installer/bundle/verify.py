@@ -16,7 +16,7 @@ LARGEST_TEXT = 16 * 1024 * 1024
 COPY_AGAIN = "copy it again from the machine that built the bundle and compare it with SHA256SUMS"
 
 
-def embedded(payload: Path) -> manifest.Manifest:
+def check_embedded(payload: Path) -> manifest.Manifest:
     """Verify every file that the executable carries and return its manifest.
 
     Raises BundleDamaged with every fault in one message.
@@ -39,10 +39,10 @@ def embedded(payload: Path) -> manifest.Manifest:
 
 
 def _differs(path: Path, expected: manifest.File) -> bool:
-    return path.stat().st_size != expected.size or digest.of_file(path) != expected.sha256
+    return path.stat().st_size != expected.size or digest.hash_file(path) != expected.sha256
 
 
-def paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
+def archive_paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
     """Return where each archive of a bundle should be: `given` is their folder, or the only one, or one of them."""
     if not given.is_dir() and len(bundle.archives) == 1:
         return [given]
@@ -50,18 +50,18 @@ def paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
     return [folder / each.name for each in bundle.archives]
 
 
-def whole_bundle(given: Path, bundle: manifest.Manifest, console: Console) -> str:
+def check_bundle(given: Path, bundle: manifest.Manifest, console: Console) -> str:
     """Verify all bytes of every file beside the executable; return their names.
 
     Images are in the archives and, if the bundle was built with one, in the store: one of the two may have been left
     behind. Raises BundleDamaged.
     """
-    found: list[tuple[Path, manifest.BigFile]] = list(zip(paths(given, bundle), bundle.archives, strict=True))
+    found: list[tuple[Path, manifest.BigFile]] = list(zip(archive_paths(given, bundle), bundle.archives, strict=True))
     if bundle.store is not None and (beside := store_path(given, bundle.store)).is_file():
         here = [pair for pair in found if pair[0].is_file()]
         found = [*(found if here else []), (beside, bundle.store)]
     for path, expected in found:
-        big_file(path, expected, console)
+        check_file(path, expected, console)
     return ", ".join(path.name for path, _ in found)
 
 
@@ -70,7 +70,7 @@ def store_path(given: Path, described: manifest.BigFile) -> Path:
     return (given if given.is_dir() else given.parent) / described.name
 
 
-def big_file(
+def check_file(
     path: Path, expected: manifest.BigFile, console: Console, label: str = "verify images", copy_to: int | None = None
 ) -> None:
     """Verify an image archive or store, all its bytes, on all processors; stop at the first damaged chunk.
@@ -80,7 +80,7 @@ def big_file(
     """
     size = _size(path, expected)
     with console.progress(label, size) as bar:
-        chunks = digest.of_chunks(path, expected.chunk_bytes, bar.update, copy_to)
+        chunks = digest.hash_chunks(path, expected.chunk_bytes, bar.update, copy_to)
         for number, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
             if found != right:
                 start = number * expected.chunk_bytes
@@ -88,7 +88,7 @@ def big_file(
                 raise _changed(path, f"bytes {start} to {end} are not what was built")
 
 
-def index(path: Path, expected: manifest.Archive, images: Sequence[manifest.Image]) -> None:
+def check_index(path: Path, expected: manifest.Archive, images: Sequence[manifest.Image]) -> None:
     """Verify an image archive but for the content of its layers: its size, its members, the configurations.
 
     That is what makes podman's own proof ours: podman compares every layer with its SHA-256 in the configuration
@@ -97,7 +97,7 @@ def index(path: Path, expected: manifest.Archive, images: Sequence[manifest.Imag
     Raises BundleDamaged.
     """
     size = _size(path, expected)
-    content = {layout.ARCHIVE_INDEX: digest.of_bytes(manifest.archive_index(images))}
+    content = {layout.ARCHIVE_INDEX: digest.hash_bytes(manifest.archive_index(images))}
     content |= {f"{image.id}.json": image.id for image in images}
     layers = {f"{layer}.tar" for image in images for layer in image.layers}
     left = {*content, *layers}
@@ -140,7 +140,7 @@ def _require_inside(member: tarfile.TarInfo, size: int, path: Path) -> None:
 
 
 def _is(content: IO[bytes] | None, size: int, sha256: str) -> bool:
-    return content is not None and size <= LARGEST_TEXT and digest.of_bytes(content.read()) == sha256
+    return content is not None and size <= LARGEST_TEXT and digest.hash_bytes(content.read()) == sha256
 
 
 def _changed(path: Path, how: str) -> errors.BundleDamaged:

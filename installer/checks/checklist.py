@@ -59,18 +59,18 @@ def front_door(place: layout.Installation, url: str, version: str, engine: Engin
     )
 
 
-def all_checks(
+def run_checks(
     document: compose.Document, found: list[Container], front: FrontDoor, probe: Path, engine: Engine
 ) -> list[Check]:
     """Return the checklist: containers, front door, inner services."""
     return [
-        containers(document, found, time.time()),
-        *console(front),
-        *inner_services(document, found, probe, engine),
+        check_containers(document, found, time.time()),
+        *check_console(front),
+        *check_inner_services(document, found, probe, engine),
     ]
 
 
-def console(front: FrontDoor) -> list[Check]:
+def check_console(front: FrontDoor) -> list[Check]:
     """Check Dify through its front door: the api, the database behind it, the version, the web page.
 
     /health is reported and not judged: nginx of Dify 1.11.3 has no such page, so it is answered by the web app.
@@ -173,22 +173,24 @@ def _health(answer: requests.Response) -> tuple[Level, str]:
     return "info", f"status {answer.status_code} (Dify has no such page: it proves nothing, and is not judged)"
 
 
-def containers(document: compose.Document, found: list[Container], now: float) -> Check:
+def check_containers(document: compose.Document, found: list[Container], now: float) -> Check:
     """Check that every service is up, as compose's `ps` would show it."""
-    waiting = stack.unready(document, found, now)
+    waiting = stack.find_unready(document, found, now)
     if waiting:
         seen = ", ".join(f"{name}: {reason}" for name, reason in waiting.items())
         return Check(name="containers up", level="error", seen=seen, remedy="run the same command again: it repairs")
     return Check(name="containers up", level="ok", seen=f"{len(document['services'])} services as they should be")
 
 
-def inner_services(document: compose.Document, found: list[Container], probe: Path, engine: Engine) -> list[Check]:
+def check_inner_services(
+    document: compose.Document, found: list[Container], probe: Path, engine: Engine
+) -> list[Check]:
     """Ask the inner services from where the api asks them: out of its container."""
     wanted = [check for check in dify.INNER_CHECKS if check.service in document["services"]]
-    api = container_of(dify.API, found)
+    api = find_container(dify.API, found)
     if api is None or not wanted:
         return []
-    answers = inside(api, [{"url": check.url} for check in wanted], probe, engine)
+    answers = ask_inside(api, [{"url": check.url} for check in wanted], probe, engine)
     return [
         Check(
             name=f"api reaches {check.service}",
@@ -211,12 +213,14 @@ def _inner_remedy(kind: str, logs: str) -> str:
     return f"look at {logs}"
 
 
-def container_of(service: str, found: list[Container]) -> str | None:
+def find_container(service: str, found: list[Container]) -> str | None:
     """Return the name of a service's running container."""
     return next((each.name for each in found if each.service == service and each.state == "running"), None)
 
 
-def inside(container: str, questions: list[Mapping[str, object]], probe: Path, engine: Engine) -> list[dict[str, Any]]:
+def ask_inside(
+    container: str, questions: list[Mapping[str, object]], probe: Path, engine: Engine
+) -> list[dict[str, Any]]:
     """Run the probe in a container, its text and the questions on standard input: keys stay out of process lists.
 
     Returns an answer for each question, of kind "unknown" where the container cannot run it.

@@ -53,7 +53,7 @@ def checked_url(text: str) -> str:
     return text
 
 
-def check(
+def check_servers(
     servers: list[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
 ) -> list[checklist.Check]:
     """Ask each server twice; a fault is a warning here, the caller decides whether it is more.
@@ -61,13 +61,13 @@ def check(
     This host trusts `authorities`, a PEM file; a container trusts what its environment says.
     """
     results: list[checklist.Check] = []
-    caller = checklist.container_of(dify.MODEL_CALLER, found) or checklist.container_of(dify.API, found)
+    caller = checklist.find_container(dify.MODEL_CALLER, found) or checklist.find_container(dify.API, found)
     for server in servers:
         from_host = ask(**server.question, authorities=authorities)  # type: ignore[arg-type]
         results.append(_judged(server, "this host", from_host, from_host))
         if caller is None:
             continue
-        (answer,) = checklist.inside(caller, [server.question], probe, engine)
+        (answer,) = checklist.ask_inside(caller, [server.question], probe, engine)
         results.append(_judged(server, caller, answer, from_host))
     return results
 

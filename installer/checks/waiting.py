@@ -21,12 +21,12 @@ def await_console(
     502 is normal while the api migrates its tables on the first start. `deadline` is a
     time.monotonic(). Raises NotHealthy with the last log lines of those who answer there.
     """
-    while bad := [each for each in checklist.console(front) if each.level == "error"]:
+    while bad := [each for each in checklist.check_console(front) if each.level == "error"]:
         console.waiting(f"{bad[0].name} ({bad[0].seen})")
         if time.monotonic() > deadline:
             console.waiting("")
-            found = stack.containers(engine)
-            suspects = stack.unready(document, found, time.time())
+            found = stack.list_containers(engine)
+            suspects = stack.find_unready(document, found, time.time())
             suspects |= {name: bad[0].seen for name in (dify.API, dify.PROXY) if name not in suspects}
             raise stack.not_healthy(suspects, found, engine)
         time.sleep(POLL_SECONDS)

@@ -62,7 +62,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     memory = logfile.begin()
     result = report.Report(folder=str(place.folder))
     runner.hide([server.key for server in request.servers])
-    with lock.held(place.folder):
+    with lock.hold(place.folder):
         cleared = _clear(request, place, result, runner, console)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
         files.folder(place.folder)
@@ -83,12 +83,12 @@ def _clear(
 ) -> Cleared:
     """Verify the bundle, judge the host, compute the settings: all that can refuse without a change."""
     with result.step("verify", console) as step:
-        bundle = verify.embedded(layout.bundled(""))
+        bundle = verify.check_embedded(layout.bundled(""))
         result.dify = bundle.dify
         engine = engines.find(request.engine, place, runner)
-        source = supply.find(bundle, request.archive, place, engine)
+        source = supply.find_supply(bundle, request.archive, place, engine)
         load.require_base(bundle, source.missing, engine)
-        step.seen = supply.verified(source, request.verify_full, engine, console)
+        step.seen = supply.verify_supply(source, request.verify_full, engine, console)
     with result.step("preflight", console) as step:
         wanted = wants(request, source)
         found, step.seen = _suitable(wanted, engine, result, "nothing has been changed")
@@ -120,7 +120,7 @@ def _certificate(request: Request, place: layout.Installation, name: str) -> tls
 
     now = datetime.datetime.now(datetime.UTC)
     if request.tls == "self-signed":
-        return tls.installed(place, name, now) or tls.self_signed(name, now)
+        return tls.read_installed(place, name, now) or tls.make_self_signed(name, now)
     return tls.read(*request.tls, name, now)
 
 
@@ -136,13 +136,13 @@ def wants(request: Request, source: supply.Supply) -> host.Wanted:
         ports=_ports(request, existing),
         architecture=bundle.architecture,
         largest_image_bytes=max((image.size for image in loaded), default=0),
-        missing_bytes=sum(load.sizes(loaded, bundle).values()),
+        missing_bytes=sum(load.layer_sizes(loaded, bundle).values()),
         store_bytes=copied.size if copied else 0,
         compressed=any(bundle.archives[image.archive].compression == "zstd" for image in loaded),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,
         install_podman=request.install_podman,
-        api_image=project.api_image(layout.bundled(layout.PROJECT)),
+        api_image=project.find_api_image(layout.bundled(layout.PROJECT)),
     )
 
 
@@ -211,7 +211,7 @@ def _act(
         changed = settings.write(place, cleared.env)
         renewed = _install_certificate(cleared, place)
         _install_authorities(request, place)
-        variables = project.variables(place)
+        variables = project.read_variables(place)
         runner.hide(settings.secret_values(variables))
         document = project.write_compose(place, variables, engine, cleared.host)
         result.url = variables[dify.ADDRESS_KEY]
@@ -248,11 +248,11 @@ def _finish(
             step.seen = boot_unit.enable(place, runner)
     with result.step("check", console) as step:
         engine = cleared.engine
-        found = stack.containers(engine)
+        found = stack.list_containers(engine)
         probe = layout.bundled(layout.PROBE)
         front = checklist.front_door(place, result.url, cleared.bundle.dify, engine)
-        result.checks = checklist.all_checks(document, found, front, probe, engine)
-        result.models = models.check(list(request.servers), found, _authorities(place), probe, engine)
+        result.checks = checklist.run_checks(document, found, front, probe, engine)
+        result.models = models.check_servers(list(request.servers), found, _authorities(place), probe, engine)
         if any("first account" in each.seen for each in result.checks):
             result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"

@@ -15,12 +15,12 @@ from installer.stack import project, stack
 
 def look(place: layout.Installation, engine: Engine) -> list[checklist.Check]:
     """Return the checklist of an installation. Raises CommandFailed when there is none or podman fails."""
-    document = project.installed(place, engine)
-    bundle: manifest.Manifest = verify.embedded(layout.bundled(""))
-    url = project.variables(place)[dify.ADDRESS_KEY]
-    found = stack.containers(engine)
+    document = project.read_installed(place, engine)
+    bundle: manifest.Manifest = verify.check_embedded(layout.bundled(""))
+    url = project.read_variables(place)[dify.ADDRESS_KEY]
+    found = stack.list_containers(engine)
     front = checklist.front_door(place, url, bundle.dify, engine)
-    return checklist.all_checks(document, found, front, layout.bundled(layout.PROBE), engine)
+    return checklist.run_checks(document, found, front, layout.bundled(layout.PROBE), engine)
 
 
 def as_text(checked: list[checklist.Check]) -> str:

@@ -33,14 +33,14 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
     AlreadyRunning, BundleDamaged, and CommandFailed when the engine or the disk refuses.
     """
     memory = logfile.begin()
-    with lock.held(place.folder):
+    with lock.hold(place.folder):
         engine = _engine_of(place, runner)
-        bundle = verify.embedded(layout.bundled(""))
+        bundle = verify.check_embedded(layout.bundled(""))
         volumes = engine.volumes(layout.COMPOSE_PROJECT)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
         log = logfile.write_to(memory, place.logs, "uninstall")
         with contextlib.suppress(OSError):
-            runner.hide(settings.secret_values(project.variables(place)))
+            runner.hide(settings.secret_values(project.read_variables(place)))
         # The unit goes first: a reboot in the middle must not bring the stack back.
         _show("boot", boot_unit.disable(place, runner), console)
         _show("containers", _remove_containers(place, engine), console)
@@ -102,12 +102,12 @@ def _remove_containers(place: layout.Installation, engine: Engine) -> str:
 
 
 def _containers(place: layout.Installation, engine: Engine) -> list[str]:
-    return [each.name for each in stack.containers(engine) if each.folder == str(place.project)]
+    return [each.name for each in stack.list_containers(engine) if each.folder == str(place.project)]
 
 
 def _remove_networks(engine: Engine) -> str:
     """Remove the project's networks, unless somebody else's containers are in them."""
-    if others := [each.name for each in stack.containers(engine)]:
+    if others := [each.name for each in stack.list_containers(engine)]:
         return f"left to containers that are not ours: {', '.join(others)}"
     names = engine.networks(layout.COMPOSE_PROJECT)
     if not names:
@@ -120,7 +120,7 @@ def _remove_networks(engine: Engine) -> str:
 def _remove_stores(place: layout.Installation, engine: Engine) -> str:
     """Unmount and remove the image stores, unless a container that is not ours was made from an image in one."""
     mounted_store.clear(place)
-    before = mounted_store.all_of(place)
+    before = mounted_store.list_stores(place)
     if not before:
         return "none is there"
     left = mounted_store.retire(place, None, engine)
@@ -134,12 +134,12 @@ def _remove_images(bundle: manifest.Manifest, engine: Engine) -> str:
     names = [
         image.reference if image.reference in its.names else its.id
         for image in bundle.images
-        if (its := load.stored(image, before)) and (image.reference in its.names or not its.names)
+        if (its := load.find_stored(image, before)) and (image.reference in its.names or not its.names)
     ]
     if names:
         engine.run(["rmi", *names], timeout=IMAGES_SECONDS, check=False)
-    gone = load.missing(bundle.images, engine.images())
-    removed = len(gone) - len(load.missing(bundle.images, before))
+    gone = load.find_missing(bundle.images, engine.images())
+    removed = len(gone) - len(load.find_missing(bundle.images, before))
     return _counted(removed, [image.reference for image in bundle.images if image not in gone])
 
 

@@ -20,17 +20,17 @@ CHUNK_BYTES = 64 * 1024 * 1024
 Advance = Callable[[int], object]
 
 
-def of_bytes(data: bytes) -> str:
+def hash_bytes(data: bytes) -> str:
     """Return the SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def of_file(path: Path, advance: Advance | None = None) -> str:
+def hash_file(path: Path, advance: Advance | None = None) -> str:
     """Return the SHA-256 of a file; `advance` is told of each block's bytes. Raises OSError."""
     return _of_range(path, 0, path.stat().st_size, advance)
 
 
-def of_chunks(
+def hash_chunks(
     path: Path, chunk_bytes: int = CHUNK_BYTES, advance: Advance | None = None, copy_to: int | None = None
 ) -> Iterator[str]:
     """Yield the SHA-256 of each `chunk_bytes` of a file, in their order, computed in parallel.

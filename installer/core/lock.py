@@ -13,7 +13,7 @@ from installer.core import errors
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """Hold the lock of an install folder for the length of the block.
 
     It is a socket in Linux's abstract namespace (unix(7)): no file is written, so nothing is left

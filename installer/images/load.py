@@ -3,7 +3,7 @@
 `podman load -i FILE` first unpacks the whole archive into /var/tmp as if it were an OCI archive, deletes that and only
 then loads it (strace, podman 4.3.1 and 5.4.2); `podman pull docker-archive:FILE:@INDEX` does not. podman hashes
 each layer while it spools it, and unpacks only one that has the SHA-256 of the configuration; the configuration,
-whose SHA-256 is the image ID, has been proved before (`verify.index`), so that the archive is read, and hashed, once.
+whose SHA-256 is the image ID, has been proved before (`verify.check_index`): the archive is read, and hashed, once.
 Names are set by us, by ID.
 """
 
@@ -36,7 +36,7 @@ PARALLEL_BELOW = (5, 0)
 GARBAGE = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
 
 
-def present(engine: Engine) -> list[Stored]:
+def list_present(engine: Engine) -> list[Stored]:
     """Return the images that the engine has; none at all when it cannot say."""
     try:
         return engine.images()
@@ -44,12 +44,12 @@ def present(engine: Engine) -> list[Stored]:
         return []
 
 
-def missing(images: Iterable[manifest.Image], found: Sequence[Stored]) -> list[manifest.Image]:
+def find_missing(images: Iterable[manifest.Image], found: Sequence[Stored]) -> list[manifest.Image]:
     """Return the images that the engine does not have."""
-    return [image for image in images if stored(image, found) is None]
+    return [image for image in images if find_stored(image, found) is None]
 
 
-def stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
+def find_stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None:
     """Return the stored image that is the one of the manifest: of the same ID.
 
     docker with containerd's store has IDs of its own (the manifest's digest): there it is the one of
@@ -90,9 +90,9 @@ class Part:
     images: tuple[manifest.Image, ...]
 
 
-def parts(bundle: manifest.Manifest, archive: Path, wanted: Sequence[manifest.Image]) -> list[Part]:
+def list_parts(bundle: manifest.Manifest, archive: Path, wanted: Sequence[manifest.Image]) -> list[Part]:
     """Return the archives that these images come from, in their order: one may lack layers of those before it."""
-    paths = verify.paths(archive, bundle)
+    paths = verify.archive_paths(archive, bundle)
     every = [
         Part(number, path, described, tuple(image for image in wanted if image.archive == number))
         for number, (path, described) in enumerate(zip(paths, bundle.archives, strict=True))
@@ -108,9 +108,11 @@ def verify_parts(needed: Sequence[Part], bundle: manifest.Manifest, engine: Engi
     """
     for part in needed:
         if engine.name == "docker":
-            verify.big_file(part.path, part.archive, console)
+            verify.check_file(part.path, part.archive, console)
         else:
-            verify.index(part.path, part.archive, [image for image in bundle.images if image.archive == part.number])
+            verify.check_index(
+                part.path, part.archive, [image for image in bundle.images if image.archive == part.number]
+            )
     names = ", ".join(part.path.name for part in needed)
     return names if engine.name == "docker" else f"the index of {names}"
 
@@ -123,17 +125,17 @@ def load(
     found: host.Host,
     console: Console,
 ) -> list[manifest.Image]:
-    """Load the images that are missing and return those that were loaded; `name` is to follow.
+    """Load the images that are missing and return those that were loaded; `tag` is to follow.
 
     Raises CommandFailed when the engine fails or the disk is full, BundleDamaged when an archive, or an image of it, is
     not what was built: podman has unpacked none of the damaged layer then. Podman's temporary files are ours, and gone
     afterwards.
     """
-    wanted = missing(bundle.images, present(engine))
+    wanted = find_missing(bundle.images, list_present(engine))
     spool.clear(place)
     if wanted:
-        with console.progress("load images", sum(sizes(wanted, bundle).values())) as bar:
-            for part in parts(bundle, archive, wanted):
+        with console.progress("load images", sum(layer_sizes(wanted, bundle).values())) as bar:
+            for part in list_parts(bundle, archive, wanted):
                 if engine.name == "docker":
                     _load_by_docker(part, engine)
                     bar.update(sum(part.archive.layers.values()))
@@ -142,7 +144,7 @@ def load(
     return wanted
 
 
-def sizes(images: Iterable[manifest.Image], bundle: manifest.Manifest) -> dict[str, int]:
+def layer_sizes(images: Iterable[manifest.Image], bundle: manifest.Manifest) -> dict[str, int]:
     """Return the bytes, by diff ID, of the layers of these images that the bundle holds."""
     return {layer: bundle.held_layers.get(layer, 0) for image in images for layer in image.layers}
 
@@ -171,7 +173,7 @@ def _load_by_podman(
                 raise
     except errors.CommandFailed:
         # podman knows that a layer is damaged, not where; then this tells, and is the cause.
-        verify.big_file(part.path, part.archive, console)
+        verify.check_file(part.path, part.archive, console)
         raise
     finally:
         spool.clear(place)
@@ -218,21 +220,21 @@ def _load_by_docker(part: Part, engine: Engine) -> None:
         )
 
 
-def name(images: Sequence[manifest.Image], engine: Engine) -> None:
+def tag(images: Sequence[manifest.Image], engine: Engine) -> None:
     """Prove that all images are there; give each its name by ID, and to no other image.
 
     podman takes an image of its own storage before one of that name in a mounted store (seen with 4.3): an older one of
     the same tag would run. An image in a read-only store keeps its name: there, the newest store comes first.
     Raises CommandFailed when an image is not there; none has been named then.
     """
-    found = present(engine)
-    if lacking := missing(images, found):
+    found = list_present(engine)
+    if lacking := find_missing(images, found):
         raise errors.CommandFailed(
             f"{engine.name} does not have {lacking[0].reference} ({lacking[0].id}) now that all are loaded or mounted",
             f"another program may remove images (`{engine.name} system prune`): run the same command again",
         )
     for image in images:
-        its = stored(image, found)
+        its = find_stored(image, found)
         assert its is not None
         others = [each.id for each in found if each.id != its.id and image.reference in each.names]
         if engine.name == "podman":

@@ -82,17 +82,17 @@ class Store:
         return frozenset()
 
 
-def of(place: layout.Installation, described: manifest.BigFile) -> Store:
+def store_of(place: layout.Installation, described: manifest.BigFile) -> Store:
     """Return the store that a bundle's becomes on this host."""
     return Store(place.stores, described.sha256[:12])
 
 
-def all_of(place: layout.Installation) -> list[Store]:
+def list_stores(place: layout.Installation) -> list[Store]:
     """Return the stores of an installation."""
     return [Store(place.stores, path.stem) for path in sorted(place.stores.glob("*.squashfs"))]
 
 
-def offered(
+def find_offered(
     bundle: manifest.Manifest,
     archive: Path,
     place: layout.Installation,
@@ -105,7 +105,7 @@ def offered(
     """
     if bundle.store is None or not missing or engine.name != "podman" or os.geteuid() != 0:
         return None
-    candidates = (verify.store_path(archive, bundle.store), of(place, bundle.store).file)
+    candidates = (verify.store_path(archive, bundle.store), store_of(place, bundle.store).file)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -123,7 +123,7 @@ def mount(
     podman does not see in it what was built; what was changed is as before then.
     """
     assert bundle.store is not None
-    store = of(place, bundle.store)
+    store = store_of(place, bundle.store)
     clear(place)
     try:
         with ThreadPoolExecutor(1) as beside:
@@ -134,7 +134,7 @@ def mount(
             changed = storage_conf.add(configuration.result(), store.mount_point)
             with _trial(store, changed, engine) as trial:
                 _prove(bundle, trial)
-                load.name(bundle.images, trial)
+                load.tag(bundle.images, trial)
             # Only what is on the disk is told to podman: after a power failure it would count half a file as images.
             written.result()
         _enable(unit, engine.runner)
@@ -162,7 +162,7 @@ def _copy(source: Path, store: Store, described: manifest.BigFile, console: Cons
     Never a hard link: a later copy over the bundle would write into the mounted store.
     """
     if source == store.file:
-        verify.big_file(source, described, console)
+        verify.check_file(source, described, console)
         return
     files.folder(store.folder, mode=0o700)
     with (
@@ -174,9 +174,9 @@ def _copy(source: Path, store: Store, described: manifest.BigFile, console: Cons
         try:
             fcntl.ioctl(target.fileno(), FICLONE, original.fileno())
         except OSError:
-            verify.big_file(source, described, console, "copy images", copy_to=target.fileno())
+            verify.check_file(source, described, console, "copy images", copy_to=target.fileno())
             return
-        verify.big_file(source, described, console)
+        verify.check_file(source, described, console)
         if os.fstat(original.fileno()).st_mtime_ns != before:
             raise errors.BundleDamaged(f"{source} was written to while it was read", "let its copy end, then try again")
 
@@ -288,8 +288,8 @@ def retire(place: layout.Installation, described: manifest.BigFile | None, engin
 
     Raises CommandFailed when podman cannot say what its containers were made from.
     """
-    kept = of(place, described) if described else None
-    stores = all_of(place)
+    kept = store_of(place, described) if described else None
+    stores = list_stores(place)
     if not [store for store in stores if store != kept]:
         return stores
     listed = engine.run(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"], timeout=PODMAN_SECONDS).stdout

@@ -45,7 +45,7 @@ def clear(place: layout.Installation, memory: Path = MEMORY) -> None:
 
 def in_memory(place: layout.Installation, memory: Path = MEMORY) -> Path:
     """Return the name of an installation's spool in memory: always the same, so that the next run finds it."""
-    return memory / f"dify-installer-{os.geteuid()}-{digest.of_bytes(str(place.folder).encode())[:8]}"
+    return memory / f"dify-installer-{os.geteuid()}-{digest.hash_bytes(str(place.folder).encode())[:8]}"
 
 
 def _fits(memory: Path, needed: int) -> bool:

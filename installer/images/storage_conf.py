@@ -77,4 +77,4 @@ def _settings(text: str) -> str:
     settings = _parsed(text).unwrap()
     options = settings.setdefault("storage", {}).setdefault("options", {})
     options.pop("additionalimagestores", None)
-    return digest.of_bytes(json.dumps(settings, sort_keys=True, default=str).encode())[:16]
+    return digest.hash_bytes(json.dumps(settings, sort_keys=True, default=str).encode())[:16]

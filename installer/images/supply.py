@@ -17,7 +17,7 @@ from installer.images import load, mounted_store
 class Supply:
     """What the engine lacks of a bundle, and what it can be had from: `store` if there is one, else `archive`.
 
-    `archive` is what the user named, the file or its folder (`verify.paths`).
+    `archive` is what the user named, the file or its folder (`verify.archive_paths`).
     """
 
     bundle: manifest.Manifest
@@ -26,13 +26,13 @@ class Supply:
     store: Path | None
 
 
-def find(bundle: manifest.Manifest, archive: Path, place: layout.Installation, engine: Engine) -> Supply:
+def find_supply(bundle: manifest.Manifest, archive: Path, place: layout.Installation, engine: Engine) -> Supply:
     """Ask the engine what it lacks, and look what is there to serve it."""
-    missing = tuple(load.missing(bundle.images, load.present(engine)))
-    return Supply(bundle, archive, missing, mounted_store.offered(bundle, archive, place, missing, engine))
+    missing = tuple(load.find_missing(bundle.images, load.list_present(engine)))
+    return Supply(bundle, archive, missing, mounted_store.find_offered(bundle, archive, place, missing, engine))
 
 
-def verified(supply: Supply, full: bool, engine: Engine, console: Console) -> str:
+def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) -> str:
     """Verify the files that images are to be had from, and return in words what was verified. Raises BundleDamaged.
 
     IDs that compare prove what is there already; the store is proved while it is copied.
@@ -40,12 +40,12 @@ def verified(supply: Supply, full: bool, engine: Engine, console: Console) -> st
     bundle = supply.bundle
     embedded = f"{len(bundle.files)} embedded files"
     if full:
-        return f"{embedded} and {verify.whole_bundle(supply.archive, bundle, console)} are as built"
+        return f"{embedded} and {verify.check_bundle(supply.archive, bundle, console)} are as built"
     if supply.store is not None:
         return f"{embedded} are as built; {supply.store.name} is verified while it is copied"
     if not supply.missing:
         return f"{embedded} are as built; all images are loaded, the archive is not read"
-    needed = load.parts(bundle, supply.archive, supply.missing)
+    needed = load.list_parts(bundle, supply.archive, supply.missing)
     return f"{embedded} and {load.verify_parts(needed, bundle, engine, console)} are as built"
 
 
@@ -66,7 +66,7 @@ def bring(
             _require_archives(supply, engine, error, console)
             note = f"{error.message}; so the images were loaded from the archive"
     loaded = load.load(supply.bundle, supply.archive, place, engine, found, console)
-    load.name(supply.bundle.images, engine)
+    load.tag(supply.bundle.images, engine)
     return _words("loaded", len(loaded), supply.bundle), note
 
 
@@ -77,7 +77,7 @@ def _words(how: str, number: int, bundle: manifest.Manifest) -> str:
 def _require_archives(supply: Supply, engine: Engine, without: errors.CommandFailed, console: Console) -> None:
     """Verify what is to be loaded now that it cannot be mounted. Raises BundleDamaged with both reasons."""
     try:
-        needed = load.parts(supply.bundle, supply.archive, supply.missing)
+        needed = load.list_parts(supply.bundle, supply.archive, supply.missing)
         load.verify_parts(needed, supply.bundle, engine, console)
     except errors.BundleDamaged as error:
         raise errors.BundleDamaged(f"{without.message}; and {error.message}", error.remedy) from without

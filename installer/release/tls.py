@@ -60,7 +60,7 @@ def read(certificate: Path, key: Path, host: str, now: datetime.datetime) -> Pai
     return pair
 
 
-def authorities(path: Path) -> bytes:
+def read_authorities(path: Path) -> bytes:
     """Read a bundle of authorities' certificates. Raises UsageError when it holds none in PEM form."""
     text = _bytes(path)
     try:
@@ -70,7 +70,7 @@ def authorities(path: Path) -> bytes:
     return text
 
 
-def self_signed(host: str, now: datetime.datetime) -> Pair:
+def make_self_signed(host: str, now: datetime.datetime) -> Pair:
     """Make a certificate that is its own authority, for `host` alone."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host[:64])])
@@ -148,7 +148,7 @@ def _bytes(path: Path) -> bytes:
         ) from error
 
 
-def installed(place: layout.Installation, host: str, now: datetime.datetime) -> Pair | None:
+def read_installed(place: layout.Installation, host: str, now: datetime.datetime) -> Pair | None:
     """Return the pair that is in the install folder, if it is still good for `host`."""
     try:
         return read(place.certificate, place.key, host, now)

@@ -78,7 +78,7 @@ def write_compose(
     return document
 
 
-def api_image(payload_project: Path) -> str:
+def find_api_image(payload_project: Path) -> str:
     """Return the name, without its tag, of the image of Dify's api: whatever else runs it is another Dify."""
     upstream = compose.load(payload_project / layout.COMPOSE_FILE)
     variables = envfile.resolve((payload_project / layout.ENV_EXAMPLE).read_text("utf-8"))
@@ -86,15 +86,15 @@ def api_image(payload_project: Path) -> str:
     return compose.full_reference(envfile.expand(image, variables)).rpartition(":")[0]
 
 
-def variables(place: layout.Installation) -> dict[str, str]:
+def read_variables(place: layout.Installation) -> dict[str, str]:
     """Return the settings of `.env`, expanded."""
     return envfile.resolve(place.env.read_text("utf-8"))
 
 
-def installed(place: layout.Installation, engine: Engine) -> compose.Document:
+def read_installed(place: layout.Installation, engine: Engine) -> compose.Document:
     """Return the services that run. Raises CommandFailed when nothing is installed here, or not readable."""
     try:
-        choice = render.Choice(variables=variables(place), selinux=False)
+        choice = render.Choice(variables=read_variables(place), selinux=False)
         if engine.name == "docker":
             return render.with_additions(compose.load(place.upstream_compose), choice)
         return compose.load(place.compose)

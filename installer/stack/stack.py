@@ -37,12 +37,12 @@ ENVIRONMENT = (
 )
 
 
-def containers(engine: Engine) -> list[Container]:
+def list_containers(engine: Engine) -> list[Container]:
     """Return the containers of our project, stopped ones too. Raises CommandFailed."""
     return engine.containers(layout.COMPOSE_PROJECT)
 
 
-def one_shots(document: compose.Document) -> set[str]:
+def find_one_shots(document: compose.Document) -> set[str]:
     """Return the services that are to end with success, because another one waits for that."""
     return {
         name
@@ -52,9 +52,9 @@ def one_shots(document: compose.Document) -> set[str]:
     }
 
 
-def unready(document: compose.Document, found: list[Container], now: float) -> dict[str, str]:
+def find_unready(document: compose.Document, found: list[Container], now: float) -> dict[str, str]:
     """Return the services that are not as they should be, with the reason in a word or two."""
-    ends = one_shots(document)
+    ends = find_one_shots(document)
     by_service = {container.service: container for container in found}
     reasons = {name: _reason(by_service.get(name), name in ends, now) for name in document["services"]}
     return {name: reason for name, reason in reasons.items() if reason}
@@ -87,14 +87,14 @@ def up(
     waits for a healthy dependency without a limit. Raises NotHealthy with the last log lines of the
     services at fault, CommandFailed when compose fails.
     """
-    if _as_configured(place, document, containers(engine), engine):
+    if _as_configured(place, document, list_containers(engine), engine):
         return False
     while not (result := _compose_up(place, document, deadline, engine, console)).ok:
         if not any(words in result.stderr for words in DEPENDENCY_IS_DOWN):
             raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
         _look(document, deadline, engine, console)
         time.sleep(POLL_SECONDS)
-    files.write(place.applied, _applied(place, containers(engine), engine), mode=0o600)
+    files.write(place.applied, _applied(place, list_containers(engine), engine), mode=0o600)
     refresh_proxy(document, engine)
     return True
 
@@ -110,7 +110,7 @@ def _compose_up(
         started = time.monotonic()
         with limited.started(command, cwd=place.project, stdout=output, stderr=output) as child:
             while (status := child.poll()) is None or (
-                status == 0 and unready(document, containers(engine), time.time())
+                status == 0 and find_unready(document, list_containers(engine), time.time())
             ):
                 _look(document, deadline, engine, console)
                 time.sleep(POLL_SECONDS)
@@ -123,7 +123,7 @@ def _as_configured(
     place: layout.Installation, document: compose.Document, found: list[Container], engine: Engine
 ) -> bool:
     """Tell whether all services are ready, in the containers that we last started with these very settings."""
-    if unready(document, found, time.time()):
+    if find_unready(document, found, time.time()):
         return False
     return place.applied.is_file() and place.applied.read_text("utf-8") == _applied(place, found, engine)
 
@@ -132,15 +132,15 @@ def _applied(place: layout.Installation, found: list[Container], engine: Engine)
     """Return what stands for the settings and the containers made from them: compose need not be asked to compare."""
     read = [place.env, place.upstream_compose, place.override if engine.name == "docker" else place.compose]
     made = sorted(f"{container.name} {container.created}" for container in found)
-    return "\n".join([*(digest.of_file(path) for path in read), *made])
+    return "\n".join([*(digest.hash_file(path) for path in read), *made])
 
 
 def _look(document: compose.Document, deadline: float, engine: Engine, console: Console) -> None:
     """Tell what is being waited for; give up at the deadline or when a one-shot service has failed."""
-    found = containers(engine)
-    waiting = unready(document, found, time.time())
+    found = list_containers(engine)
+    waiting = find_unready(document, found, time.time())
     console.waiting(_in_words(waiting))
-    ends = one_shots(document)
+    ends = find_one_shots(document)
     failed = [each for each in found if each.service in ends and each.state == "exited" and each.exit_code]
     if failed or time.monotonic() > deadline:
         console.waiting("")
@@ -185,7 +185,7 @@ def refresh_proxy(document: compose.Document, engine: Engine) -> None:
 
     nginx looks names up once, and the other container may have a new address.
     """
-    started = {container.service: container for container in containers(engine)}
+    started = {container.service: container for container in list_containers(engine)}
     proxy = started.get(dify.PROXY)
     behind = [started[name].started for name in dify.PROXIED if name in started and name in document["services"]]
     if proxy is not None and behind and max(behind) > proxy.started:
@@ -198,7 +198,7 @@ def reload_proxy(engine: Engine) -> None:
     `podman restart` would refuse: a container that nginx requires, through others, has ended as it
     should (init_permissions; podman 5.4.2, "some dependencies of container … are not started").
     """
-    for container in containers(engine):
+    for container in list_containers(engine):
         if container.service == dify.PROXY:
             engine.run(["exec", container.name, "nginx", "-s", "reload"], timeout=RELOAD_SECONDS)
 

@@ -12,7 +12,7 @@ def keep(place: layout.Installation) -> None:
     running = layout.executable()
     if running is None or running == place.executable:
         return
-    if not place.executable.exists() or digest.of_file(place.executable) != digest.of_file(running):
+    if not place.executable.exists() or digest.hash_file(place.executable) != digest.hash_file(running):
         files.folder(place.bin)
         with files.replacing(place.executable, mode=0o755) as target, running.open("rb") as source:
             shutil.copyfileobj(source, target)

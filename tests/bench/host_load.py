@@ -94,7 +94,7 @@ def _ours(made: Bundle, disk: Path, env: dict[str, str]) -> None:
         missing_bytes=0,
         not_before=None,
     )
-    missing = load.missing(bundle.images, load.present(engine))
-    load.verify_parts(load.parts(bundle, made.archive, missing), bundle, engine, quiet)
+    missing = load.find_missing(bundle.images, load.list_present(engine))
+    load.verify_parts(load.list_parts(bundle, made.archive, missing), bundle, engine, quiet)
     load.load(bundle, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet)
-    load.name(bundle.images, engine)
+    load.tag(bundle.images, engine)

@@ -233,7 +233,7 @@ def _config(kind: Kind, layers: list[Path]) -> bytes:
         "os": "linux",
         "created": "2026-01-01T00:00:00Z",
         "config": run,
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest.of_file(layer)}" for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest.hash_file(layer)}" for layer in layers]},
         "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "stand-in"} for _ in layers],
     }
     return json.dumps(top, sort_keys=True).encode()

@@ -184,7 +184,7 @@ def test_compressed_layers_are_named_and_counted_by_what_is_in_them(tmp_path: Pa
     (packed,) = parts(tmp_path, ["one"], archive.Cut(compression="zstd"))
     assert packed.layers == plain.layers
     assert packed.images == plain.images
-    verify.index(packed.path, archive.describe(packed, QUIET), packed.images)
+    verify.check_index(packed.path, archive.describe(packed, QUIET), packed.images)
     with tarfile.open(packed.path) as tar:
         for each in layers:
             member = tar.extractfile(f"{hashlib.sha256(each).hexdigest()}.tar")

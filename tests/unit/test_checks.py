@@ -39,7 +39,7 @@ def serve(folder: Path, certificate_for: str | None) -> Iterator[tuple[int, Path
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         path = folder / "certificate.pem"
         if certificate_for:
-            pair = tls.self_signed(certificate_for, datetime.datetime.now(datetime.UTC))
+            pair = tls.make_self_signed(certificate_for, datetime.datetime.now(datetime.UTC))
             path.write_bytes(pair.certificate + pair.key)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(path)
@@ -50,7 +50,9 @@ def serve(folder: Path, certificate_for: str | None) -> Iterator[tuple[int, Path
 
 
 def levels(url: str, version: str = "1.11.3", certificate: Path | None = None) -> dict[str, str]:
-    found = checklist.console(checklist.FrontDoor(url=url, version=version, certificate=certificate, logs="the logs"))
+    found = checklist.check_console(
+        checklist.FrontDoor(url=url, version=version, certificate=certificate, logs="the logs")
+    )
     return {check.name: check.level for check in found}
 
 
@@ -68,7 +70,7 @@ def test_https_trusts_exactly_the_certificate_that_was_installed(tmp_path: Path,
     for port, certificate in serve(tmp_path, host):
         assert levels(f"https://{host}:{port}", certificate=certificate)["console reachable"] == "ok"
         other = tmp_path / "other.pem"
-        other.write_bytes(tls.self_signed(host, datetime.datetime.now(datetime.UTC)).certificate)
+        other.write_bytes(tls.make_self_signed(host, datetime.datetime.now(datetime.UTC)).certificate)
         assert levels(f"https://{host}:{port}", certificate=other)["console reachable"] == "error"
 
 
@@ -78,7 +80,7 @@ def test_a_certificate_for_another_name_is_an_error(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_an_error_with_its_cause() -> None:
-    found = checklist.console(
+    found = checklist.check_console(
         checklist.FrontDoor(url="http://127.0.0.1:1", version="", certificate=None, logs="the logs")
     )
     assert "Connection refused" in found[0].seen

@@ -27,11 +27,11 @@ def bundle(tmp_path: Path) -> manifest.Manifest:
     """A manifest, and the archive that it describes."""
     path = tmp_path / "dify-images.tar"
     path.write_bytes(bytes(range(100)))
-    chunks = tuple(digest.of_chunks(path, 64))
+    chunks = tuple(digest.hash_chunks(path, 64))
     described = manifest.Archive(
         name=path.name,
         size=100,
-        sha256=digest.of_file(path),
+        sha256=digest.hash_file(path),
         chunk_bytes=64,
         chunks=chunks,
         layers={},

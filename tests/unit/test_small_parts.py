@@ -51,33 +51,33 @@ def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
 
 def test_one_run_at_a_time_and_none_after_a_kill(tmp_path: Path) -> None:
     program = "from pathlib import Path; import time; from installer.core import lock\n"
-    program += f"with lock.held(Path({str(tmp_path)!r})):\n"
+    program += f"with lock.hold(Path({str(tmp_path)!r})):\n"
     program += "    print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(errors.AlreadyRunning, match=f"process {other.pid}"), lock.held(tmp_path):
+    with pytest.raises(errors.AlreadyRunning, match=f"process {other.pid}"), lock.hold(tmp_path):
         pass
-    with lock.held(tmp_path / "another"):
+    with lock.hold(tmp_path / "another"):
         other.kill()
     other.wait()
-    with lock.held(tmp_path):
+    with lock.hold(tmp_path):
         pass
 
 
 def test_a_seal_breaks_with_any_flipped_bit(tmp_path: Path) -> None:
     path = tmp_path / "executable"
     path.write_bytes(bytes(range(256)))
-    assert not seal.intact(path)
+    assert not seal.is_intact(path)
     seal.add(path)
-    assert seal.intact(path)
+    assert seal.is_intact(path)
     good = path.read_bytes()
     for position in range(0, len(good), 7):
         path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
-        assert not seal.intact(path), position
+        assert not seal.is_intact(path), position
     for changed in (good[:-1], good + b"x", b""):
         path.write_bytes(changed)
-        assert not seal.intact(path)
+        assert not seal.is_intact(path)
 
 
 def test_the_shape_of_the_report() -> None:

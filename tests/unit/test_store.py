@@ -44,7 +44,7 @@ def test_the_store_is_for_roots_podman_that_lacks_images(
         beside.touch()
     lacking = EXAMPLE.images if missing else ()
     place = layout.Installation(tmp_path / "dify")
-    found = mounted_store.offered(EXAMPLE, tmp_path, place, lacking, Engine(engine, Runner()))
+    found = mounted_store.find_offered(EXAMPLE, tmp_path, place, lacking, Engine(engine, Runner()))
     assert found == (beside if offered else None)
 
 
@@ -54,10 +54,10 @@ def test_the_installations_own_copy_serves_when_the_bundle_is_gone(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     place = layout.Installation(tmp_path / "dify")
     assert EXAMPLE.store is not None
-    own = mounted_store.of(place, EXAMPLE.store).file
+    own = mounted_store.store_of(place, EXAMPLE.store).file
     own.parent.mkdir(parents=True)
     own.touch()
-    assert mounted_store.offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Engine("podman", Runner())) == own
+    assert mounted_store.find_offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Engine("podman", Runner())) == own
 
 
 def stored(place: layout.Installation, name: str, image: str) -> mounted_store.Store:
@@ -124,5 +124,5 @@ def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Pa
     listed = [{"Id": "1" * 64, "Names": [image.reference, "mine:1"]}, {"Id": image.id, "Names": [image.reference]}]
     (tmp_path / "listed").write_text(json.dumps(listed))
     engine = Engine("podman", program(tmp_path, "podman", f"cat {tmp_path}/listed"))
-    load.name(EXAMPLE.images, engine)
+    load.tag(EXAMPLE.images, engine)
     assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]

@@ -21,12 +21,12 @@ def given(folder: Path, pair: tls.Pair) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("host", ["10.0.0.5", "fd00::5", "dify.example"])
 def test_our_own_certificate_passes_our_own_checks(tmp_path: Path, host: str) -> None:
-    pair = tls.self_signed(host, NOW)
+    pair = tls.make_self_signed(host, NOW)
     assert tls.read(*given(tmp_path, pair), host, NOW) == pair
 
 
 def test_each_fault_is_told_apart(tmp_path: Path) -> None:
-    pair, other = tls.self_signed("dify.example", NOW), tls.self_signed("dify.example", NOW)
+    pair, other = tls.make_self_signed("dify.example", NOW), tls.make_self_signed("dify.example", NOW)
     paths = given(tmp_path, pair)
     with pytest.raises(errors.UsageError, match=r"is not for 10\.0\.0\.5, but for dify\.example"):
         tls.read(*paths, "10.0.0.5", NOW)
@@ -52,16 +52,16 @@ def test_each_fault_is_told_apart(tmp_path: Path) -> None:
     ],
 )
 def test_wildcards_stand_for_one_label(name: str, host: str, good: bool) -> None:
-    leaf = x509.load_pem_x509_certificate(tls.self_signed(name, NOW).certificate)
+    leaf = x509.load_pem_x509_certificate(tls.make_self_signed(name, NOW).certificate)
     assert tls.covers(leaf, host) is good
 
 
 def test_a_good_pair_is_kept_and_its_key_private(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path)
-    assert tls.installed(place, "10.0.0.5", NOW) is None
-    pair = tls.self_signed("10.0.0.5", NOW)
+    assert tls.read_installed(place, "10.0.0.5", NOW) is None
+    pair = tls.make_self_signed("10.0.0.5", NOW)
     assert tls.write(place, pair)
     assert not tls.write(place, pair)
     assert place.key.stat().st_mode & 0o777 == 0o600
-    assert tls.installed(place, "10.0.0.5", NOW) == pair
-    assert tls.installed(place, "10.0.0.6", NOW) is None
+    assert tls.read_installed(place, "10.0.0.5", NOW) == pair
+    assert tls.read_installed(place, "10.0.0.6", NOW) is None

@@ -22,7 +22,9 @@ def staged(folder: Path) -> manifest.Manifest:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        files.append(manifest.File(path=name, size=len(text), sha256=digest.of_bytes(text.encode()), executable=False))
+        files.append(
+            manifest.File(path=name, size=len(text), sha256=digest.hash_bytes(text.encode()), executable=False)
+        )
     bundle = dataclasses.replace(EXAMPLE, files=tuple(files))
     (folder / layout.MANIFEST).write_bytes(manifest.dumps(bundle))
     return bundle
@@ -30,7 +32,7 @@ def staged(folder: Path) -> manifest.Manifest:
 
 def test_an_untouched_payload_verifies(tmp_path: Path) -> None:
     bundle = staged(tmp_path)
-    assert verify.embedded(tmp_path) == bundle
+    assert verify.check_embedded(tmp_path) == bundle
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
@@ -39,7 +41,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "wheels/b.whl").unlink()
     (tmp_path / "wheels/c.whl").write_text("extra")
     with pytest.raises(errors.BundleDamaged) as caught:
-        verify.embedded(tmp_path)
+        verify.check_embedded(tmp_path)
     for fault in ("docker/a is changed", "wheels/b.whl is missing", "wheels/c.whl is extra"):
         assert fault in caught.value.message
 
@@ -49,9 +51,9 @@ def archived(path: Path, data: bytes, chunk_bytes: int = 10) -> manifest.Archive
     return manifest.Archive(
         name=path.name,
         size=len(data),
-        sha256=digest.of_file(path),
+        sha256=digest.hash_file(path),
         chunk_bytes=chunk_bytes,
-        chunks=tuple(digest.of_chunks(path, chunk_bytes)),
+        chunks=tuple(digest.hash_chunks(path, chunk_bytes)),
         layers={},
         compression="none",
     )
@@ -60,7 +62,7 @@ def archived(path: Path, data: bytes, chunk_bytes: int = 10) -> manifest.Archive
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 100, 105])
 def test_an_untouched_archive_verifies(tmp_path: Path, size: int) -> None:
     path = tmp_path / "images.tar"
-    verify.big_file(path, archived(path, bytes(range(size))), QUIET)
+    verify.check_file(path, archived(path, bytes(range(size))), QUIET)
 
 
 @pytest.mark.parametrize("position", [0, 9, 10, 57, 104])
@@ -72,7 +74,7 @@ def test_a_flipped_byte_is_found_and_its_place_named(tmp_path: Path, position: i
     path.write_bytes(data)
     start = position // 10 * 10
     with pytest.raises(errors.BundleDamaged, match=f"bytes {start} to {min(start + 10, 105)} "):
-        verify.big_file(path, expected, QUIET)
+        verify.check_file(path, expected, QUIET)
 
 
 def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Path) -> None:
@@ -81,20 +83,20 @@ def test_a_truncated_a_longer_and_a_missing_archive_are_told_apart(tmp_path: Pat
     for size, word in ((99, "truncated"), (101, "too long")):
         path.write_bytes(bytes(size))
         with pytest.raises(errors.BundleDamaged, match=word):
-            verify.big_file(path, expected, QUIET)
+            verify.check_file(path, expected, QUIET)
     path.unlink()
     with pytest.raises(errors.BundleDamaged, match="cannot be read"):
-        verify.big_file(path, expected, QUIET)
+        verify.check_file(path, expected, QUIET)
 
 
 LAYER = b"the files of a layer" * 100
 CONFIG = b'{"rootfs": {}}'
 IMAGE = manifest.Image(
     reference="docker.io/library/one:1",
-    id=digest.of_bytes(CONFIG),
+    id=digest.hash_bytes(CONFIG),
     digest="",
     size=len(LAYER),
-    layers=(digest.of_bytes(LAYER),),
+    layers=(digest.hash_bytes(LAYER),),
     archive=0,
     index=0,
 )
@@ -116,7 +118,7 @@ def tarred(path: Path, members: dict[str, bytes]) -> manifest.Archive:
 
 def test_the_index_of_an_untouched_archive_verifies(tmp_path: Path) -> None:
     path = tmp_path / "images.tar"
-    verify.index(path, tarred(path, MEMBERS), [IMAGE])
+    verify.check_index(path, tarred(path, MEMBERS), [IMAGE])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_the_index_of_an_untouched_archive_verifies(tmp_path: Path) -> None:
 def test_a_change_outside_the_layers_is_found(tmp_path: Path, change: dict[str, bytes], told: str) -> None:
     path = tmp_path / "images.tar"
     with pytest.raises(errors.BundleDamaged) as caught:
-        verify.index(path, tarred(path, MEMBERS | change), [IMAGE])
+        verify.check_index(path, tarred(path, MEMBERS | change), [IMAGE])
     assert told in caught.value.message
 
 
@@ -139,7 +141,7 @@ def test_a_missing_member_is_found(tmp_path: Path, name: str) -> None:
     path = tmp_path / "images.tar"
     expected = tarred(path, {each: content for each, content in MEMBERS.items() if each != name})
     with pytest.raises(errors.BundleDamaged) as caught:
-        verify.index(path, expected, [IMAGE])
+        verify.check_index(path, expected, [IMAGE])
     assert f"{name} is missing" in caught.value.message
 
 
@@ -151,7 +153,7 @@ def test_a_link_in_place_of_a_layer_is_found(tmp_path: Path) -> None:
             info.type, info.linkname = tarfile.SYMTYPE, "/etc/shadow"
             tar.addfile(info)
     with pytest.raises(errors.BundleDamaged):
-        verify.index(path, archived(path, path.read_bytes(), 1000), [IMAGE])
+        verify.check_index(path, archived(path, path.read_bytes(), 1000), [IMAGE])
 
 
 @pytest.mark.parametrize("position", range(0, 5 * 512, 61))
@@ -169,7 +171,7 @@ def test_no_bit_of_a_header_can_be_flipped(tmp_path: Path, position: int) -> Non
     data[position] ^= 1
     path.write_bytes(data)
     if inside:
-        verify.index(path, expected, [IMAGE])
+        verify.check_index(path, expected, [IMAGE])
     else:
         with pytest.raises(errors.BundleDamaged):
-            verify.index(path, expected, [IMAGE])
+            verify.check_index(path, expected, [IMAGE])
