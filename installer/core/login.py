@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -44,3 +45,15 @@ def _is_socket(path: Path) -> bool:
         return stat.S_ISSOCK(path.stat().st_mode)
     except OSError:
         return False
+
+
+def user_name(uid: int | None = None) -> str:
+    """Return a user's name, our own unless told; the number where it has none.
+
+    Not LOGNAME, which `runuser -u` keeps from its caller.
+    """
+    number = os.geteuid() if uid is None else uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

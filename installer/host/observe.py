@@ -1,0 +1,292 @@
+"""Looks at the host: starts programs and reads files, and judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from installer.bundle import manifest
+from installer.core import errors, layout, login
+from installer.core.runner import Runner
+from installer.engine.base import Container, Description, Engine, Version
+from installer.host import parse
+from installer.host.facts import (
+    EngineFacts,
+    Host,
+    InstallationFacts,
+    Listener,
+    NetworkFacts,
+    Python,
+    RoomFacts,
+    Space,
+    SystemFacts,
+    UserFacts,
+    Wanted,
+)
+from installer.release import compose
+
+COMMAND_SECONDS = 20.0
+
+# Interpreters that may make podman-compose's environment: a plain python3 first, then the newest.
+PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
+PYTHON_FACTS = "import sys, importlib.util as u; print(*sys.version_info[:2], bool(u.find_spec('venv')))"
+
+MACHINES: dict[str, manifest.Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def observe(wanted: Wanted, engine: Engine) -> Host:
+    """Look at everything that is judged; takes about as long as the slowest command."""
+    runner = engine.runner
+    pool = ThreadPoolExecutor(8)
+    try:
+        version = pool.submit(engine.version)
+        description = pool.submit(engine.describe)
+        containers = pool.submit(_containers, engine)
+        compose_version = pool.submit(engine.compose_version)
+        sockets = pool.submit(_output, ["ss", "-Hltnp"], runner)
+        addresses = pool.submit(_addresses, runner)
+        pythons = pool.submit(_pythons, runner)
+        selinux_package = pool.submit(_container_selinux, runner)
+        firewall = pool.submit(_firewall, runner)
+        described, running = description.result(), containers.result()
+        return Host(
+            system=_system(pythons, selinux_package, runner),
+            engine=_engine(engine, version.result(), described, compose_version.result()),
+            room=_room(wanted.folder, described.graph_root, engine.temporary),
+            installation=_installation(wanted, running),
+            network=_network(sockets.result(), addresses.result(), firewall.result(), running),
+            user=_user(),
+        )
+    except BaseException:
+        # Ctrl-C, while a program hangs: nobody waits for its answer any more.
+        pool.shutdown(wait=False, cancel_futures=True)
+        runner.end_all()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _system(pythons: Future[tuple[Python, ...]], selinux_package: Future[bool | None], runner: Runner) -> SystemFacts:
+    release = parse.parse_os_release(_read(Path("/etc/os-release")))
+    return SystemFacts(
+        os_id=release.get("ID", ""),
+        os_like=tuple(release.get("ID_LIKE", "").split()),
+        os_version=release.get("VERSION_ID", ""),
+        os_name=release.get("PRETTY_NAME", "an unknown system"),
+        architecture=MACHINES.get(platform.machine(), platform.machine()),
+        cpus=len(os.sched_getaffinity(0)),
+        memory=parse.parse_memory(_read(Path("/proc/meminfo"))),
+        now=datetime.datetime.now(datetime.UTC),
+        selinux=_selinux_mode(),
+        container_selinux=selinux_package.result(),
+        pythons=pythons.result(),
+        dnf=shutil.which("dnf", path=runner.env.get("PATH")) is not None,
+    )
+
+
+def _engine(
+    engine: Engine, version: tuple[Version | None, str], described: Description, compose_version: Version | None
+) -> EngineFacts:
+    number, text = version
+    return EngineFacts(
+        name=engine.name,
+        version=number,
+        problem=described.problem,
+        compose_version=compose_version,
+        emulated="podman" in text and engine.name not in text,
+        rootless=described.rootless,
+        labels=_selinux_mode() != "disabled" and described.labels,
+        network_backend=described.network_backend,
+        needs_podman_compose=engine.needs_podman_compose,
+        asks_firewall=engine.asks_firewall,
+        storage_setting=engine.storage_setting[described.rootless],
+        storage_factor=engine.storage_factor,
+        spooled_images=engine.spooled_images(number),
+    )
+
+
+def _room(folder: Path, graph_root: Path | None, temporary: Path | None) -> RoomFacts:
+    return RoomFacts(
+        storage=_space("images", graph_root) if graph_root else None,
+        install=_space("the install folder", folder),
+        temporary=_space("the engine's temporary files", temporary) if temporary else None,
+    )
+
+
+def _installation(wanted: Wanted, running: list[Container]) -> InstallationFacts:
+    place = layout.Installation(wanted.folder)
+    return InstallationFacts(
+        folder_exists=wanted.folder.is_dir(),
+        folder_writable=os.access(_nearest(wanted.folder), os.W_OK | os.X_OK),
+        has_env=_exists(place.env),
+        has_data=_exists(place.volumes / "db/data"),
+        conflicting=tuple(each.name for each in running if _conflicts(each, place)),
+        other_dify=tuple(
+            f"{each.name} ({each.folder or 'in an unknown folder'})"
+            for each in running
+            if _is_another_dify(each, wanted.api_image)
+        ),
+    )
+
+
+def _network(
+    sockets: str | None,
+    addresses: tuple[str, ...] | None,
+    firewall: tuple[bool, tuple[int, ...]],
+    running: list[Container],
+) -> NetworkFacts:
+    active, open_ports = firewall
+    return NetworkFacts(
+        listeners=_listeners(sockets, running),
+        low_port=int(_read(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")).strip() or 1024),
+        addresses=addresses,
+        firewalld=active,
+        open_ports=open_ports,
+    )
+
+
+def _user() -> UserFacts:
+    user, uid = login.user_name(), os.getuid()
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return UserFacts(
+        name=user,
+        root=os.geteuid() == 0,
+        subuid=parse.has_ranges(_read(Path("/etc/subuid")), user, uid),
+        subgid=parse.has_ranges(_read(Path("/etc/subgid")), user, uid),
+        linger=Path("/var/lib/systemd/linger", user).exists(),
+        session=bool(runtime) and Path(str(runtime), "bus").exists(),
+    )
+
+
+def _selinux_mode() -> Literal["enforcing", "permissive", "disabled"]:
+    return parse.selinux_mode(_read(Path("/sys/fs/selinux/enforce")))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _output(command: list[str], runner: Runner) -> str | None:
+    result = runner.run(command, timeout=COMMAND_SECONDS, check=False)
+    return result.stdout if result.ok else None
+
+
+def _json(command: list[str], runner: Runner) -> Any:
+    result = runner.run(command, timeout=COMMAND_SECONDS, check=False)
+    with contextlib.suppress(ValueError):
+        return json.loads(result.stdout) if result.ok else None
+    return None
+
+
+def _containers(engine: Engine) -> list[Container]:
+    try:
+        return engine.containers()
+    except errors.CommandFailed:
+        return []
+
+
+def _addresses(runner: Runner) -> tuple[str, ...] | None:
+    links = _json(["ip", "-json", "address"], runner)
+    if links is None:
+        return None
+    return tuple(entry["local"] for link in links for entry in link.get("addr_info", ()) if "local" in entry)
+
+
+def _pythons(runner: Runner) -> tuple[Python, ...]:
+    found: dict[Path, Python] = {}
+    for name in PYTHONS:
+        program = shutil.which(name, path=runner.env.get("PATH"))
+        if program is None or Path(program).resolve() in found:
+            continue
+        words = (_output([program, "-I", "-c", PYTHON_FACTS], runner) or "").split()
+        if len(words) == 3:
+            version = (int(words[0]), int(words[1]))
+            found[Path(program).resolve()] = Python(path=Path(program), version=version, has_venv=words[2] == "True")
+    return tuple(found.values())
+
+
+def _container_selinux(runner: Runner) -> bool | None:
+    """Tell whether the package with the policy for containers is there; None where no rpm can say."""
+    result = runner.run(["rpm", "-q", "container-selinux"], timeout=COMMAND_SECONDS, check=False)
+    return None if result.status == 127 else result.ok
+
+
+def _firewall(runner: Runner) -> tuple[bool, tuple[int, ...]]:
+    """Return whether firewalld runs, and the TCP ports that its default zone lets in, as far as we may ask."""
+    if not runner.run(["systemctl", "is-active", "--quiet", "firewalld"], timeout=COMMAND_SECONDS, check=False).ok:
+        return False, ()
+    ports = (_output(["firewall-cmd", "--list-ports"], runner) or "").split()
+    services = (_output(["firewall-cmd", "--list-services"], runner) or "").split()
+    numbers = [int(port.partition("/")[0]) for port in ports if re.fullmatch(r"\d+/tcp", port)]
+    numbers += [number for service, number in (("http", 80), ("https", 443)) if service in services]
+    return True, tuple(numbers)
+
+
+def _listeners(sockets: str | None, containers: list[Container]) -> tuple[Listener, ...] | None:
+    if sockets is None:
+        return None
+    published = {port: each for each in containers if each.state == "running" for port in each.ports}
+    held = parse.parse_listeners(sockets)
+    return tuple(_listener(port, held.get(port, ""), published.get(port)) for port in sorted({*held, *published}))
+
+
+def _listener(port: int, process: str, container: Container | None) -> Listener:
+    if container is None:
+        return Listener(port=port, holder=process or "another user's process", ours=False)
+    ours = container.project == layout.COMPOSE_PROJECT
+    return Listener(port=port, holder=f"the container {container.name}", ours=ours)
+
+
+def _conflicts(container: Container, place: layout.Installation) -> bool:
+    """Tell whether a container has our project's name, but comes from another folder."""
+    return container.project == layout.COMPOSE_PROJECT and container.folder not in ("", str(place.project))
+
+
+def _is_another_dify(container: Container, api_image: str) -> bool:
+    """Tell whether a container runs Dify's api, under another project's name or none: somebody's own Dify."""
+    if not api_image or container.state != "running" or container.project == layout.COMPOSE_PROJECT:
+        return False
+    with contextlib.suppress(errors.UsageError):
+        return compose.full_reference(container.image).rpartition(":")[0] == api_image
+    return False
+
+
+def _nearest(path: Path) -> Path:
+    """Return the nearest folder that exists: where a new one would be made."""
+    while not _exists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _space(purpose: str, path: Path) -> Space | None:
+    with contextlib.suppress(OSError):
+        nearest = _nearest(path)
+        status = os.statvfs(nearest)
+        kind, options = parse.mount_of(nearest, _read(Path("/proc/self/mountinfo")))
+        return Space(
+            purpose=purpose,
+            path=path,
+            free=status.f_bavail * status.f_frsize,
+            device=nearest.stat().st_dev,
+            kind=kind,
+            options=options,
+        )
+    return None

@@ -1,0 +1,67 @@
+"""Text of the kernel and of the host's programs in, facts out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+
+def parse_os_release(text: str) -> dict[str, str]:
+    """Return the assignments of os-release(5)."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+
+
+def parse_memory(text: str) -> int | None:
+    """Return MemTotal of /proc/meminfo in bytes."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def parse_listeners(text: str) -> dict[int, str]:
+    """Return port -> process of `ss -Hltnp`; the process is empty where we may not see it."""
+    found: dict[int, str] = {}
+    for line in text.splitlines():
+        columns = line.split(maxsplit=5)
+        if len(columns) < 4 or not (port := columns[3].rpartition(":")[2]).isdecimal():
+            continue
+        process = re.search(r'\(\("([^"]+)",pid=(\d+)', columns[5] if len(columns) > 5 else "")
+        found[int(port)] = f"{process.group(1)} (process {process.group(2)})" if process else found.get(int(port), "")
+    return found
+
+
+def has_ranges(text: str, user: str, uid: int) -> bool:
+    """Tell whether subuid(5) or subgid(5) give a user at least 65536 IDs."""
+    total = 0
+    for line in text.splitlines():
+        owner, _, rest = line.strip().partition(":")
+        _, _, count = rest.partition(":")
+        if owner in (user, str(uid)) and count.isdecimal():
+            total += int(count)
+    return total >= 65536
+
+
+def selinux_mode(enforce: str) -> Literal["enforcing", "permissive", "disabled"]:
+    """Return the mode from /sys/fs/selinux/enforce, which is not there when SELinux is off."""
+    return {"1": "enforcing", "0": "permissive"}.get(enforce.strip(), "disabled")  # type: ignore[return-value]
+
+
+def mount_of(path: Path, mountinfo: str) -> tuple[str, tuple[str, ...]]:
+    """Return file system type and mount options of what holds `path` (proc_pid_mountinfo(5))."""
+    best = -1
+    answer: tuple[str, tuple[str, ...]] = ("", ())
+    for line in mountinfo.splitlines():
+        left, separator, right = line.partition(" - ")
+        columns = left.split()
+        if not separator or len(columns) < 6:
+            continue
+        point = _unescaped(columns[4])
+        if path.is_relative_to(point) and len(point) >= best:
+            best, answer = len(point), (right.split()[0], tuple(columns[5].split(",")))
+    return answer
+
+
+def _unescaped(point: str) -> str:
+    """Return a mount point as it is: the kernel writes blank, tab, newline and backslash as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), point)
