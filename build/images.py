@@ -73,7 +73,7 @@ def _pulled(
         result = runner.run(command, timeout=PULL_SECONDS, check=False)
         if not result.ok:
             raise errors.BuildError(
-                f"{reference} cannot be pulled: {runner.masked(result.last_words)}",
+                f"{reference} cannot be pulled: {runner.mask(result.last_words)}",
                 f"check the network and `{program} login`, then try `{program} pull {reference}` by hand",
             )
         found = _inspect(reference, program, runner)

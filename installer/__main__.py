@@ -5,6 +5,7 @@ Called as `podman-compose`, it is podman-compose: that is how a host without Pyt
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -19,11 +20,16 @@ def main() -> int:
         from installer.bundle import seal
 
         if not seal.is_intact(Path(sys.executable)):
-            sys.stderr.write(
+            damaged = (
                 f"error: {sys.executable} is damaged: its bytes are not those that were built\n"
                 "   do: copy it again from the machine that built it and compare it with SHA256SUMS\n"
             )
+            with contextlib.suppress(OSError):
+                os.write(2, damaged.encode())
             return 3
+    from installer.core import streams
+
+    streams.open_standard_streams()
     from installer import cli
 
     return cli.main()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import locale
-import logging
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -18,8 +14,8 @@ from typing import Any
 import click
 
 from installer import VERSION, options
-from installer.core import errors, layout, login
-from installer.core.console import Console
+from installer.core import envelope, errors, finding, layout, logfile, login
+from installer.core.console import Console, print_result
 from installer.core.runner import Runner
 
 EPILOG = "\n\n".join(
@@ -31,20 +27,43 @@ EPILOG = "\n\n".join(
 )
 
 
+class Command(click.Command):
+    """A command whose help lists its options by subject; wrong values are told at once."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, each under its subject."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for each in self.get_params(context):
+            if record := each.get_help_record(context):
+                groups.setdefault(getattr(each, "group", "") or "Options", []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command, unless an option has a wrong value; `make_request` tells more itself."""
+        if "values" not in context.params:
+            options.require_valid()
+        return super().invoke(context)
+
+
 class Commands(click.Group):
     """A group whose first option, or nothing at all, means `install`; its help shows those options."""
 
+    command_class = Command
+
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parse; what begins with an option belongs to `install`."""
         if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
             args = ["install", *args]
         return super().parse_args(context, args)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        install = self.commands["install"]
-        with formatter.section("Options of install"):
-            records = [each.get_help_record(context) for each in install.params]
-            formatter.write_dl([record for record in records if record])
-        self.format_commands(context, formatter)
+        """Write the options of `install` and the commands."""
+        self.commands["install"].format_options(context, formatter)
+        with formatter.section("Commands"):
+            # click would cut the sentences off.
+            formatter.write_dl([(name, each.get_short_help_str(1000)) for name, each in self.commands.items()])
 
 
 @click.group(
@@ -57,7 +76,7 @@ def cli() -> None:
     """Install Dify on this server, without a network.
 
     \b
-    Put dify-installer and dify-load.tar into one folder, then:
+    Put dify-installer and dify-images.tar into one folder, then:
       ./dify-installer --ip 10.0.0.5
 
     Checks the bundle and the host, installs podman-compose, loads the images, writes .env with fresh
@@ -68,51 +87,62 @@ def cli() -> None:
 
 @cli.command("install")
 @options.apply(options.SITE + options.RUN)
-def install_command(silent: bool, **given: Any) -> None:
+def install_command(silent: bool, dry_run: bool, **given: Any) -> None:
     """Install, or repair what is installed."""
-    from installer.commands import install, report
+    from installer.commands import actions, install, preflight, report
 
     console = Console(silent=silent)
-    done = install.install(options.request(given), Runner(), console)
+    request = options.make_request(**given)
+    if dry_run:
+        plan = preflight.make_plan(request, Runner(), console, archive_needed=True)
+        plan.require_passed()
+        print_result(actions.as_text(actions.list_actions(plan)))
+        return
+    done = install.install(request, Runner(), console)
     report.show(done, console)
 
 
 @cli.command("verify")
-@options.option("--images", type=click.Path(path_type=Path), metavar="FILE", help="The image archive.")
+@options.IMAGES
+@click.option("--json", "as_json", is_flag=True, help="Print what was verified as JSON on standard output.")
 @options.SILENT
-def verify_command(images: Path | None, silent: bool) -> None:
+def verify_command(images: Path | None, as_json: bool, silent: bool) -> None:
     """Verify the executable and the image archive, all their bytes."""
     from installer.bundle import verify
 
     console = Console(silent=silent)
     bundle = verify.check_embedded(layout.bundled(""))
     names = verify.check_bundle(options.archive(images), bundle, console)
-    console.line(f"Dify {bundle.dify} for {bundle.architecture}: {len(bundle.files)} embedded files, {names}: as built")
+    if as_json:
+        embedded = [file.path for file in bundle.files]
+        print_result(envelope.to_json("verify", passed=True, dify=bundle.dify, embedded=embedded, files=names))
+    else:
+        told = f"{len(bundle.files)} embedded files, {', '.join(names)}"
+        console.line(f"Dify {bundle.dify} for {bundle.architecture}: {told}: as built")
 
 
 @cli.command("preflight")
-@options.apply((*options.SITE, options.CONFIG))
+@options.apply((*options.SITE, options.VERIFY, options.CONFIG))
+@click.option("--plan", "with_plan", is_flag=True, help="Show what would be done, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
-def preflight_command(as_json: bool, **given: Any) -> None:
-    """Judge this host; changes nothing, and needs no image archive yet."""
-    from installer.bundle import verify
-    from installer.commands import install
-    from installer.engine import engine as engines
-    from installer.host import host, preflight
-    from installer.images import load, supply
+def preflight_command(with_plan: bool, as_json: bool, **given: Any) -> None:
+    """Judge this host and what is asked for; changes nothing, and needs no image archive yet."""
+    from installer.commands import actions, preflight
 
-    runner = Runner()
-    bundle = verify.check_embedded(layout.bundled(""))
-    request = options.request(given)
-    place = layout.Installation(request.folder)
-    engine = engines.find(request.engine, place, runner)
-    source = supply.find_supply(bundle, request.archive, place, engine)
-    wanted = install.wants(request, source)
-    findings = preflight.judge(host.observe(wanted, engine), wanted)
-    click.echo(preflight.as_json(findings) if as_json else preflight.as_text(findings))
-    load.require_base(bundle, source.missing, engine)
-    if preflight.failed(findings):
-        raise errors.PreflightFailed("this host does not meet the requirements marked FAIL", "mend them as said there")
+    console = Console(silent=as_json)
+    plan = preflight.make_plan(options.make_request(**given), Runner(), console, archive_needed=False)
+    planned = actions.list_actions(plan) if with_plan and plan.passed else None
+    if as_json:
+        fields: dict[str, Any] = {"findings": finding.as_list(plan.findings)}
+        if planned is not None:
+            fields["actions"] = actions.as_list(planned)
+        print_result(envelope.to_json("plan" if with_plan else "preflight", passed=plan.passed, **fields))
+    else:
+        print_result(finding.as_text(plan.findings))
+        if planned is not None:
+            print_result(actions.as_text(planned))
+    if not plan.passed:
+        raise errors.PreflightFailed("this host is not ready: see what is marked FAIL", "fix it as said there")
 
 
 @cli.command("status")
@@ -121,12 +151,16 @@ def preflight_command(as_json: bool, **given: Any) -> None:
 def status_command(folder: Path | None, as_json: bool) -> None:
     """Say how the installation is: containers, console, version, inner services."""
     from installer.commands import status
-    from installer.engine import engine as engines
+    from installer.engine import choose
 
     place = layout.Installation(options.folder(folder))
-    checked = status.look(place, engines.find(None, place, Runner()))
-    click.echo(json.dumps(status.as_list(checked), indent=2) if as_json else status.as_text(checked))
-    if any(check.level == "error" for check in checked):
+    checked = status.check_installation(place, choose.choose_engine(None, place, Runner()))
+    passed = not finding.any_failed(checked)
+    if as_json:
+        print_result(envelope.to_json("status", passed=passed, checks=finding.as_list(checked)))
+    else:
+        print_result(finding.as_text(checked))
+    if not passed:
         raise errors.NotHealthy("the installation is not healthy", "run the install command again: it repairs")
 
 
@@ -136,15 +170,9 @@ def status_command(folder: Path | None, as_json: bool) -> None:
 @options.SILENT
 def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
     """Start the stack in its order and wait until its services are up; the unit does this at boot."""
-    from installer.core import lock
-    from installer.engine import engine as engines
-    from installer.stack import project, stack
+    from installer.commands import start
 
-    place = layout.Installation(options.folder(folder))
-    with lock.hold(place.folder):
-        engine = engines.find(None, place, Runner())
-        document = project.read_installed(place, engine)
-        stack.up(place, document, time.monotonic() + timeout, engine, Console(silent=silent))
+    start.start(layout.Installation(options.folder(folder)), timeout, Runner(), Console(silent=silent))
 
 
 @cli.command("stop")
@@ -152,16 +180,9 @@ def start_command(folder: Path | None, timeout: float, silent: bool) -> None:
 @options.SILENT
 def stop_command(folder: Path | None, silent: bool) -> None:
     """Stop the stack in reverse order; settings and data stay."""
-    from installer.core import lock
-    from installer.engine import engine as engines
-    from installer.stack import project, stack
+    from installer.commands import stop
 
-    place = layout.Installation(options.folder(folder))
-    with lock.hold(place.folder):
-        engine = engines.find(None, place, Runner())
-        project.read_installed(place, engine)
-        stack.stop(place, engine)
-    Console(silent=silent).line("the stack is stopped; `dify-installer start` brings it back")
+    stop.stop(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
 
 
 @cli.command("uninstall")
@@ -174,6 +195,23 @@ def uninstall_command(folder: Path | None, silent: bool) -> None:
     uninstall.uninstall(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
 
 
+@cli.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print the shell's completion; for bash: source <(dify-installer completion bash)."""
+    from installer.commands import completion
+
+    print_result(completion.script(cli, shell))
+
+
+@cli.command("man")
+def man_command() -> None:
+    """Print the manual page; to read it: dify-installer man | man -l -."""
+    from installer.commands import man
+
+    print_result(man.page(cli))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     with contextlib.suppress(locale.Error):
@@ -182,6 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     login.join(os.environ, os.getuid())
     login.leave_a_closed_folder()
     try:
+        options.require_known_variables(os.environ)
         cli.main(args=arguments, prog_name=layout.EXECUTABLE, standalone_mode=False)
     except errors.InstallerError as error:
         _tell(error.message, error.remedy)
@@ -195,8 +234,9 @@ def main(arguments: list[str] | None = None) -> int:
         _tell(f"interrupted by {interruption.signal.name}; what was done is kept", "run the same command again")
         return interruption.exit_code
     except Exception as error:
-        logging.getLogger("dify-installer").exception("unforeseen")
-        _tell(f"unforeseen: {type(error).__name__}: {error}", "this is our fault: report it with the log file")
+        path = logfile.keep_unforeseen()
+        where = f"with the log file {path}" if path else "with these words"
+        _tell(f"unforeseen: {type(error).__name__}: {error}", f"this is our fault: report it {where}")
         return errors.InstallerError.exit_code
     return 0
 
@@ -215,6 +255,5 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 def _tell(message: str, remedy: str) -> None:
     """Write an error: what is wrong, and what to do."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"error: {message}\n" + (f"   do: {remedy}\n" if remedy else ""))
-        sys.stderr.flush()
+    console = Console()
+    console.line(f"{console.paint('error', 'error:')} {message}" + (f"\n   do: {remedy}" if remedy else ""))

@@ -2,80 +2,159 @@
 
 Each option `--some-name` is also DIFY_INSTALLER_SOME_NAME and, in the file given with
 `--config`, `some-name`. The command line wins over the environment, that over the file.
+What is wrong is collected, and told at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
-import yaml
 
+from installer import answers
 from installer.checks import models
 from installer.core import errors, layout
-from installer.engine import engine
+from installer.engine.base import NAMES, Name
+from installer.plan import DEFAULT_TIMEOUT, Request
 from installer.release import dify, settings
-from installer.request import DEFAULT_TIMEOUT, Request
 
 PREFIX = "DIFY_INSTALLER_"
+FAULTS = "installer.faults"
+LONGEST_SECONDS = 7 * 24 * 3600.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Value = TypeVar("Value")
 
 
-def option(*names: str, **attributes: Any) -> Callable[[Function], Function]:
+class Checked(click.ParamType[Value]):
+    """A type of ours: a function that returns the value, or raises UsageError."""
+
+    def __init__(self, name: str, check: Callable[[str], Value]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Value:
+        """Return the value of a text; what is not a text has been converted before."""
+        if not isinstance(value, str):
+            converted: Value = value
+            return converted
+        try:
+            return self._check(value)
+        except errors.UsageError as error:
+            self.fail("; ".join(filter(None, (error.message, error.remedy))), param, ctx)
+
+
+class Option(click.Option):
+    """An option with a `group`, the subject under which `--help` lists it; a wrong value is kept for later."""
+
+    def __init__(self, *names: Any, group: str = "", **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self.group = group
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Parse, as click does; but go on after a wrong value, so that the next one is told as well."""
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except click.BadParameter as error:
+            if ctx.resilient_parsing:
+                raise
+            ctx.meta.setdefault(FAULTS, []).append(f"{self.opts[0]}: {error.message}")
+            if self.expose_value and self.name:
+                ctx.params[self.name] = None
+            return None, args
+
+
+def option(*names: str, group: str = "The run", **attributes: Any) -> Callable[[Function], Function]:
     """Declare a click option that the environment can give as well."""
     variable = PREFIX + names[0].removeprefix("--").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, **attributes)
+    return click.option(*names, cls=Option, group=group, envvar=variable, **attributes)
+
+
+def _checked_folder(text: str) -> Path:
+    return layout.checked_folder(text)
+
+
+def _checked_pair(text: str) -> str:
+    settings.checked_values((text,))
+    return text
+
+
+def _checked_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= LONGEST_SECONDS:
+        raise errors.UsageError(
+            f"{text!r} is not a valid number of seconds", f"give one from 1 to {LONGEST_SECONDS:.0f}"
+        )
+    return seconds
+
+
+def _checked_rpms(text: str) -> Path:
+    folder = Path(text)
+    if not any(folder.glob("podman-[0-9]*.rpm")):
+        raise errors.UsageError(
+            f"{folder} holds no RPM of podman",
+            "fill it on a connected host of the same release: `dnf download --resolve --alldeps podman`",
+        )
+    return folder.absolute()
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Make the answer file the options' defaults. Raises UsageError for a key that is no option."""
+    """Make the answer file the options' defaults. Raises UsageError."""
     if path is None:
         return None
-    try:
-        answers = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise errors.UsageError(f"the answer file {path} cannot be read: {error}") from error
-    known = {name[2:]: each for each in context.command.params for name in each.opts if name.startswith("--")}
-    del known["config"]
-    if not isinstance(answers, dict) or (unknown := sorted(str(key) for key in set(answers) - set(known))):
-        what = f"does not know {', '.join(unknown)}" if isinstance(answers, dict) else "is no mapping"
-        raise errors.UsageError(f"the answer file {path} {what}", f"known are: {', '.join(sorted(known))}")
-    context.default_map = {str(known[key].name): _answer(value) for key, value in answers.items()}
+    known = {each.opts[0][2:]: each for each in _parameters(SITE + RUN) if each.name != "config"}
+    flags = {name for name, each in known.items() if each.is_flag}
+    lists = {name for name, each in known.items() if each.multiple}
+    found = answers.read_answers(path, flags, lists, set(known))
+    # A file may be meant for `install`, and be given to `preflight`: what that does not ask is left out.
+    names = {each.name for each in context.command.params}
+    context.default_map = {str(known[key].name): value for key, value in found.items() if known[key].name in names}
     return path
 
 
-def _answer(value: Any) -> Any:
-    """Return what click expects of a value: KEY=VALUE pairs for a mapping, text for a number."""
-    if isinstance(value, Mapping):
-        return [f"{key}={'' if each is None else each}" for key, each in value.items()]
-    return value if isinstance(value, bool | list) else str(value)
-
-
 PORT = click.IntRange(1, 65535)
+PATH = click.Path(path_type=Path)
 
 FOLDER = option(
     "--dir",
     "folder",
-    type=click.Path(path_type=Path),
+    type=Checked("path", _checked_folder),
     metavar="PATH",
+    group="Where and with what",
     help="The install folder. [default: /opt/dify as root, ~/dify otherwise]",
 )
 RUNTIME = option(
     "--runtime",
-    type=click.Choice(engine.NAMES),
+    type=click.Choice(NAMES),
+    group="Where and with what",
     help="The container engine. [default: the installation's, else podman, else docker]",
 )
 SILENT = option("--silent", is_flag=True, help="Print nothing but errors.")
 TIMEOUT = option(
     "--timeout",
-    type=click.FloatRange(min=1),
-    default=DEFAULT_TIMEOUT,
+    type=Checked("seconds", _checked_seconds),
+    default=str(int(DEFAULT_TIMEOUT)),
     show_default=True,
     metavar="SECONDS",
     help="How long the stack may take to become healthy.",
+)
+IMAGES = option(
+    "--images",
+    type=PATH,
+    metavar="FILE",
+    group="Where and with what",
+    help="The image archive, or the folder of its parts. [default: beside the executable]",
 )
 CONFIG = option(
     "--config",
@@ -86,62 +165,113 @@ CONFIG = option(
     metavar="FILE",
     help="A YAML file with answers: option names without the dashes, and their values.",
 )
+VERIFY = option(
+    "--verify",
+    type=click.Choice(["auto", "full"]),
+    default="auto",
+    show_default=True,
+    help="auto reads the image archive only when an image is missing; full always.",
+)
+
+ADDRESS, HTTPS, PLACE, SETTINGS, MODELS = (
+    "Address and ports",
+    "Certificates",
+    "Where and with what",
+    "Settings",
+    "Model servers",
+)
 
 # What decides what an installation will be; preflight looks at the same.
 SITE = (
-    option("--ip", metavar="ADDRESS", help="This server's address, as browsers will open it."),
-    option("--host", metavar="NAME", help="A host name to open instead of the address."),
-    option("--port", type=PORT, metavar="PORT", help="The port of http. [default: 80]"),
-    option("--https-port", type=PORT, metavar="PORT", help="The port of https. [default: 443]"),
-    option("--plugin-port", type=PORT, metavar="PORT", help="The port for debugging plugins. [default: 5003]"),
-    option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate for https, PEM."),
-    option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key, PEM."),
-    option("--tls", type=click.Choice(["self-signed"]), help="Make a certificate for this address, once."),
-    FOLDER,
-    RUNTIME,
-    option("--install-podman", is_flag=True, help="Install podman with dnf if it is missing (root)."),
     option(
-        "--rpms",
-        type=click.Path(path_type=Path),
-        metavar="FOLDER",
-        help="Install podman if it is missing from the RPMs in this folder, and from nowhere else (root).",
+        "--ip",
+        type=Checked("address", settings.checked_ip),
+        metavar="ADDRESS",
+        group=ADDRESS,
+        help="This server's address, as browsers will open it.",
     ),
     option(
-        "--images",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="The image archive, or the folder of its parts. [default: beside the executable]",
+        "--host",
+        type=Checked("name", settings.checked_host),
+        metavar="NAME",
+        group=ADDRESS,
+        help="A host name to open instead of the address.",
     ),
+    option("--port", type=PORT, metavar="PORT", group=ADDRESS, help="The port of http. [default: 80]"),
+    option("--https-port", type=PORT, metavar="PORT", group=ADDRESS, help="The port of https. [default: 443]"),
+    option(
+        "--plugin-port",
+        type=PORT,
+        metavar="PORT",
+        group=ADDRESS,
+        help="The port for debugging plugins. [default: 5003]",
+    ),
+    option("--no-firewall", is_flag=True, group=ADDRESS, help="Leave firewalld alone; otherwise root opens the ports."),
+    option("--tls-cert", type=PATH, metavar="FILE", group=HTTPS, help="A certificate for https, PEM."),
+    option("--tls-key", type=PATH, metavar="FILE", group=HTTPS, help="The certificate's key, PEM."),
+    option("--tls", type=click.Choice(["self-signed"]), group=HTTPS, help="Make a certificate for this address, once."),
     option(
         "--ca-bundle",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
+        group=HTTPS,
         help="The authorities, PEM, that Dify trusts when it calls model servers.",
     ),
-    option("--no-firewall", is_flag=True, help="Leave firewalld alone; otherwise root opens the ports in it."),
-    option("--set", "values", multiple=True, metavar="KEY=VALUE", help="A setting of Dify's .env; may be repeated."),
+    FOLDER,
+    RUNTIME,
+    option("--install-podman", is_flag=True, group=PLACE, help="Install podman with dnf if it is missing (root)."),
+    option(
+        "--rpms",
+        type=Checked("folder", _checked_rpms),
+        metavar="FOLDER",
+        group=PLACE,
+        help="Install podman if it is missing from the RPMs in this folder, and from nowhere else (root).",
+    ),
+    IMAGES,
+    option(
+        "--set",
+        "values",
+        type=Checked("pair", _checked_pair),
+        multiple=True,
+        metavar="KEY=VALUE",
+        group=SETTINGS,
+        help="A setting of Dify's .env; may be repeated.",
+    ),
 )
 RUN = (
-    option("--ollama-url", metavar="URL", help="An Ollama server to check, as http://10.0.0.9:11434."),
-    option("--vllm-url", metavar="URL", help="A vLLM server to check, as http://10.0.0.9:8000."),
-    option("--model", default="", metavar="NAME", help="A model that these servers must have."),
+    option(
+        "--ollama-url",
+        type=Checked("url", models.checked_url),
+        metavar="URL",
+        group=MODELS,
+        help="An Ollama server to check, for example http://10.0.0.9:11434.",
+    ),
+    option(
+        "--vllm-url",
+        type=Checked("url", models.checked_url),
+        metavar="URL",
+        group=MODELS,
+        help="A vLLM server to check, for example http://10.0.0.9:8000.",
+    ),
+    option("--model", default="", metavar="NAME", group=MODELS, help="A model that these servers must have."),
     option(
         "--api-key",
         default="",
         metavar="KEY",
+        group=MODELS,
         help="The model servers' key; better in the environment or the answer file, "
         "since command lines are visible to other users.",
     ),
-    option("--require-llm", is_flag=True, help="A model server that fails the check is an error (exit code 8)."),
-    TIMEOUT,
     option(
-        "--verify",
-        type=click.Choice(["auto", "full"]),
-        default="auto",
-        show_default=True,
-        help="auto reads the image archive only when an image is missing; full always.",
+        "--require-llm",
+        is_flag=True,
+        group=MODELS,
+        help="A model server that fails the check is an error (exit code 8).",
     ),
+    TIMEOUT,
+    VERIFY,
     option("--no-boot", is_flag=True, help="Write no systemd unit: the stack will not come back after a reboot."),
+    option("--dry-run", is_flag=True, help="Show what would be done, and change nothing."),
     SILENT,
     CONFIG,
 )
@@ -158,94 +288,145 @@ def apply(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Function], Fun
     return decorate
 
 
-def request(given: Mapping[str, Any]) -> Request:
-    """Make a request of the options' values. Raises UsageError."""
-    if given.get("ip") and given.get("host"):
-        host: str | None = settings.checked_host(given["host"])
-        settings.checked_ip(given["ip"])
-    elif given.get("host"):
-        host = settings.checked_host(given["host"])
-    else:
-        host = settings.checked_ip(given["ip"]) if given.get("ip") else None
-    names = {"http": "port", "https": "https_port", "plugin debugging": "plugin_port"}
-    ports = {name: given[key] for name, key in names.items() if given.get(key)}
-    if len(set(ports.values())) < len(ports):
-        raise errors.UsageError(
-            "two of the ports are the same", "give --port, --https-port, --plugin-port different ones"
-        )
-    tls = _tls(given)
-    installs_podman = bool(given.get("install_podman") or given.get("rpms"))
-    if installs_podman and given.get("runtime") == "docker":
-        raise errors.UsageError("podman is to be installed, but docker to be used", "leave out one of the two options")
-    values = settings.checked_values(given.get("values") or ())
-    if tls:
+def _parameters(options: tuple[Callable[[Any], Any], ...]) -> list[Option]:
+    def nothing() -> None: ...
+
+    command = click.command()(apply(options)(nothing))
+    return [each for each in command.params if isinstance(each, Option)]
+
+
+def known_variables() -> set[str]:
+    """Return the names of all variables of the environment that are options."""
+    return {str(each.envvar) for each in _parameters(SITE + RUN)}
+
+
+def require_known_variables(environ: Mapping[str, str]) -> None:
+    """Raise UsageError for a variable that begins as ours do and is not an option: it would be taken for one."""
+    known = known_variables()
+    faults = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            faults.append(f"{name} is not an option" + (f"; is {near[0]} meant?" if near else ""))
+    if faults:
+        raise errors.UsageError("\n".join(faults), "unset these variables, or correct their names (see --help)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """The options as they were given, checked each by itself; None where one was not."""
+
+    ip: str | None = None
+    host: str | None = None
+    port: int | None = None
+    https_port: int | None = None
+    plugin_port: int | None = None
+    no_firewall: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls: Literal["self-signed"] | None = None
+    ca_bundle: Path | None = None
+    folder: Path | None = None
+    runtime: Name | None = None
+    install_podman: bool = False
+    rpms: Path | None = None
+    images: Path | None = None
+    values: tuple[str, ...] = ()
+    ollama_url: str | None = None
+    vllm_url: str | None = None
+    model: str = ""
+    api_key: str = ""
+    require_llm: bool = False
+    timeout: float = DEFAULT_TIMEOUT
+    verify: Literal["auto", "full"] = "auto"
+    no_boot: bool = False
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports that were given, by their names in `dify.PORTS`."""
+        given = {"http": self.port, "https": self.https_port, "plugin debugging": self.plugin_port}
+        return {name: port for name, port in given.items() if port}
+
+
+def make_request(**options: Any) -> Request:
+    """Make a request of the options' values. Raises one UsageError with all that is wrong."""
+    known = {each.name for each in fields(Given)}
+    given = Given(**{name: value for name, value in options.items() if name in known and value is not None})
+    with collected() as faults:
+        _require_agreement(given, faults)
+    values = settings.checked_values(given.values)
+    if given.tls or given.tls_cert:
         values |= dify.HTTPS
+    installs_podman = given.install_podman or given.rpms is not None
     return Request(
-        folder=folder(given.get("folder")),
-        archive=archive(given.get("images")),
-        asked=settings.Asked(host=host, ports=ports, values=values),
-        tls=tls,
+        folder=folder(given.folder),
+        archive=archive(given.images),
+        asked=settings.Asked(host=given.host or given.ip, ports=given.ports, values=values),
+        tls=_tls(given),
         servers=_servers(given),
-        require_models=bool(given.get("require_llm")),
-        timeout=float(given.get("timeout") or DEFAULT_TIMEOUT),
-        verify_full=given.get("verify") == "full",
-        ca_bundle=_ca_bundle(given),
-        engine="podman" if installs_podman else given.get("runtime"),
+        require_models=given.require_llm,
+        timeout=given.timeout,
+        verify_full=given.verify == "full",
+        ca_bundle=given.ca_bundle.absolute() if given.ca_bundle else None,
+        engine="podman" if installs_podman else given.runtime,
         install_podman=installs_podman,
-        rpms=_rpms(given),
-        boot=not given.get("no_boot"),
-        firewall=not given.get("no_firewall"),
+        rpms=given.rpms,
+        boot=not given.no_boot,
+        firewall=not given.no_firewall,
     )
 
 
-def _rpms(given: Mapping[str, Any]) -> Path | None:
-    """Return the folder of RPMs. Raises UsageError when it holds none of podman."""
-    folder: Path | None = given.get("rpms")
-    if folder is None:
-        return None
-    if not any(folder.glob("podman-[0-9]*.rpm")):
-        raise errors.UsageError(
-            f"{folder} holds no RPM of podman",
-            "fill it on a connected host of the same release: `dnf download --resolve --alldeps podman`",
-        )
-    return folder.absolute()
+@contextlib.contextmanager
+def collected() -> Iterator[list[str]]:
+    """Give the list of what is wrong with the options so far, for more; raise UsageError at the end if there is any."""
+    context = click.get_current_context(silent=True)
+    faults: list[str] = context.meta.setdefault(FAULTS, []) if context else []
+    yield faults
+    if len(faults) == 1:
+        raise errors.UsageError(faults[0], "correct it; see --help")
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise errors.UsageError(f"{len(faults)} things are wrong:\n{listed}", "correct them; see --help")
 
 
-def _tls(given: Mapping[str, Any]) -> tuple[Path, Path] | Literal["self-signed"] | None:
-    certificate, key = given.get("tls_cert"), given.get("tls_key")
-    if bool(certificate) != bool(key) or (certificate and given.get("tls")):
-        raise errors.UsageError(
-            "--tls-cert and --tls-key go together, and not with --tls", "give both, or --tls self-signed"
-        )
-    if certificate and key:
-        return certificate.absolute(), key.absolute()
-    return "self-signed" if given.get("tls") else None
+def require_valid() -> None:
+    """Raise UsageError when an option of the running command had a wrong value."""
+    with collected():
+        pass
 
 
-def _ca_bundle(given: Mapping[str, Any]) -> bytes | None:
-    path: Path | None = given.get("ca_bundle")
-    if path is None:
-        return None
-    from installer.release import tls
+def _require_agreement(given: Given, faults: list[str]) -> None:
+    """Add what is wrong with options together that are right by themselves."""
+    if len(set(given.ports.values())) < len(given.ports):
+        faults.append("two of the ports are the same: give --port, --https-port, --plugin-port different ones")
+    if bool(given.tls_cert) != bool(given.tls_key):
+        faults.append("--tls-cert and --tls-key go together: give both")
+    if given.tls and given.tls_cert:
+        faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
+    if (given.install_podman or given.rpms) and given.runtime == "docker":
+        faults.append("podman is to be installed, but docker to be used: leave out one of the two options")
+    if (given.model or given.require_llm) and not (given.ollama_url or given.vllm_url):
+        faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
 
-    return tls.read_authorities(path)
+
+def _tls(given: Given) -> tuple[Path, Path] | Literal["self-signed"] | None:
+    if given.tls_cert and given.tls_key:
+        return given.tls_cert.absolute(), given.tls_key.absolute()
+    return given.tls
 
 
-def _servers(given: Mapping[str, Any]) -> tuple[models.Server, ...]:
-    model, key = given.get("model") or "", given.get("api_key") or ""
+def _servers(given: Given) -> tuple[models.Server, ...]:
     servers = []
-    if url := given.get("ollama_url"):
-        servers.append(models.Server(kind="Ollama", url=models.checked_url(url), model=model, key=key))
-    if url := given.get("vllm_url"):
-        servers.append(models.Server(kind="vLLM", url=models.checked_url(url), model=model, key=key))
-    if (model or given.get("require_llm")) and not servers:
-        raise errors.UsageError("a model is to be checked, but no server is named", "add --ollama-url or --vllm-url")
+    if given.ollama_url:
+        servers.append(models.Server(kind="Ollama", url=given.ollama_url, model=given.model, key=given.api_key))
+    if given.vllm_url:
+        servers.append(models.Server(kind="vLLM", url=given.vllm_url, model=given.model, key=given.api_key))
     return tuple(servers)
 
 
 def folder(given: Path | None) -> Path:
     """Return the install folder as an absolute path."""
-    return (given or layout.default_folder()).expanduser().absolute()
+    return given or layout.default_folder()
 
 
 def archive(given: Path | None) -> Path:

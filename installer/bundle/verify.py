@@ -50,7 +50,7 @@ def archive_paths(given: Path, bundle: manifest.Manifest) -> list[Path]:
     return [folder / each.name for each in bundle.archives]
 
 
-def check_bundle(given: Path, bundle: manifest.Manifest, console: Console) -> str:
+def check_bundle(given: Path, bundle: manifest.Manifest, console: Console) -> list[str]:
     """Verify all bytes of every file beside the executable; return their names.
 
     Images are in the archives and, if the bundle was built with one, in the store: one of the two may have been left
@@ -62,7 +62,7 @@ def check_bundle(given: Path, bundle: manifest.Manifest, console: Console) -> st
         found = [*(found if here else []), (beside, bundle.store)]
     for path, expected in found:
         check_file(path, expected, console)
-    return ", ".join(path.name for path, _ in found)
+    return [path.name for path, _ in found]
 
 
 def store_path(given: Path, described: manifest.BigFile) -> Path:

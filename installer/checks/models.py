@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from installer.checks import checklist
+from installer.checks import inside
 from installer.checks.probe import probe as ask
-from installer.core import errors
-from installer.engine.engine import Container, Engine
+from installer.core import errors, layout
+from installer.core.finding import Finding
+from installer.engine.base import Container, Engine
 from installer.release import dify
 
+# Where RHEL and Debian keep the authorities that the host trusts: the Python on board knows no such place.
+HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/certs/ca-certificates.crt"))
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -45,39 +48,49 @@ class Server:
 
 def checked_url(text: str) -> str:
     """Return the address of a model server. Raises UsageError when it is no http(s) URL, or holds a password."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise errors.UsageError(f"{text!r} is no http or https URL", "write it as http://10.0.0.9:11434")
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or any(character.isspace() or not character.isprintable() for character in text):
+        # The text may hold a password, and is not repeated.
+        raise errors.UsageError("this is not a valid http or https URL", "write, for example, http://10.0.0.9:11434")
     if parts.password is not None:
         raise errors.UsageError("a model server's URL holds a password", "give the key with DIFY_INSTALLER_API_KEY")
     return text
 
 
+def host_authorities(place: layout.Installation) -> str:
+    """Return the file of authorities with which this host asks model servers: Dify's, else its own, else none."""
+    return next((str(path) for path in (place.ca_bundle, *HOST_AUTHORITIES) if path.is_file()), "")
+
+
 def check_servers(
     servers: list[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
-) -> list[checklist.Check]:
+) -> list[Finding]:
     """Ask each server twice; a fault is a warning here, the caller decides whether it is more.
 
     This host trusts `authorities`, a PEM file; a container trusts what its environment says.
     """
-    results: list[checklist.Check] = []
-    caller = checklist.find_container(dify.MODEL_CALLER, found) or checklist.find_container(dify.API, found)
+    results: list[Finding] = []
+    caller = inside.find_container(dify.MODEL_CALLER, found) or inside.find_container(dify.API, found)
     for server in servers:
         from_host = ask(**server.question, authorities=authorities)  # type: ignore[arg-type]
         results.append(_judged(server, "this host", from_host, from_host))
         if caller is None:
             continue
-        (answer,) = checklist.ask_inside(caller, [server.question], probe, engine)
+        (answer,) = inside.ask_inside(caller, [server.question], probe, engine)
         results.append(_judged(server, caller, answer, from_host))
     return results
 
 
-def _judged(server: Server, where: str, answer: Mapping[str, Any], from_host: Mapping[str, Any]) -> checklist.Check:
+def _judged(server: Server, where: str, answer: Mapping[str, Any], from_host: Mapping[str, Any]) -> Finding:
     good = answer["kind"] == "ok"
     models = ", ".join(answer["models"][:8]) + (", …" if len(answer["models"]) > 8 else "")
     seen = f"{server.url}: {answer['detail']}" + (f" ({models})" if models else "")
-    return checklist.Check(
-        name=f"{server.kind} from {where}",
+    return Finding(
+        check=f"{server.kind} from {where}",
         level="ok" if good else "warning",
         seen=seen,
         remedy="" if good else _remedy(server, answer["kind"], from_host["kind"]),

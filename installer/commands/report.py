@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from installer import VERSION
-from installer.checks.checklist import Check
-from installer.core import layout
+from installer.core import envelope, finding, layout
 from installer.core.console import Console
-
-FORMAT = 1
-MARKS = {"ok": "ok  ", "warning": "WARN", "error": "FAIL", "info": "    "}
+from installer.core.finding import Finding
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,8 +34,8 @@ class Report:
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     result: str = "interrupted"
     steps: list[Step] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    models: list[Check] = field(default_factory=list)
+    checks: list[Finding] = field(default_factory=list)
+    models: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -58,18 +52,15 @@ class Report:
 
 
 def as_json(report: Report) -> str:
-    """Return the report as JSON; `tests/unit/test_report.py` pins its shape."""
-    top: dict[str, Any] = {"format": FORMAT, "installer": VERSION, **dataclasses.asdict(report)}
-    return json.dumps(top, indent=2, ensure_ascii=False) + "\n"
+    """Return the report as JSON; `specs/output.schema.json` describes it."""
+    return envelope.to_json("report", passed=report.result == "done", **dataclasses.asdict(report))
 
 
 def show(report: Report, console: Console) -> None:
     """Write the checklist, the notes and the address to open."""
     console.line()
-    for check in (*report.checks, *report.models):
-        console.line(f"  {MARKS[check.level]} {check.name}: {check.seen}")
-        if check.remedy:
-            console.line(f"       do: {check.remedy}")
+    for line in finding.as_text((*report.checks, *report.models)).splitlines():
+        console.line(f"  {line}")
     for note in report.notes:
         console.line(f"  note {note}")
     console.line()

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from installer.bundle import manifest, verify
-from installer.checks import checklist
-from installer.commands import report
+from installer.bundle import verify
+from installer.checks import checklist, front_door
 from installer.core import layout
-from installer.engine.engine import Engine
+from installer.core.finding import Finding
+from installer.engine.base import Engine
 from installer.release import dify
-from installer.stack import project, stack
+from installer.stack import project, state
 
 
-def look(place: layout.Installation, engine: Engine) -> list[checklist.Check]:
-    """Return the checklist of an installation. Raises CommandFailed when there is none or podman fails."""
+def check_installation(place: layout.Installation, engine: Engine) -> list[Finding]:
+    """Return the checklist of an installation. Raises CommandFailed when there is none or the engine fails."""
     document = project.read_installed(place, engine)
-    bundle: manifest.Manifest = verify.check_embedded(layout.bundled(""))
+    bundle = verify.check_embedded(layout.bundled(""))
     url = project.read_variables(place)[dify.ADDRESS_KEY]
-    found = stack.list_containers(engine)
-    front = checklist.front_door(place, url, bundle.dify, engine)
+    found = state.list_containers(engine)
+    front = front_door.front_door(place, url, bundle.dify, engine)
     return checklist.run_checks(document, found, front, layout.bundled(layout.PROBE), engine)
-
-
-def as_text(checked: list[checklist.Check]) -> str:
-    """Return the checklist for people."""
-    return "\n".join(f"{report.MARKS[check.level]} {check.name}: {check.seen}" for check in checked)
-
-
-def as_list(checked: list[checklist.Check]) -> list[dict[str, str]]:
-    """Return the checklist for a machine."""
-    return [dataclasses.asdict(check) for check in checked]

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import shlex
 from pathlib import Path
 
 from installer.bundle import manifest, verify
-from installer.commands import install
-from installer.core import errors, files, layout, lock, logfile
+from installer.core import errors, files, layout, lock, logfile, login
 from installer.core.console import Console
 from installer.core.runner import Runner
-from installer.engine import engine as engines
-from installer.engine import podman_compose
-from installer.engine.engine import Engine
-from installer.images import load, mounted_store, spool
+from installer.engine import choose, podman_compose
+from installer.engine.base import Engine
+from installer.images import inventory, mounted_store, spool
 from installer.release import settings
-from installer.stack import project, stack
-from installer.system import boot_unit
+from installer.stack import project, run, state
+from installer.system import boot_unit, own_copy
 
 # Containers that are stopped already; images of 10 GiB on a slow disk.
 REMOVE_SECONDS = 300.0
@@ -59,20 +56,21 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
 
 def _engine_of(place: layout.Installation, runner: Runner) -> Engine:
     """Return the engine of the installation. Raises UsageError when there is none, or when it is another user's."""
-    used = engines.used_by(place)
+    used = choose.used_by(place)
     if used is None:
         raise errors.UsageError(
-            f"there is no installation in {place.folder} that {getpass.getuser()} may use",
+            f"there is no installation in {place.folder} that {login.user_name()} may use",
             "name its folder with --dir, or run as the user who installed it; nothing has been changed",
         )
-    owner = (place.override if used == "docker" else place.compose).stat().st_uid
+    engine = choose.choose_engine(None, place, runner)
+    owner = engine.written_file(place).stat().st_uid
     if owner != os.geteuid():
         # Another user's podman has the containers and images, another systemd the unit.
         raise errors.UsageError(
             f"the installation in {place.folder} belongs to another user, whose ID is {owner}",
             "run the same command as that user; nothing has been changed",
         )
-    return engines.find(None, place, runner)
+    return engine
 
 
 def _show(name: str, seen: str, console: Console) -> None:
@@ -85,10 +83,10 @@ def _remove_containers(place: layout.Installation, engine: Engine) -> str:
     if not names:
         return "none is there"
     try:
-        stack.stop(place, engine)
+        run.stop(place, engine)
     except errors.CommandFailed:
         # Without podman-compose or `.env`, half an installation is removed as well: each still gets its time to end.
-        engine.run(["stop", *names], timeout=stack.STOP_SECONDS, check=False)
+        engine.run(["stop", *names], timeout=run.STOP_SECONDS, check=False)
     left = names
     while left:
         # podman removes no container that another one requires, not even together with that: only the last of each
@@ -102,12 +100,12 @@ def _remove_containers(place: layout.Installation, engine: Engine) -> str:
 
 
 def _containers(place: layout.Installation, engine: Engine) -> list[str]:
-    return [each.name for each in stack.list_containers(engine) if each.folder == str(place.project)]
+    return [each.name for each in state.list_containers(engine) if each.folder == str(place.project)]
 
 
 def _remove_networks(engine: Engine) -> str:
     """Remove the project's networks, unless somebody else's containers are in them."""
-    if others := [each.name for each in stack.list_containers(engine)]:
+    if others := [each.name for each in state.list_containers(engine)]:
         return f"left to containers that are not ours: {', '.join(others)}"
     names = engine.networks(layout.COMPOSE_PROJECT)
     if not names:
@@ -134,12 +132,12 @@ def _remove_images(bundle: manifest.Manifest, engine: Engine) -> str:
     names = [
         image.reference if image.reference in its.names else its.id
         for image in bundle.images
-        if (its := load.find_stored(image, before)) and (image.reference in its.names or not its.names)
+        if (its := inventory.find_stored(image, before)) and (image.reference in its.names or not its.names)
     ]
     if names:
         engine.run(["rmi", *names], timeout=IMAGES_SECONDS, check=False)
-    gone = load.find_missing(bundle.images, engine.images())
-    removed = len(gone) - len(load.find_missing(bundle.images, before))
+    gone = inventory.find_missing(bundle.images, engine.images())
+    removed = len(gone) - len(inventory.find_missing(bundle.images, before))
     return _counted(removed, [image.reference for image in bundle.images if image not in gone])
 
 
@@ -150,7 +148,7 @@ def _counted(removed: int, left: list[str]) -> str:
 
 def _remove_programs(place: layout.Installation) -> str:
     """Remove podman-compose, its link and what an interrupted load has left; `bin` is for the end."""
-    link = podman_compose.unlink(place, install.path_folder())
+    link = podman_compose.unlink(place, own_copy.path_folder())
     spool.clear(place)
     _remove(place.spool)
     _remove(place.venv)
@@ -168,7 +166,7 @@ def _kept(place: layout.Installation, volumes: list[str], engine: Engine, log: P
     """Return, for people, what remains on the host, and the command that removes it."""
     root = os.geteuid() == 0
     # Without root the data belong to others: with podman to the user's subordinate IDs, with docker to root.
-    by = "" if root else "podman unshare " if engine.name == "podman" else "sudo "
+    by = engine.removal_prefix(root)
     command = f"{by}rm -rf {shlex.quote(str(place.folder))}"
     lines = ["", f"Dify is uninstalled. Its settings, secrets and data are kept in {place.project}, the log is {log}"]
     if volumes:

@@ -6,11 +6,21 @@ The machine's result (`--json`, `build images`) goes to standard output and not 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol, TextIO
+
+from installer.core import errors
+from installer.core.streams import close_quietly
+
+# Terminal colours (ECMA-48) by what they mean.
+COLOURS = {"ok": "32", "warning": "33", "error": "31"}
+MEANINGS = {"ok  ": "ok", "WARN": "warning", "FAIL": "error"}
+MARK = re.compile(r"^( *)(ok  |WARN|FAIL)(?= )", re.MULTILINE)
 
 
 class Bar(Protocol):
@@ -42,8 +52,31 @@ class Console:
         if self._bar is not None:
             self._bar.write(text, file=self.stream)
         elif not self.silent:
-            self.stream.write(f"{text}\n")
+            self._write(f"{self._coloured(text)}\n")
+
+    def paint(self, meaning: str, text: str) -> str:
+        """Return `text` in the colour of what it means (a level, or "error"), where there are colours."""
+        return f"\033[{COLOURS[meaning]}m{text}\033[0m" if self.colours and meaning in COLOURS else text
+
+    @property
+    def colours(self) -> bool:
+        """Whether colours make sense: on a terminal that has them, unless NO_COLOR is set (https://no-color.org)."""
+        return self.interactive and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def _coloured(self, text: str) -> str:
+        """Paint the marks of findings at the beginning of lines."""
+        if not self.colours:
+            return text
+        return MARK.sub(lambda found: found.group(1) + self.paint(MEANINGS[found.group(2)], found.group(2)), text)
+
+    def _write(self, text: str) -> None:
+        """Write; a reader who has gone away (`| head`), or a full disk, does not end an installation."""
+        try:
+            self.stream.write(text)
             self.stream.flush()
+        except (OSError, ValueError):
+            self.silent = True
+            close_quietly(self.stream)
 
     def waiting(self, text: str) -> None:
         """Show what is being waited for: one line that changes on a terminal, a new line elsewhere when it does."""
@@ -55,8 +88,7 @@ class Console:
                 self.line(f"  waiting for {text}")
             return
         width = shutil.get_terminal_size().columns - 1
-        self.stream.write(f"\r\033[K{f'  waiting for {text}'[:width] if text else ''}")
-        self.stream.flush()
+        self._write(f"\r\033[K{f'  waiting for {text}'[:width] if text else ''}")
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int, *, unit: str = "B") -> Iterator[Bar]:
@@ -98,3 +130,21 @@ def size(count: int) -> str:
             return f"{value:.0f} {name}" if name == "B" else f"{value:.1f} {name}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def print_result(text: str) -> None:
+    """Write a result to standard output, in colours where it is a terminal that has them.
+
+    A reader who has gone away has read what he wanted. Raises CommandFailed when it cannot be written.
+    """
+    console = Console(stream=sys.stdout)
+    try:
+        sys.stdout.write(console._coloured(text) + ("" if text.endswith("\n") else "\n"))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        close_quietly(sys.stdout)
+    except OSError as error:
+        close_quietly(sys.stdout)
+        raise errors.CommandFailed(
+            f"the result cannot be written to standard output: {error.strerror}", "make room where it goes"
+        ) from error

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from installer.core import errors
 
 # The two files of a bundle, if wanted the images once more as a store that podman mounts, and the list of their hashes.
 EXECUTABLE = "dify-installer"
@@ -63,6 +66,27 @@ def default_folder(uid: int | None = None) -> Path:
     if (os.geteuid() if uid is None else uid) == 0:
         return Path("/opt/dify")
     return Path.home() / "dify"
+
+
+# In the path of a folder these would mean something else to compose, to a shell or to systemd.
+UNUSABLE = re.compile(r"""[\x00-\x1f\x7f"'`$:\\]""")
+
+
+def checked_folder(text: str) -> Path:
+    """Return an install folder as an absolute path. Raises UsageError for one that its users would read differently."""
+    try:
+        folder = Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise errors.UsageError(f"{text!r} begins with a user who has no home here", "give the whole path") from error
+    if not text:
+        raise errors.UsageError("no install folder is named", "give its path, for example /opt/dify")
+    if found := UNUSABLE.search(str(folder)):
+        raise errors.UsageError(
+            f"the install folder {str(folder)!r} holds {found.group()!r}, which compose, systemd or a shell "
+            "would read differently",
+            "choose a folder without quotes, $, backtick, colon, backslash and control characters",
+        )
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

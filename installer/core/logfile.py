@@ -5,10 +5,13 @@ Until the checks have passed nothing is written to the host: the lines wait in m
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import os
+import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +28,8 @@ KEPT = 20
 def begin() -> logging.handlers.MemoryHandler:
     """Start to record, in memory."""
     memory = logging.handlers.MemoryHandler(WAITING_LINES, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    # A log on a full disk must not cover the terminal with tracebacks: what fails is told by the step that fails.
+    logging.raiseExceptions = False
     log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(memory)
@@ -46,6 +51,28 @@ def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: str 
     memory.flush()
     log.removeHandler(memory)
     log.addHandler(handler)
-    for old in sorted(folder.glob(f"{command}-*.log"))[:-KEPT]:
+    ours = re.compile(rf"{command}-\d{{8}}-\d{{6}}\.log")
+    for old in sorted(each for each in folder.iterdir() if ours.fullmatch(each.name))[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
+
+
+def keep_unforeseen() -> Path | None:
+    """Log the exception that is being handled; return the log, which is a new file, 0600, where there was none yet."""
+    log.exception("unforeseen")
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            return Path(handler.baseFilename)
+    with contextlib.suppress(OSError):
+        number, name = tempfile.mkstemp(prefix="dify-installer-", suffix=".log")
+        target = logging.StreamHandler(os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace"))
+        target.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        for handler in log.handlers:
+            if isinstance(handler, logging.handlers.MemoryHandler):
+                handler.setTarget(target)
+                handler.flush()
+                return Path(name)
+        target.emit(log.makeRecord(log.name, logging.ERROR, "", 0, "unforeseen", (), sys.exc_info()))
+        target.flush()
+        return Path(name)
+    return None

@@ -104,7 +104,7 @@ class Runner:
         """Mask these values in everything that is logged or quoted from now on."""
         self._secrets.update(value for value in secrets if len(value) >= SHORTEST_SECRET)
 
-    def masked(self, text: str) -> str:
+    def mask(self, text: str) -> str:
         """Return `text` without the announced secrets."""
         # Longest first: a secret may be a part of another (the password inside the broker URL).
         for secret in sorted(self._secrets, key=len, reverse=True):
@@ -191,17 +191,17 @@ class Runner:
 
     def record(self, result: Result, *, with_output: bool = False) -> None:
         """Write a command, its status and its time to the log; its output when it failed, or if asked to."""
-        log.info("status=%d seconds=%.2f $ %s", result.status, result.seconds, self.masked(shlex.join(result.argv)))
+        log.info("status=%d seconds=%.2f $ %s", result.status, result.seconds, self.mask(shlex.join(result.argv)))
         if result.ok and not with_output:
             return
         for name, text in (("stdout", result.stdout), ("stderr", result.stderr)):
-            for line in self.masked(text).splitlines():
+            for line in self.mask(text).splitlines():
                 log.info("  %s: %s", name, line)
 
     def failure(self, result: Result, remedy: str = "") -> errors.CommandFailed:
         """Make the error that tells of a failed command, its output quoted and masked."""
-        words = self.masked(result.last_words)
-        message = f"`{self.masked(shlex.join(result.argv))}` failed with status {result.status}"
+        words = self.mask(result.last_words)
+        message = f"`{self.mask(shlex.join(result.argv))}` failed with status {result.status}"
         if result.status == MISSING_PROGRAM:
             message = f"`{result.argv[0]}` cannot be started"
         return errors.CommandFailed(f"{message}: {words}" if words else message, remedy)

@@ -24,9 +24,9 @@ from installer.bundle import manifest, verify
 from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.core.runner import Runner
-from installer.engine.engine import Engine
-from installer.host import host
-from installer.images import load, storage_conf
+from installer.engine.base import Engine
+from installer.host.facts import Host
+from installer.images import inventory, storage_conf
 
 CONFIG = Path("/etc/containers/storage.conf")
 UNITS = Path("/etc/systemd/system")
@@ -103,7 +103,7 @@ def find_offered(
 
     None where the bundle has none, nobody copied it, or this is not root's podman: then the archive serves.
     """
-    if bundle.store is None or not missing or engine.name != "podman" or os.geteuid() != 0:
+    if bundle.store is None or not missing or not engine.mounts_stores or os.geteuid() != 0:
         return None
     candidates = (verify.store_path(archive, bundle.store), store_of(place, bundle.store).file)
     return next((path for path in candidates if path.is_file()), None)
@@ -114,7 +114,7 @@ def mount(
     bundle: manifest.Manifest,
     place: layout.Installation,
     engine: Engine,
-    found: host.Host,
+    found: Host,
     console: Console,
 ) -> None:
     """Bring every image of the bundle into podman's sight, from the store in `source`.
@@ -134,7 +134,7 @@ def mount(
             changed = storage_conf.add(configuration.result(), store.mount_point)
             with _trial(store, changed, engine) as trial:
                 _prove(bundle, trial)
-                load.tag(bundle.images, trial)
+                inventory.tag(bundle.images, trial)
             # Only what is on the disk is told to podman: after a power failure it would count half a file as images.
             written.result()
         _enable(unit, engine.runner)
@@ -203,7 +203,7 @@ def _written_out(descriptor: int) -> Iterator[None]:
     job.result()
 
 
-def _mount(store: Store, found: host.Host, runner: Runner) -> str:
+def _mount(store: Store, found: Host, runner: Runner) -> str:
     """Mount a store by a unit of its own, and return its name. Raises CommandFailed when this host does not.
 
     With SELinux it is given podman's label; a policy that lets `mount` give none (the reference policy's; RHEL's mount
@@ -212,7 +212,7 @@ def _mount(store: Store, found: host.Host, runner: Runner) -> str:
     """
     files.folder(store.mount_point, mode=0o700)
     unit = _unit(store, runner)
-    labels = [f",context={LABEL}", ""] if found.labels else [""]
+    labels = [f",context={LABEL}", ""] if found.engine.labels else [""]
     if not any(_mounted(store, unit, f"loop,ro,nodev{label}", runner) for label in labels):
         known = "squashfs" in Path("/proc/filesystems").read_text()
         why = f"see `journalctl -u {unit}`" if known else "its kernel has no squashfs, or may not have it"

@@ -8,9 +8,9 @@ from pathlib import Path
 from installer.bundle import manifest, verify
 from installer.core import errors, layout
 from installer.core.console import Console
-from installer.engine.engine import Engine
-from installer.host import host
-from installer.images import load, mounted_store
+from installer.engine.base import Engine
+from installer.host.facts import Host
+from installer.images import inventory, load, mounted_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,16 @@ class Supply:
 
 def find_supply(bundle: manifest.Manifest, archive: Path, place: layout.Installation, engine: Engine) -> Supply:
     """Ask the engine what it lacks, and look what is there to serve it."""
-    missing = tuple(load.find_missing(bundle.images, load.list_present(engine)))
+    missing = tuple(inventory.find_missing(bundle.images, inventory.list_present(engine)))
     return Supply(bundle, archive, missing, mounted_store.find_offered(bundle, archive, place, missing, engine))
+
+
+def is_there(supply: Supply) -> bool:
+    """Tell whether what the missing images come from has been copied to this host, or is not needed."""
+    if not supply.missing or supply.store is not None:
+        return True
+    needed = load.list_parts(supply.bundle, supply.archive, supply.missing)
+    return all(part.path.exists() for part in needed)
 
 
 def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) -> str:
@@ -40,7 +48,7 @@ def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) 
     bundle = supply.bundle
     embedded = f"{len(bundle.files)} embedded files"
     if full:
-        return f"{embedded} and {verify.check_bundle(supply.archive, bundle, console)} are as built"
+        return f"{embedded} and {', '.join(verify.check_bundle(supply.archive, bundle, console))} are as built"
     if supply.store is not None:
         return f"{embedded} are as built; {supply.store.name} is verified while it is copied"
     if not supply.missing:
@@ -49,9 +57,7 @@ def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) 
     return f"{embedded} and {load.verify_parts(needed, bundle, engine, console)} are as built"
 
 
-def bring(
-    supply: Supply, place: layout.Installation, engine: Engine, found: host.Host, console: Console
-) -> tuple[str, str]:
+def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Host, console: Console) -> tuple[str, str]:
     """Mount the images, where there is a store that serves here, or load them.
 
     Returns in words what was done, and why the store did not serve if it did not. Raises BundleDamaged, and
@@ -66,7 +72,7 @@ def bring(
             _require_archives(supply, engine, error, console)
             note = f"{error.message}; so the images were loaded from the archive"
     loaded = load.load(supply.bundle, supply.archive, place, engine, found, console)
-    load.tag(supply.bundle.images, engine)
+    inventory.tag(supply.bundle.images, engine)
     return _words("loaded", len(loaded), supply.bundle), note
 
 

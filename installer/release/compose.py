@@ -94,18 +94,13 @@ def full_reference(reference: str) -> str:
     return f"{registry}/{path}" if ":" in last else f"{registry}/{path}:latest"
 
 
-def environment(service: Service) -> dict[str, str]:
-    """Return a service's environment as a mapping, whichever of the two forms it has; None is empty."""
-    declared = service.get("environment") or {}
-    if isinstance(declared, list):
-        pairs = (str(item).partition("=") for item in declared)
-        return {name: value for name, _, value in pairs}
-    return {str(name): "" if value is None else _scalar(value) for name, value in declared.items()}
-
-
-def _scalar(value: object) -> str:
-    """Return a YAML scalar as compose passes it on: booleans in lower case."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def expand_all(node: Any, variables: Mapping[str, str]) -> Any:
+    """Return a part of a compose file with every variable in it expanded. Raises BundleDamaged, UsageError."""
+    if isinstance(node, dict):
+        return {key: expand_all(value, variables) for key, value in node.items()}
+    if isinstance(node, list):
+        return [expand_all(value, variables) for value in node]
+    return envfile.expand(node, variables) if isinstance(node, str) else node
 
 
 def dependencies(service: Service) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ set is kept, secrets always. Only what follows from an option of this run change
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import secrets
@@ -97,6 +98,9 @@ def compute(example: str, existing: str | None, asked: Asked, choices: Mapping[s
     changes |= _urls(before | changes, asked, existing is None, known, asked.values)
     changes |= _secrets(before | changes, existing is None, asked.values, known, data)
     _agree(before | changes)
+    for key in dify.PORTS.values():
+        if port := (before | changes).get(key):
+            checked_port(port, key)
     return envfile.edit(text, changes)
 
 
@@ -220,3 +224,22 @@ def write(installation: layout.Installation, text: str) -> bool:
         files.write(installation.env_before, before, mode=0o600)
     files.write(installation.env, text, mode=0o600)
     return True
+
+
+def host_of(text: str) -> str:
+    """Return the host in the address of an `.env`: that which browsers open, and a certificate is for."""
+    return urlsplit(envfile.parse(text).get(dify.ADDRESS_KEY, "")).hostname or ""
+
+
+def published_ports(asked: Asked, values: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports that will be published: asked for, else those of `.env`, else upstream's.
+
+    One in `.env` that is not a valid port counts as not given: `compute` refuses it.
+    """
+    ports = {}
+    for name, key in dify.PORTS.items():
+        ports[name] = DEFAULT_PORTS[name]
+        with contextlib.suppress(errors.UsageError):
+            text = asked.values.get(key) or values.get(key)
+            ports[name] = asked.ports.get(name) or (checked_port(text, key) if text else ports[name])
+    return ports

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from installer.bundle import manifest
-from installer.core import errors, files, layout
-from installer.engine.engine import Engine
-from installer.host import host
+from installer.core import errors, files, layout, login
+from installer.engine.base import Engine
+from installer.host.facts import Host
 from installer.release import compose, dify, envfile, render
-
-# The first docker that has it; docker compose refuses a file with it before an older one.
-START_INTERVAL = (25, 0)
 
 
 def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installation) -> int:
@@ -23,26 +17,31 @@ def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installatio
 
     A file that a person has changed is kept beside it, as NAME.before, once it is replaced.
     """
-    changed = 0
+    different = find_different(bundle, payload, place)
+    for target, file in different:
+        mode = 0o755 if file.executable else 0o644
+        if target.is_file():
+            files.write(target.with_name(f"{target.name}.before"), target.read_bytes(), mode=mode)
+        files.folder(target.parent)
+        files.write(target, (payload / file.path).read_bytes(), mode=mode)
+    return len(different)
+
+
+def find_different(
+    bundle: manifest.Manifest, payload: Path, place: layout.Installation
+) -> list[tuple[Path, manifest.File]]:
+    """Return upstream's files that are not in the install folder, or not as they are: where they go, and which."""
+    different = []
     for file in bundle.files:
         path = Path(file.path)
         if path.parts[0] != layout.PROJECT:
             continue
         target = place.folder / path
-        content = (payload / path).read_bytes()
-        mode = 0o755 if file.executable else 0o644
         before = target.read_bytes() if target.is_file() else None
-        if before == content:
-            continue
-        if before is not None and _is_settings(path):
-            # Configuration below volumes/ is for administrators to change.
-            continue
-        if before is not None:
-            files.write(target.with_name(f"{target.name}.before"), before, mode=mode)
-        files.folder(target.parent)
-        files.write(target, content, mode=mode)
-        changed += 1
-    return changed
+        # Configuration below volumes/ is for administrators to change.
+        if before != (payload / path).read_bytes() and not (before is not None and _is_settings(path)):
+            different.append((target, file))
+    return different
 
 
 def _is_settings(path: Path) -> bool:
@@ -50,32 +49,35 @@ def _is_settings(path: Path) -> bool:
 
 
 def write_compose(
-    place: layout.Installation, variables: Mapping[str, str], engine: Engine, found: host.Host
+    place: layout.Installation, variables: Mapping[str, str], engine: Engine, found: Host
 ) -> compose.Document:
     """Write what the engine's compose reads, make the folders that it mounts, and return the services that run.
 
     Upstream's own file is in the install folder already.
     """
     upstream = compose.load(place.upstream_compose)
-    choice = render.Choice(
-        variables=variables,
-        selinux=found.labels,
-        ca_bundle=place.ca_bundle.is_file(),
-        start_interval=engine.name == "docker" and (found.engine_version or ()) >= START_INTERVAL,
-    )
-    if engine.name == "docker":
-        path, text = place.override, render.override(upstream, choice)
-        document = render.with_additions(upstream, choice)
-    else:
-        path, text = place.compose, render.render(upstream, choice)
-        document = yaml.safe_load(text)
-    if not path.is_file() or path.read_text("utf-8") != text:
+    choice = choose(place, variables, engine, found, False)
+    path, text = engine.written_file(place), engine.render_file(upstream, choice)
+    document = engine.services_of(upstream, choice)
+    if not path.is_file() or path.read_bytes() != text.encode():
         files.write(path, text)
     for source in render.bind_sources(document, variables):
         folder = place.project / Path(source).expanduser()
         if not folder.exists():
             files.folder(folder)
     return document
+
+
+def choose(
+    place: layout.Installation, variables: Mapping[str, str], engine: Engine, found: Host, authorities: bool
+) -> render.Choice:
+    """Return what the rendering depends on; `authorities` tells that some will be put into the install folder."""
+    return render.Choice(
+        variables=variables,
+        selinux=found.engine.labels,
+        ca_bundle=authorities or place.ca_bundle.is_file(),
+        start_interval=engine.starts_checks_early(found.engine.version),
+    )
 
 
 def find_api_image(payload_project: Path) -> str:
@@ -95,11 +97,9 @@ def read_installed(place: layout.Installation, engine: Engine) -> compose.Docume
     """Return the services that run. Raises CommandFailed when nothing is installed here, or not readable."""
     try:
         choice = render.Choice(variables=read_variables(place), selinux=False)
-        if engine.name == "docker":
-            return render.with_additions(compose.load(place.upstream_compose), choice)
-        return compose.load(place.compose)
+        return engine.running_document(place, choice)
     except (OSError, errors.BundleDamaged) as error:
         raise errors.CommandFailed(
-            f"there is no finished installation in {place.folder} that {getpass.getuser()} may use",
+            f"there is no finished installation in {place.folder} that {login.user_name()} may use",
             "name its folder with --dir, run as the user who installed it, or install first: dify-installer --ip …",
         ) from error

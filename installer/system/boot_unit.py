@@ -6,11 +6,10 @@ podman's own `podman-restart.service` starts containers in any order and forgets
 
 from __future__ import annotations
 
-import getpass
 import os
 from pathlib import Path
 
-from installer.core import files, layout
+from installer.core import files, layout, login
 from installer.core.runner import Runner
 
 SYSTEMCTL_SECONDS = 60.0
@@ -44,6 +43,26 @@ def unit_path(root: bool) -> Path:
     return Path("/etc/systemd/system" if root else Path.home() / ".config/systemd/user") / layout.UNIT
 
 
+def unit_text(place: layout.Installation) -> str:
+    """Return the unit of an installation."""
+    return TEMPLATE.format(
+        program=_quoted(place.executable),
+        folder=_quoted(place.folder),
+        timeout=START_SECONDS - 60,
+        start_limit=START_SECONDS,
+        target=_target(os.geteuid() == 0),
+    )
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as one word of a command line of systemd (systemd.service(5), "Command lines").
+
+    A plain one stays as it is. `layout.checked_folder` lets no quote, dollar sign or backslash through.
+    """
+    text = str(path).replace("%", "%%")
+    return f'"{text}"' if any(character.isspace() for character in text) else text
+
+
 def enable(place: layout.Installation, runner: Runner) -> str:
     """Write, enable and activate the unit; return in words what came of it.
 
@@ -54,16 +73,9 @@ def enable(place: layout.Installation, runner: Runner) -> str:
     if not place.executable.exists():
         return "no unit: dify-installer was not run as an executable"
     linger = "" if root else _linger(runner)
-    path = unit_path(root)
-    text = TEMPLATE.format(
-        program=place.executable,
-        folder=place.folder,
-        timeout=START_SECONDS - 60,
-        start_limit=START_SECONDS,
-        target=_target(root),
-    )
+    path, text = unit_path(root), unit_text(place)
     files.folder(path.parent)
-    if not path.exists() or path.read_text("utf-8") != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         files.write(path, text)
         _systemctl(root, ["daemon-reload"], runner)
     for command in (["enable", layout.UNIT], ["start", layout.UNIT]):
@@ -83,7 +95,7 @@ def disable(place: layout.Installation, runner: Runner) -> str:
     there = path.is_file()
     if there:
         text = path.read_text("utf-8")
-        if f"ExecStart={place.executable} " not in text:
+        if f"ExecStart={_quoted(place.executable)} " not in text:
             return f"{path} starts another installation, and stays"
         # Its ExecStop is `dify-installer stop`, which wants the lock that we hold: that line goes first. The unit
         # is not stopped before we have the lock either: a run that is refused must change nothing. And it is
@@ -105,19 +117,19 @@ def _target(root: bool) -> str:
 
 def lingers() -> bool:
     """Tell whether this user's units live without a login."""
-    return Path("/var/lib/systemd/linger", getpass.getuser()).exists()
+    return Path("/var/lib/systemd/linger", login.user_name()).exists()
 
 
 def _systemctl(root: bool, arguments: list[str], runner: Runner) -> str:
     """Run systemctl; return nothing, or in words why it failed."""
     command = ["systemctl", *([] if root else ["--user"]), *arguments]
     result = runner.run(command, timeout=START_SECONDS if "start" in arguments else SYSTEMCTL_SECONDS, check=False)
-    return "" if result.ok else f"`{' '.join(command)}`: {runner.masked(result.last_words)}"
+    return "" if result.ok else f"`{' '.join(command)}`: {runner.mask(result.last_words)}"
 
 
 def _linger(runner: Runner) -> str:
     """Let the user's units live without a login; return nothing, or the command that an administrator must run."""
-    user = getpass.getuser()
+    user = login.user_name()
     if lingers():
         return ""
     result = runner.run(["loginctl", "enable-linger", user], timeout=SYSTEMCTL_SECONDS, check=False)

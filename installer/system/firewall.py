@@ -5,21 +5,21 @@ Nothing is reloaded: that would throw away the rules that podman has made for co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from installer.core import layout
 from installer.core.runner import Runner
+from installer.engine.base import Engine
 
 FIREWALL_SECONDS = 60.0
 
 
-def admit(ports: Iterable[int], runner: Runner) -> str:
+def admit(ports: Iterable[int], engine: Engine) -> str:
     """Let the ports in and trust the stack's internal networks; say in words what came of it, never fail for it."""
-    done = []
+    done, runner = [], engine.runner
     if opened := sorted(ports):
         done.append(_both([f"--add-port={port}/tcp" for port in opened], runner))
-    for subnet in _internal_subnets(runner):
+    for subnet in engine.internal_subnets(layout.COMPOSE_PROJECT):
         # netavark makes firewalld trust every network but the internal ones, so that their DNS, and on
         # some kernels their traffic, is rejected (netavark#1055, podman#22807; seen with netavark 1.14).
         if _firewall_cmd(["--zone=trusted", f"--query-source={subnet}"], runner):
@@ -38,12 +38,4 @@ def _both(arguments: list[str], runner: Runner) -> str:
 def _firewall_cmd(arguments: list[str], runner: Runner) -> str:
     """Run firewall-cmd; return nothing when it agrees, else what it says."""
     result = runner.run(["firewall-cmd", *arguments], timeout=FIREWALL_SECONDS, check=False)
-    return "" if result.ok else runner.masked(result.last_words) or f"status {result.status}"
-
-
-def _internal_subnets(runner: Runner) -> list[str]:
-    command = ["podman", "network", "ls", "--format", "json"]
-    command += ["--filter", f"label={layout.PROJECT_LABEL}={layout.COMPOSE_PROJECT}"]
-    result = runner.run(command, timeout=FIREWALL_SECONDS, check=False)
-    networks = json.loads(result.stdout or "[]") if result.ok else []
-    return [each["subnet"] for network in networks or [] if network.get("internal") for each in network["subnets"]]
+    return "" if result.ok else runner.mask(result.last_words) or f"status {result.status}"

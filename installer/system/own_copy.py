@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 from installer.core import digest, files, layout
+
+
+def path_folder() -> Path:
+    """Return the folder of the path that commands are linked into."""
+    return Path("/usr/local/bin") if os.geteuid() == 0 else Path.home() / ".local/bin"
 
 
 def keep(place: layout.Installation) -> None:

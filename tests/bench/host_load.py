@@ -18,9 +18,10 @@ from installer.bundle import manifest
 from installer.core import layout
 from installer.core.console import Console
 from installer.core.runner import Runner
-from installer.engine.engine import Engine
-from installer.host.host import Wanted, observe
-from installer.images import load
+from installer.engine.podman import Podman
+from installer.host.facts import Wanted
+from installer.host.observe import observe
+from installer.images import inventory, load
 from tests.bench.target import fresh_disk
 from tests.target.bundle import Bundle
 
@@ -84,7 +85,7 @@ def _by_hand(made: Bundle, _disk: Path, env: dict[str, str]) -> None:
 
 def _ours(made: Bundle, disk: Path, env: dict[str, str]) -> None:
     bundle = manifest.loads((made.payload / layout.MANIFEST).read_bytes())
-    engine, quiet = Engine("podman", Runner(env)), Console(silent=True)
+    engine, quiet = Podman(Runner(env)), Console(silent=True)
     wanted = Wanted(
         folder=disk,
         address=None,
@@ -94,7 +95,7 @@ def _ours(made: Bundle, disk: Path, env: dict[str, str]) -> None:
         missing_bytes=0,
         not_before=None,
     )
-    missing = load.find_missing(bundle.images, load.list_present(engine))
+    missing = inventory.find_missing(bundle.images, inventory.list_present(engine))
     load.verify_parts(load.list_parts(bundle, made.archive, missing), bundle, engine, quiet)
     load.load(bundle, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet)
-    load.tag(bundle.images, engine)
+    inventory.tag(bundle.images, engine)

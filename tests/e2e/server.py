@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from installer.engine.engine import Name
+from installer.engine.base import Name
 from installer.release import envfile
 from tests.target import machine as machines
 from tests.target.bundle import Bundle

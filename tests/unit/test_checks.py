@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from installer.checks import checklist
+from installer.checks import front_door
 from installer.release import tls
 
 NAME = "dify.invalid"
@@ -50,10 +50,10 @@ def serve(folder: Path, certificate_for: str | None) -> Iterator[tuple[int, Path
 
 
 def levels(url: str, version: str = "1.11.3", certificate: Path | None = None) -> dict[str, str]:
-    found = checklist.check_console(
-        checklist.FrontDoor(url=url, version=version, certificate=certificate, logs="the logs")
+    found = front_door.check_console(
+        front_door.FrontDoor(url=url, version=version, certificate=certificate, logs="the logs")
     )
-    return {check.name: check.level for check in found}
+    return {check.check: check.level for check in found}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", NAME])
@@ -80,8 +80,8 @@ def test_a_certificate_for_another_name_is_an_error(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_an_error_with_its_cause() -> None:
-    found = checklist.check_console(
-        checklist.FrontDoor(url="http://127.0.0.1:1", version="", certificate=None, logs="the logs")
+    found = front_door.check_console(
+        front_door.FrontDoor(url="http://127.0.0.1:1", version="", certificate=None, logs="the logs")
     )
     assert "Connection refused" in found[0].seen
     assert "the logs" in found[0].remedy

@@ -67,7 +67,7 @@ def test_restricted_runners_share_secrets_and_children() -> None:
     runner.hide(["announced-before"])
     assert runner.only(["A"]).env == {"A": "1"}
     assert runner.without(("PIP_",)).env == {"A": "1", "PATH": "/usr/bin:/bin"}
-    assert runner.only(["A"]).masked("announced-before") == "********"
+    assert runner.only(["A"]).mask("announced-before") == "********"
 
 
 def test_what_other_threads_run_can_be_ended() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from installer.core import errors, layout
 from installer.core.runner import Runner
-from installer.engine import engine
-from installer.engine.engine import Engine
+from installer.engine import choose, docker, podman
 
 LABELS = {
     "com.docker.compose.project": "dify",
@@ -30,7 +29,7 @@ def test_podmans_list_is_read() -> None:
         "StartedAt": 7,
         "Ports": [{"host_port": 80, "range": 2}],
     }
-    read = engine._of_podman(entry)
+    read = podman.read_container(entry)
     assert (read.project, read.service, read.folder) == ("dify", "db", "/opt/dify/docker")
     assert (read.state, read.health, read.created, read.started, read.ports) == ("running", "healthy", 5, 7, (80, 81))
 
@@ -54,7 +53,7 @@ def test_dockers_list_is_read() -> None:
             }
         },
     }
-    read = engine._of_docker(entry)
+    read = docker.read_container(entry)
     assert (read.name, read.service, read.state, read.health, read.restarts) == (
         "dify-db-1",
         "db",
@@ -72,7 +71,7 @@ def test_a_docker_container_that_never_started_and_has_no_project() -> None:
         "Config": {"Labels": None},
         "State": {"Status": "created", "ExitCode": 0, "StartedAt": "0001-01-01T00:00:00Z"},
     }
-    read = engine._of_docker(entry)
+    read = docker.read_container(entry)
     assert (read.project, read.health, read.started, read.ports) == ("", "", 0, ())
 
 
@@ -89,21 +88,21 @@ def runner_with(folder: Path, *names: str) -> Runner:
 )
 def test_podman_comes_before_docker(tmp_path: Path, programs: tuple[str, ...], found: str) -> None:
     place = layout.Installation(tmp_path / "dify")
-    assert engine.find(None, place, runner_with(tmp_path / "bin", *programs)).name == found
+    assert choose.choose_engine(None, place, runner_with(tmp_path / "bin", *programs)).name == found
 
 
 def test_an_installation_stays_with_its_engine(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path)
     runner = runner_with(tmp_path / "bin", "podman", "docker")
-    assert engine.find("docker", place, runner).name == "docker"
+    assert choose.choose_engine("docker", place, runner).name == "docker"
     place.project.mkdir()
     place.override.touch()
-    assert engine.find(None, place, runner).name == "docker"
+    assert choose.choose_engine(None, place, runner).name == "docker"
     with pytest.raises(errors.UsageError, match="run by docker, not podman"):
-        engine.find("podman", place, runner)
+        choose.choose_engine("podman", place, runner)
     place.override.unlink()
     place.compose.touch()
-    assert engine.used_by(place) == "podman"
+    assert choose.used_by(place) == "podman"
 
 
 def test_an_object_that_vanishes_while_docker_is_asked_is_left_out(tmp_path: Path) -> None:
@@ -113,6 +112,6 @@ def test_an_object_that_vanishes_while_docker_is_asked_is_left_out(tmp_path: Pat
     listed = "[ $2 = ls ] && echo sha256:aa sha256:gone && exit"
     script.write_text(f"#!/bin/sh\n{listed}\necho '{json.dumps([image])}'\nexit 1\n")
     script.chmod(0o755)
-    (stored,) = Engine("docker", Runner({"PATH": f"{tmp_path}:{os.environ['PATH']}"})).images()
+    (stored,) = docker.Docker(Runner({"PATH": f"{tmp_path}:{os.environ['PATH']}"})).images()
     assert (stored.id, stored.layers) == ("aa", ("bb",))
     assert stored.names == {"docker.io/library/postgres:15"}

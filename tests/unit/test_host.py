@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from installer.host import host
+from installer.engine import base
+from installer.host import parse
 
 SS = """\
 LISTEN 0      128          0.0.0.0:22        0.0.0.0:*    users:(("sshd",pid=812,fd=3))
@@ -19,12 +20,13 @@ MOUNTS = """\
 31 22 0:30 / /tmp rw,nosuid,nodev,noexec shared:3 - tmpfs tmpfs rw
 32 30 0:40 / /home/dify rw,relatime shared:4 - nfs4 server:/home rw
 33 22 253:3 / /mnt/with\\040space ro,relatime - ext4 /dev/sdb1 ro
+34 22 253:4 / /데이터 rw,noexec - ext4 /dev/sdc1 rw
 """
 
 
 def test_os_release() -> None:
     text = 'NAME="Rocky Linux"\nID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n# a comment = x\n'
-    assert host.parse_os_release(text) == {
+    assert parse.parse_os_release(text) == {
         "NAME": "Rocky Linux",
         "ID": "rocky",
         "ID_LIKE": "rhel centos fedora",
@@ -33,8 +35,8 @@ def test_os_release() -> None:
 
 
 def test_memory() -> None:
-    assert host.parse_memory("MemTotal:        3880456 kB\nMemFree: 1 kB\n") == 3880456 * 1024
-    assert host.parse_memory("") is None
+    assert parse.parse_memory("MemTotal:        3880456 kB\nMemFree: 1 kB\n") == 3880456 * 1024
+    assert parse.parse_memory("") is None
 
 
 @pytest.mark.parametrize(
@@ -42,11 +44,11 @@ def test_memory() -> None:
     [("podman version 4.9.4-rhel", (4, 9, 4)), ("podman version 5.4.2", (5, 4, 2)), ("", None), ("none", None)],
 )
 def test_version(text: str, version: tuple[int, ...] | None) -> None:
-    assert host.parse_version(text) == version
+    assert base.parse_version(text) == version
 
 
 def test_listeners_and_who_they_are() -> None:
-    assert host.parse_listeners(SS) == {22: "sshd (process 812)", 80: "nginx (process 90)", 631: "", 5003: ""}
+    assert parse.parse_listeners(SS) == {22: "sshd (process 812)", 80: "nginx (process 90)", 631: "", 5003: ""}
 
 
 @pytest.mark.parametrize(
@@ -62,12 +64,12 @@ def test_listeners_and_who_they_are() -> None:
     ],
 )
 def test_subordinate_ids(text: str, enough: bool) -> None:
-    assert host.has_ranges(text, "dify", 1000) is enough
+    assert parse.has_ranges(text, "dify", 1000) is enough
 
 
 @pytest.mark.parametrize(("text", "mode"), [("1", "enforcing"), ("0\n", "permissive"), ("", "disabled")])
 def test_selinux(text: str, mode: str) -> None:
-    assert host.selinux_mode(text) == mode
+    assert parse.selinux_mode(text) == mode
 
 
 @pytest.mark.parametrize(
@@ -78,9 +80,10 @@ def test_selinux(text: str, mode: str) -> None:
         ("/home/dify/dify", "nfs4", "rw"),
         ("/tmp/x", "tmpfs", "noexec"),
         ("/mnt/with space/x", "ext4", "ro"),
+        ("/데이터/dify", "ext4", "noexec"),
     ],
 )
 def test_mounts(path: str, kind: str, option: str) -> None:
-    found, options = host.mount_of(Path(path), MOUNTS)
+    found, options = parse.mount_of(Path(path), MOUNTS)
     assert found == kind
     assert option in options

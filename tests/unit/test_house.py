@@ -11,7 +11,7 @@ import pytest
 
 from installer import cli
 from installer.core import errors
-from installer.host import preflight
+from installer.host import judge
 from tests import features
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -21,12 +21,49 @@ READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
 def imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "installer" else node.module for alias in node.names
+            }
+    return names
 
 
 def test_the_installer_never_imports_the_build() -> None:
     for path in (ROOT / "installer").rglob("*.py"):
         assert not [name for name in imports(path) if name.split(".")[0] == "build"], path
+
+
+# From the ground up: a room may use those below it.
+LAYERS = (
+    *("core", "bundle", "release", "engine", "host", "images", "stack", "system", "checks"),
+    *("plan", "commands", "answers", "options", "cli", "__main__"),
+)
+
+
+def room(module: str) -> str:
+    """Return the room, of `installer.room.module` or `installer.module`."""
+    return module.split(".")[1]
+
+
+def test_no_room_uses_one_above_it() -> None:
+    upward = []
+    for path in (ROOT / "installer").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[1] == "__init__":
+            continue
+        assert parts[1] in LAYERS, f"{parts[1]} has no place among the layers"
+        for name in imports(path):
+            known = name.startswith("installer.") and room(name) in LAYERS
+            if known and LAYERS.index(room(name)) > LAYERS.index(parts[1]):
+                upward.append(f"{'.'.join(parts)} uses {name}")
+    assert not upward
+
+
+def test_no_module_outside_of_the_engines_asks_for_an_engines_name() -> None:
+    for path in (ROOT / "installer").rglob("*.py"):
+        if "engine" not in path.relative_to(ROOT / "installer").parts:
+            assert not re.search(r"engine(\.name)? [!=]= ", path.read_text()), path
 
 
 def test_one_module_starts_programs() -> None:
@@ -65,12 +102,12 @@ def test_the_readme_tells_the_exit_codes_in_the_codes_words() -> None:
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_the_readme_tells_every_preflight_check(readme: Path) -> None:
     rows = set(re.findall(r"^\| `([a-z ]+)` \|", readme.read_text(), re.MULTILINE))
-    assert set(preflight.CHECKS) <= rows
+    assert set(judge.CHECKS) <= rows
 
 
 def test_the_readme_tells_the_checks_in_the_codes_words() -> None:
     text = READMES[0].read_text()
-    for name, check in preflight.CHECKS.items():
+    for name, check in judge.CHECKS.items():
         assert f"| `{name}` | {check.__doc__} |" in text
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from installer import options
 from installer.core import errors
-from installer.request import Request
+from installer.plan import Request
 
 
 def asked(arguments: list[str], env: dict[str, str] | None = None) -> Request:
@@ -19,7 +19,7 @@ def asked(arguments: list[str], env: dict[str, str] | None = None) -> Request:
     @click.command()
     @options.apply(options.SITE + options.RUN)
     def command(**given: Any) -> None:
-        made.append(options.request(given))
+        made.append(options.make_request(**given))
 
     result = CliRunner().invoke(command, arguments, env=env, standalone_mode=False)
     if result.exception:

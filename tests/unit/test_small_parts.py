@@ -15,9 +15,9 @@ import pytest
 
 from installer import cli
 from installer.bundle import seal
-from installer.checks import checklist
 from installer.commands import install, report
 from installer.core import console, errors, files, layout, lock
+from installer.core.finding import Finding
 from installer.engine import podman_compose
 
 
@@ -84,7 +84,7 @@ def test_the_shape_of_the_report() -> None:
     one = report.Report(dify="1.11.3", folder="/opt/dify", url="http://h", log="/l", started="now", result="done")
     with one.step("verify", console.Console(silent=True)) as step:
         step.seen = "all"
-    one.checks = [checklist.Check(name="n", level="ok", seen="s")]
+    one.checks = [Finding("n", "ok", "s")]
     top = json.loads(report.as_json(one))
     assert sorted(top) == [
         *(
@@ -93,9 +93,11 @@ def test_the_shape_of_the_report() -> None:
             "folder",
             "format",
             "installer",
+            "kind",
             "log",
             "models",
             "notes",
+            "passed",
             "result",
             "started",
             "steps",
@@ -103,7 +105,7 @@ def test_the_shape_of_the_report() -> None:
         ),
     ]
     assert sorted(top["steps"][0]) == ["name", "seconds", "seen"]
-    assert sorted(top["checks"][0]) == ["level", "name", "remedy", "seen"]
+    assert sorted(top["checks"][0]) == ["check", "level", "remedy", "seen"]
 
 
 def test_a_step_that_fails_is_in_the_report() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from installer.engine.engine import Container
-from installer.stack import stack
+from installer.engine.base import Container
+from installer.stack import state
 
 DOCUMENT = {
     "services": {
@@ -47,12 +47,12 @@ DONE = container("init", "exited")
     ],
 )
 def test_what_is_not_ready_is_named_with_its_reason(found: list[Container], reasons: dict[str, str]) -> None:
-    assert stack.find_unready(DOCUMENT, found, now=103) == reasons
+    assert state.find_unready(DOCUMENT, found, now=103) == reasons
 
 
 def test_a_restarted_container_is_ready_once_it_has_stayed_up() -> None:
-    assert stack.find_unready(DOCUMENT, [DONE, container("api", "running", restarts=4)], now=200) == {}
+    assert state.find_unready(DOCUMENT, [DONE, container("api", "running", restarts=4)], now=200) == {}
 
 
 def test_a_service_that_another_waits_for_to_end_is_a_one_shot() -> None:
-    assert stack.find_one_shots(DOCUMENT) == {"init"}
+    assert state.find_one_shots(DOCUMENT) == {"init"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,11 +11,13 @@ import pytest
 from installer.bundle import manifest
 from installer.core import layout
 from installer.core.runner import Runner
-from installer.engine.engine import Engine, Name
-from installer.images import load, mounted_store
+from installer.engine.base import Name
+from installer.engine.choose import ENGINES
+from installer.engine.podman import Podman
+from installer.images import inventory, mounted_store
+from tests.unit.hosts import GOOD, changed
 from tests.unit.test_boot import called, program
 from tests.unit.test_manifest import EXAMPLE
-from tests.unit.test_preflight import GOOD
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_the_store_is_for_roots_podman_that_lacks_images(
         beside.touch()
     lacking = EXAMPLE.images if missing else ()
     place = layout.Installation(tmp_path / "dify")
-    found = mounted_store.find_offered(EXAMPLE, tmp_path, place, lacking, Engine(engine, Runner()))
+    found = mounted_store.find_offered(EXAMPLE, tmp_path, place, lacking, ENGINES[engine](Runner()))
     assert found == (beside if offered else None)
 
 
@@ -57,7 +58,7 @@ def test_the_installations_own_copy_serves_when_the_bundle_is_gone(
     own = mounted_store.store_of(place, EXAMPLE.store).file
     own.parent.mkdir(parents=True)
     own.touch()
-    assert mounted_store.find_offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Engine("podman", Runner())) == own
+    assert mounted_store.find_offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Podman(Runner())) == own
 
 
 def stored(place: layout.Installation, name: str, image: str) -> mounted_store.Store:
@@ -78,7 +79,7 @@ def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeyp
     )
     program(tmp_path, "systemctl")
     program(tmp_path, "systemd-escape", "echo unit.mount")
-    engine = Engine("podman", program(tmp_path, "podman", "echo sha256:b"))
+    engine = Podman(program(tmp_path, "podman", "echo sha256:b"))
     assert mounted_store.retire(place, kept, engine) == [current, used]
     assert not unused.file.exists()
     assert not unused.mount_point.exists()
@@ -99,7 +100,7 @@ def test_where_the_policy_gives_no_label_the_store_is_mounted_without(
     runner = program(tmp_path, "systemctl", f'[ "$1" != start ] || ! grep -q context= {tmp_path}/unit.mount')
     made = stored(layout.Installation(tmp_path / "dify"), "0" * 12, "a")
     monkeypatch.setattr(Path, "is_mount", lambda _self: True)
-    assert mounted_store._mount(made, dataclasses.replace(GOOD, labels=True), runner) == "unit.mount"
+    assert mounted_store._mount(made, changed(GOOD, labels=True), runner) == "unit.mount"
     # systemd reads a new unit by itself, a changed one only when it is told to.
     assert called(tmp_path)[1:] == ["start unit.mount", "daemon-reload", "start unit.mount"]
 
@@ -123,6 +124,6 @@ def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Pa
     (image,) = EXAMPLE.images
     listed = [{"Id": "1" * 64, "Names": [image.reference, "mine:1"]}, {"Id": image.id, "Names": [image.reference]}]
     (tmp_path / "listed").write_text(json.dumps(listed))
-    engine = Engine("podman", program(tmp_path, "podman", f"cat {tmp_path}/listed"))
-    load.tag(EXAMPLE.images, engine)
+    engine = Podman(program(tmp_path, "podman", f"cat {tmp_path}/listed"))
+    inventory.tag(EXAMPLE.images, engine)
     assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]

@@ -11,7 +11,9 @@ from installer.commands import uninstall
 from installer.core import errors, layout
 from installer.core.runner import Runner
 from installer.engine import podman_compose
-from installer.engine.engine import Engine
+from installer.engine.base import Name
+from installer.engine.choose import ENGINES
+from installer.engine.podman import Podman
 from tests.unit.test_boot import called, program
 from tests.unit.test_manifest import EXAMPLE
 
@@ -57,7 +59,7 @@ def test_containers_that_others_require_go_after_them_and_those_of_another_folde
     for number, left in enumerate(([other, db, api], [other, db], [other])):
         (tmp_path / f"list{number}").write_text(f"[{', '.join(left)}]")
     script = f"cd {tmp_path}; n=$(grep -c '^rm ' called); case $1 in ps) cat list$n;; rm) exit 125;; esac"
-    engine = Engine("podman", program(tmp_path, "podman", script))
+    engine = Podman(program(tmp_path, "podman", script))
     assert uninstall._remove_containers(place, engine) == "2 stopped and removed"
     # There is no podman-compose that could stop them in order.
     acted = [line for line in called(tmp_path) if not line.startswith("ps ")]
@@ -70,7 +72,7 @@ def test_a_container_that_cannot_be_removed_is_an_error(tmp_path: Path) -> None:
     listed = container("db", place.project)
     script = f"case $1 in ps) echo '[{listed}]';; rm) echo busy >&2; exit 125;; esac"
     with pytest.raises(errors.CommandFailed, match="busy"):
-        uninstall._remove_containers(place, Engine("podman", program(tmp_path, "podman", script)))
+        uninstall._remove_containers(place, Podman(program(tmp_path, "podman", script)))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_an_image_goes_by_our_name_and_never_by_somebody_elses(tmp_path: Path, n
         return text.replace("REFERENCE", image.reference).replace("ID", image.id)
 
     listed = f'[{{"Id": "{image.id}", "Names": {filled(names)}}}]'.replace("'", '"')
-    engine = Engine("podman", program(tmp_path, "podman", f"[ $1 = images ] && echo '{listed}'; exit 0"))
+    engine = Podman(program(tmp_path, "podman", f"[ $1 = images ] && echo '{listed}'; exit 0"))
     said = uninstall._remove_images(EXAMPLE, engine)
     assert [line for line in called(tmp_path) if line.startswith("rmi")] == [filled(each) for each in removed]
     assert said == f"0 removed; in use by others, and left: {image.reference}"
@@ -104,11 +106,11 @@ def test_an_image_goes_by_our_name_and_never_by_somebody_elses(tmp_path: Path, n
     ],
 )
 def test_the_command_that_removes_the_rest_can(
-    monkeypatch: pytest.MonkeyPatch, engine: str, uid: int, command: str
+    monkeypatch: pytest.MonkeyPatch, engine: Name, uid: int, command: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     place, log = layout.Installation(Path("/srv/a b")), Path("/srv/a b/logs/x.log")
-    used = Engine("podman" if engine == "podman" else "docker", Runner())
+    used = ENGINES[engine](Runner())
     assert uninstall._kept(place, [], used, log)[-1].endswith(f": {command}")
     with_volumes = uninstall._kept(place, ["dify_qdrant_data"], used, log)
     assert with_volumes[-1].endswith(f": {command} && {engine} volume rm dify_qdrant_data")

@@ -1,0 +1,177 @@
+"""What an installation would do, by subject: for `install --dry-run` and `preflight --plan`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from installer.commands.install import opens_firewall
+from installer.core import errors, layout
+from installer.core.console import size
+from installer.host.judge import network
+from installer.images import inventory
+from installer.plan import Plan
+from installer.release import compose, envfile, render
+from installer.stack import project, state
+from installer.system import boot_unit, own_copy
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that would be done; `subject` is a word, `what` a sentence without secrets."""
+
+    subject: str
+    what: str
+
+
+def list_actions(plan: Plan) -> list[Action]:
+    """Return what `install` would do with a plan that has passed, in its order; empty for what it would leave as is."""
+    assert plan.settings is not None
+    actions = [
+        *_podman(plan),
+        *_folder(plan),
+        *_images(plan),
+        *_settings(plan),
+        *_files(plan),
+        *_containers(plan),
+        *_firewall(plan),
+        *_unit(plan),
+    ]
+    return actions or [Action("nothing", "all is as it should be; the stack would be checked")]
+
+
+def as_text(actions: Iterable[Action]) -> str:
+    """Return the actions for people, one a line."""
+    lines = [f"  {action.subject:<14}{action.what}" for action in actions]
+    return "\n".join(["This would be done; nothing has been changed:", *lines])
+
+
+def as_list(actions: Iterable[Action]) -> list[dict[str, str]]:
+    """Return the actions for a machine: [{subject, what}]."""
+    return [dataclasses.asdict(action) for action in actions]
+
+
+def _podman(plan: Plan) -> list[Action]:
+    if plan.host.engine.version is not None:
+        return []
+    return [Action("podman", f"is installed with dnf from {plan.request.rpms or 'the repositories of this host'}")]
+
+
+def _folder(plan: Plan) -> list[Action]:
+    actions = []
+    if not plan.host.installation.folder_exists:
+        actions.append(Action("folder", f"{plan.place.folder} is made"))
+    if layout.executable() not in (None, plan.place.executable):
+        actions.append(Action("programs", f"this executable is kept as {plan.place.executable}"))
+    if plan.engine.needs_podman_compose and not plan.place.podman_compose.exists():
+        link = own_copy.path_folder() / plan.place.podman_compose.name
+        actions.append(Action("programs", f"podman-compose is installed in {plan.place.venv} and linked as {link}"))
+    return actions
+
+
+def _images(plan: Plan) -> list[Action]:
+    source = plan.sources.supply
+    if not source.missing:
+        return []
+    loaded = sum(inventory.layer_sizes(source.missing, plan.bundle).values())
+    if source.store is not None:
+        return [Action("image store", f"{source.store} is copied and mounted, for {len(source.missing)} images")]
+    each = ", ".join(f"{image.reference} ({size(image.size)})" for image in source.missing)
+    return [Action("images", f"{len(source.missing)} are loaded, {size(loaded)} of layers: {each}")]
+
+
+def _settings(plan: Plan) -> list[Action]:
+    """Name the keys that change; their values may be secrets."""
+    assert plan.settings is not None
+    if plan.existing is None:
+        return [Action("settings", f"{plan.place.env} is written, with new secrets")]
+    before, after = envfile.parse(plan.existing), envfile.parse(plan.settings)
+    changed = sorted(key for key in after if before.get(key) != after[key])
+    if not changed:
+        return []
+    return [Action("settings", f"in {plan.place.env} change: {', '.join(changed)}")]
+
+
+def _files(plan: Plan) -> list[Action]:
+    actions = []
+    different = project.find_different(plan.bundle, layout.bundled(""), plan.place)
+    if different:
+        replaced = [str(target) for target, _ in different if target.exists()]
+        kept = f"; replaced, and kept as NAME.before: {', '.join(replaced)}" if replaced else ""
+        actions.append(Action("files", f"{len(different)} of Dify's are written into {plan.place.project}{kept}"))
+    written, text = plan.engine.written_file(plan.place), _rendered(plan)
+    if not written.is_file() or written.read_bytes() != text.encode():
+        actions.append(Action("files", f"{written} is written"))
+    if plan.certificate is not None and not _holds(plan):
+        actions.append(Action("certificate", f"{plan.place.certificate} and its key are written"))
+    if plan.authorities is not None:
+        actions.append(Action("authorities", f"{plan.place.ca_bundle} is written"))
+    return actions
+
+
+def _holds(plan: Plan) -> bool:
+    assert plan.certificate is not None
+    return plan.place.certificate.is_file() and plan.place.certificate.read_bytes() == plan.certificate.certificate
+
+
+def _choice(plan: Plan) -> render.Choice:
+    assert plan.settings is not None
+    variables = envfile.resolve(plan.settings)
+    return project.choose(plan.place, variables, plan.engine, plan.host, plan.authorities is not None)
+
+
+def _rendered(plan: Plan) -> str:
+    upstream = compose.load(layout.bundled(layout.PROJECT) / layout.COMPOSE_FILE)
+    return plan.engine.render_file(upstream, _choice(plan))
+
+
+def _containers(plan: Plan) -> list[Action]:
+    upstream = compose.load(layout.bundled(layout.PROJECT) / layout.COMPOSE_FILE)
+    document = plan.engine.services_of(upstream, _choice(plan))
+    try:
+        found = {each.service: each for each in state.list_containers(plan.engine)}
+    except errors.CommandFailed:
+        found = {}
+    created = [name for name in document["services"] if name not in found]
+    changed = [name for name in _changed_services(plan, document) if name in found]
+    waiting = state.find_unready(document, list(found.values()), time.time())
+    started = [name for name in waiting if name in found and name not in changed]
+    told = (("created", created), ("replaced, with what depends on them", changed), ("started", started))
+    return [Action("containers", f"{how}: {', '.join(names)}") for how, names in told if names]
+
+
+def _changed_services(plan: Plan, document: compose.Document) -> list[str]:
+    """Return the services whose part of the compose file, with its variables expanded, is no longer what it was."""
+    assert plan.settings is not None
+    if plan.existing is None or not plan.engine.written_file(plan.place).is_file():
+        return []
+    try:
+        before = project.read_installed(plan.place, plan.engine)["services"]
+        old, new = envfile.resolve(plan.existing), envfile.resolve(plan.settings)
+        return [
+            name
+            for name, service in document["services"].items()
+            if compose.expand_all(before.get(name), old) != compose.expand_all(service, new)
+        ]
+    except errors.InstallerError:
+        return list(document["services"])
+
+
+def _firewall(plan: Plan) -> list[Action]:
+    closed = network.closed_ports(plan.host, plan.wanted)
+    if not closed or not opens_firewall(plan):
+        return []
+    return [Action("firewall", f"firewalld lets in {', '.join(f'{port}/tcp' for port in closed)}, now and for good")]
+
+
+def _unit(plan: Plan) -> list[Action]:
+    path = boot_unit.unit_path(os.geteuid() == 0)
+    if not plan.request.boot or layout.executable() is None:
+        return []
+    text = boot_unit.unit_text(plan.place)
+    if path.is_file() and path.read_bytes() == text.encode():
+        return []
+    return [Action("boot", f"{path} is written and enabled")]

@@ -1,0 +1,295 @@
+"""One plan, computed once: all that can refuse is known here before anything on the host is changed.
+
+`preflight` prints its findings, `install` acts on it, `install --dry-run` shows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from installer.bundle import manifest, verify
+from installer.checks import models
+from installer.core import errors, finding, layout
+from installer.core.console import Console
+from installer.core.finding import Finding
+from installer.core.runner import Runner
+from installer.engine import choose
+from installer.engine.base import Engine, Name
+from installer.host import judge, observe
+from installer.host.facts import Host, Wanted
+from installer.images import inventory, supply
+from installer.release import envfile, settings
+from installer.stack import project
+
+if TYPE_CHECKING:
+    from installer.release import tls
+
+DEFAULT_TIMEOUT = 900.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What one run is asked to do: the command line, the environment and the answer file end here."""
+
+    folder: Path
+    archive: Path  # the image archive, or the folder of its parts
+    asked: settings.Asked = field(default_factory=settings.Asked)
+    servers: tuple[models.Server, ...] = ()
+    require_models: bool = False
+    timeout: float = DEFAULT_TIMEOUT  # seconds that the stack may take to become healthy
+    verify_full: bool = False
+    tls: tuple[Path, Path] | Literal["self-signed"] | None = None  # a certificate and its key
+    ca_bundle: Path | None = None  # the authorities that Dify is to trust, PEM
+    engine: Name | None = None
+    install_podman: bool = False
+    rpms: Path | None = None  # a folder from which podman may be installed
+    boot: bool = True
+    firewall: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """The bundle, the engine that it is for, and where the images come from that this engine lacks."""
+
+    bundle: manifest.Manifest
+    engine: Engine
+    supply: supply.Supply
+    verified: str  # in words, what was verified
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the installation cannot be as it is asked for: the check that found it, and the error that it ends with."""
+
+    check: str
+    error: errors.InstallerError
+
+    @property
+    def finding(self) -> Finding:
+        """The refusal as a line of preflight."""
+        return Finding(self.check, "error", self.error.message, self.error.remedy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What an installation will be; with a refusal, `settings` and `certificate` may be missing."""
+
+    request: Request
+    place: layout.Installation
+    sources: Sources
+    wanted: Wanted
+    host: Host
+    findings: tuple[Finding, ...]  # of the host, and of all else that can refuse
+    refusals: tuple[Refusal, ...]
+    existing: str | None  # the text of the `.env` that is there
+    settings: str | None
+    certificate: tls.Pair | None
+    authorities: bytes | None  # the content of --ca-bundle
+
+    @property
+    def bundle(self) -> manifest.Manifest:
+        return self.sources.bundle
+
+    @property
+    def engine(self) -> Engine:
+        return self.sources.engine
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing refuses."""
+        return not finding.any_failed(self.findings)
+
+    def require_passed(self, so_far: str = "nothing has been changed") -> None:
+        """Raise one error of all that refuses: BundleDamaged, else PreflightFailed, else UsageError."""
+        if self.passed:
+            return
+        failed = [each for each in self.findings if each.level == "error"]
+        if len(failed) == len(self.refusals) == 1:
+            raise self.refusals[0].error
+        kinds = [type(refusal.error) for refusal in self.refusals]
+        if len(failed) > len(self.refusals):
+            kinds.append(errors.PreflightFailed)
+        kind = next(
+            each
+            for each in (errors.BundleDamaged, errors.PreflightFailed, errors.CommandFailed, errors.UsageError)
+            if each in kinds
+        )
+        raise kind(
+            f"this host is not ready:\n{finding.as_text(each for each in self.findings if each.level != 'ok')}",
+            f"fix what is marked FAIL, then run the same command again; {so_far}",
+        )
+
+
+def find_sources(request: Request, runner: Runner, console: Console, *, archive_needed: bool = True) -> Sources:
+    """Verify the bundle, and find what the engine lacks of it.
+
+    A missing archive refuses only if it is needed. Raises BundleDamaged for the executable itself, UsageError when
+    another engine than the installation's is asked for.
+    """
+    bundle = verify.check_embedded(layout.bundled(""))
+    place = layout.Installation(request.folder)
+    engine = choose.choose_engine(request.engine, place, runner)
+    source = supply.find_supply(bundle, request.archive, place, engine)
+    refusals: list[Refusal] = []
+    verified = ""
+    with _refusing("images", refusals):
+        inventory.require_base(bundle, source.missing, engine)
+        if archive_needed or supply.is_there(source):
+            verified = supply.verify_supply(source, request.verify_full, engine, console)
+    return Sources(bundle=bundle, engine=engine, supply=source, verified=verified, refusals=tuple(refusals))
+
+
+def make_plan(request: Request, sources: Sources) -> Plan:
+    """Compute what the installation will be, and judge the host for it. Changes nothing and does not raise for it."""
+    place = layout.Installation(request.folder)
+    refusals = list(sources.refusals)
+    existing = text = certificate = authorities = None
+    with _refusing("settings", refusals):
+        existing = read_existing_settings(place)
+        text = compute_settings(request, existing, sources.bundle, place)
+    with _refusing("certificate", refusals):
+        certificate = find_certificate(request, place, text)
+        authorities = _read_authorities(request)
+    wanted = _wanted(request, sources, envfile.parse(text or existing or ""))
+    host = observe.observe(wanted, sources.engine)
+    findings = (
+        *judge.judge(host, wanted),
+        *_only(check_images(sources)),
+        *([Finding("settings", "ok", "they agree with each other")] if text is not None else []),
+        *([Finding("certificate", "ok", "it is for this address, and its key belongs to it")] if certificate else []),
+        *(refusal.finding for refusal in refusals),
+    )
+    return Plan(
+        request=request,
+        place=place,
+        sources=sources,
+        wanted=wanted,
+        host=host,
+        findings=findings,
+        refusals=tuple(refusals),
+        existing=existing,
+        settings=text,
+        certificate=certificate,
+        authorities=authorities,
+    )
+
+
+def look_again(plan: Plan) -> Plan:
+    """Return the plan for the host as it is now: podman has been installed."""
+    host = observe.observe(plan.wanted, plan.engine)
+    judged = set(judge.CHECKS)
+    others = tuple(each for each in plan.findings if each.check not in judged)
+    return dataclasses.replace(plan, host=host, findings=(*judge.judge(host, plan.wanted), *others))
+
+
+@contextlib.contextmanager
+def _refusing(check: str, refusals: list[Refusal]) -> Iterator[None]:
+    """Keep an error of the block as a refusal: the others are looked for all the same."""
+    try:
+        yield
+    except errors.InstallerError as error:
+        refusals.append(Refusal(check, error))
+
+
+def _only(found: Finding | None) -> tuple[Finding, ...]:
+    return () if found is None else (found,)
+
+
+def check_images(sources: Sources) -> Finding | None:
+    """The images that are missing are there to be loaded, and are those that were built."""
+    if any(refusal.check == "images" for refusal in sources.refusals):
+        return None
+    if sources.verified:
+        return Finding("images", "ok", sources.verified)
+    return Finding(
+        "images",
+        "warning",
+        f"{len(sources.supply.missing)} are missing, and the archive is not at {sources.supply.archive} yet",
+        "copy it there, or name it with --images, before you install",
+    )
+
+
+def read_existing_settings(place: layout.Installation) -> str | None:
+    """Return the `.env` that is there, or None. Raises CommandFailed when it may not be read."""
+    try:
+        return place.env.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.CommandFailed(
+            f"{place.env} cannot be read: {error}", "run as the user who installed, or give another folder with --dir"
+        ) from error
+
+
+def compute_settings(
+    request: Request, existing: str | None, bundle: manifest.Manifest, place: layout.Installation
+) -> str:
+    """The settings agree with each other, and no secret is lost that data depend on."""
+    example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
+    return settings.compute(example, existing, request.asked, bundle.variables, place.volumes)
+
+
+def find_certificate(request: Request, place: layout.Installation, text: str | None) -> tls.Pair | None:
+    """The certificate for https is valid, for this address, and its key belongs to it; so are the authorities."""
+    if request.tls is None or text is None:
+        return None
+    from installer.release import tls
+
+    name = settings.host_of(text)
+    now = datetime.datetime.now(datetime.UTC)
+    if request.tls == "self-signed":
+        return tls.read_installed(place, name, now) or tls.make_self_signed(name, now)
+    return tls.read(*request.tls, name, now)
+
+
+def _read_authorities(request: Request) -> bytes | None:
+    if request.ca_bundle is None:
+        return None
+    from installer.release import tls
+
+    return tls.read_authorities(request.ca_bundle)
+
+
+# All that is looked at before an installation, for the documentation: the host's checks and those of this module.
+CHECKS: dict[str, Callable[..., object]] = {
+    **judge.CHECKS,
+    "images": check_images,
+    "settings": compute_settings,
+    "certificate": find_certificate,
+}
+
+
+def _wanted(request: Request, sources: Sources, values: Mapping[str, str]) -> Wanted:
+    """Return what this request wants of the host; `values` are those of `.env`, as it will be if that is known."""
+    bundle, source = sources.bundle, sources.supply
+    place = layout.Installation(request.folder)
+    loaded: Sequence[manifest.Image] = () if source.store else source.missing
+    copied = bundle.store if source.store and source.store.parent != place.stores else None
+    return Wanted(
+        folder=request.folder,
+        address=request.asked.host,
+        ports=settings.published_ports(request.asked, values),
+        architecture=bundle.architecture,
+        largest_image_bytes=max((image.size for image in loaded), default=0),
+        missing_bytes=sum(inventory.layer_sizes(loaded, bundle).values()),
+        store_bytes=copied.size if copied else 0,
+        compressed=any(bundle.archives[image.archive].compression == "zstd" for image in loaded),
+        not_before=_moment(bundle.newest_image),
+        firewall=request.firewall,
+        install_podman=request.install_podman,
+        api_image=project.find_api_image(layout.bundled(layout.PROJECT)),
+    )
+
+
+def _moment(text: str) -> datetime.datetime | None:
+    """Return the time of the newest image, which a right clock has passed."""
+    with contextlib.suppress(ValueError):
+        return datetime.datetime.fromisoformat(text[:19]).replace(tzinfo=datetime.UTC)
+    return None
