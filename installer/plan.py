@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from installer.bundle import manifest, verify
-from installer.checks import models
+from installer.checks import models, probe
 from installer.core import errors, finding, layout
 from installer.core.console import Console
 from installer.core.finding import Finding
@@ -246,7 +246,9 @@ def find_certificate(request: Request, place: layout.Installation, text: str | N
     now = datetime.datetime.now(datetime.UTC)
     if request.tls == "self-signed":
         return tls.read_installed(place, name, now) or tls.make_self_signed(name, now)
-    return tls.read(*request.tls, name, now)
+    pair = tls.read(*request.tls, name, now)
+    tls.require_accepted(*request.tls, name, probe.make_context(str(request.tls[0])))
+    return pair
 
 
 def _read_authorities(request: Request) -> bytes | None:

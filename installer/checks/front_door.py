@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from installer.checks.probe import make_context
 from installer.core import layout
 from installer.core.finding import Finding, Level
 from installer.engine.base import Engine
@@ -54,8 +55,10 @@ def check_console(front: FrontDoor) -> list[Finding]:
     with requests.Session() as session:
         # The proxies of the environment lead out of this network, where we do not ask.
         session.trust_env = False
+        name = urlsplit(front.url).hostname or ""
         if front.certificate is not None:
             session.verify = str(front.certificate)
+            session.mount("https://", _adapter(name, front.certificate))
         url = _reachable(front.url, session)
         return [
             _asked(session, name, url + page, judge, front.logs)
@@ -76,18 +79,19 @@ def _reachable(url: str, session: requests.Session) -> str:
         socket.getaddrinfo(parts.hostname, parts.port or parts.scheme)
     except OSError:
         session.headers["Host"] = parts.netloc
-        session.mount("https://127.0.0.1", _adapter(parts.hostname or ""))
         return parts._replace(netloc=f"127.0.0.1:{parts.port}" if parts.port else "127.0.0.1").geturl()
     return url
 
 
-def _adapter(name: str) -> HTTPAdapter:
-    """Return what connects requests with a server that must prove to be `name`, whatever the URL says."""
+def _adapter(name: str, certificate: Path) -> HTTPAdapter:
+    """Return what connects requests, by our TLS policy, with a server that must be `name`, whatever the URL says."""
     from requests.adapters import HTTPAdapter
 
     class Named(HTTPAdapter):
         def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-            super().init_poolmanager(*arguments, server_hostname=name, assert_hostname=name, **options)
+            context = make_context(str(certificate))
+            options |= {"ssl_context": context, "server_hostname": name, "assert_hostname": name}
+            super().init_poolmanager(*arguments, **options)
 
     return Named()
 

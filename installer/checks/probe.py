@@ -21,6 +21,27 @@ TIMEOUT_SECONDS = 10.0
 LARGEST_ANSWER = 4 * 1024 * 1024
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would take the key along, to whatever server is named there."""
+
+    def redirect_request(self, *_arguments: Any, **_options: Any) -> None:
+        return None
+
+
+def make_context(authorities: str = "") -> ssl.SSLContext:
+    """Return the one TLS policy of this program: names and chains are checked against `authorities`, a PEM file.
+
+    Without one, Python's default is trusted. A certificate in the file is enough, its own issuer need not be there. The
+    checks of RFC 5280 that only Python 3.13 asks for (VERIFY_X509_STRICT) are off: browsers and Dify's own Python
+    accept a company's authority without keyUsage, as a plain `openssl req -x509` makes it. Raises OSError.
+    """
+    context = ssl.create_default_context(cafile=authorities or None)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python knows from 3.10 on.
+    context.verify_flags |= 0x80000
+    return context
+
+
 def probe(
     url: str,
     key: str = "",
@@ -38,18 +59,22 @@ def probe(
     """
     request = urllib.request.Request(url, headers={"Authorization": "Bearer " + key} if key else {})
     try:
-        context = ssl.create_default_context(cafile=authorities or None)
-        secure = urllib.request.HTTPSHandler(context=context)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), secure)
+        secure = urllib.request.HTTPSHandler(context=make_context(authorities))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect, secure)
         with opener.open(request, timeout=timeout) as response:
             body = response.read(LARGEST_ANSWER)
     except urllib.error.HTTPError as error:
-        return _answer(STATUS, f"it answers with status {error.code}")
+        return _answer(STATUS, f"it answers with status {error.code}{_redirected(error)}")
     except (urllib.error.URLError, OSError, ValueError) as error:
         return _failure(getattr(error, "reason", error))
     if not models:
         return _answer(OK, "it answers")
     return _listed(body, models, model)
+
+
+def _redirected(error: urllib.error.HTTPError) -> str:
+    target = error.headers.get("Location") if 300 <= error.code < 400 else None
+    return f", a redirect to {target}: give that address" if target else ""
 
 
 def _failure(reason: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from installer.core.console import size
 from installer.host.judge import network
 from installer.images import inventory
 from installer.plan import Plan
-from installer.release import compose, envfile, render
+from installer.release import compose, envfile, render, tls
 from installer.stack import project, state
 from installer.system import boot_unit, own_copy
 
@@ -105,16 +105,11 @@ def _files(plan: Plan) -> list[Action]:
     written, text = plan.engine.written_file(plan.place), _rendered(plan)
     if not written.is_file() or written.read_bytes() != text.encode():
         actions.append(Action("files", f"{written} is written"))
-    if plan.certificate is not None and not _holds(plan):
+    if plan.certificate is not None and not tls.holds(plan.place, plan.certificate):
         actions.append(Action("certificate", f"{plan.place.certificate} and its key are written"))
     if plan.authorities is not None:
         actions.append(Action("authorities", f"{plan.place.ca_bundle} is written"))
     return actions
-
-
-def _holds(plan: Plan) -> bool:
-    assert plan.certificate is not None
-    return plan.place.certificate.is_file() and plan.place.certificate.read_bytes() == plan.certificate.certificate
 
 
 def _choice(plan: Plan) -> render.Choice:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,29 @@ def read(certificate: Path, key: Path, host: str, now: datetime.datetime) -> Pai
     return pair
 
 
+def require_accepted(certificate: Path, key: Path, host: str, policy: ssl.SSLContext) -> None:
+    """Let a client with this policy, which trusts the certificate's file, meet a server that has the pair.
+
+    That is how this installation is asked whether it is healthy: what fails here would fail there, after all images are
+    loaded. Raises UsageError with OpenSSL's reason.
+    """
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        server_context.load_cert_chain(certificate, key)
+        client = policy.wrap_bio(to_client, to_server, server_hostname=host)
+        server = server_context.wrap_bio(to_server, to_client, server_side=True)
+        for side in (client, server, client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or str(error)
+        raise errors.UsageError(
+            f"{certificate} is not accepted by a client that trusts it: {why}",
+            "give the certificate with its whole chain behind it: the server's own first, then its authorities",
+        ) from error
+
+
 def read_authorities(path: Path) -> bytes:
     """Read a bundle of authorities' certificates. Raises UsageError when it holds none in PEM form."""
     text = _bytes(path)
@@ -113,8 +138,17 @@ def _usage() -> x509.KeyUsage:
 
 def covers(leaf: x509.Certificate, host: str) -> bool:
     """Tell whether a certificate is for `host`: an address, a name, or a name below a wildcard (RFC 6125)."""
-    wildcard = f"*.{host.partition('.')[2]}" if "." in host else host
-    return any(name.lower() in (host.lower(), wildcard.lower()) for name in _names(leaf))
+    wanted = _plain(host)
+    wildcard = f"*.{wanted.partition('.')[2]}" if "." in wanted else wanted
+    return any(_plain(name) in (wanted, wildcard) for name in _names(leaf))
+
+
+def _plain(name: str) -> str:
+    """Return a name or an address in the one form in which two of them compare."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.lower()
 
 
 def _names(leaf: x509.Certificate) -> list[str]:
@@ -156,9 +190,18 @@ def read_installed(place: layout.Installation, host: str, now: datetime.datetime
         return None
 
 
+def holds(place: layout.Installation, pair: Pair) -> bool:
+    """Tell whether a pair, both halves of it, is in the install folder."""
+    try:
+        there = place.certificate.read_bytes(), place.key.read_bytes()
+    except OSError:
+        return False
+    return there == (pair.certificate, pair.key)
+
+
 def write(place: layout.Installation, pair: Pair) -> bool:
     """Put a pair where nginx looks for it, the key 0600; return False when it is there. Raises CommandFailed."""
-    if place.certificate.is_file() and place.certificate.read_bytes() == pair.certificate:
+    if holds(place, pair):
         return False
     files.folder(place.certificate.parent)
     files.write(place.key, pair.key, mode=0o600)

@@ -24,6 +24,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/keyed" and self.headers.get("Authorization") != "Bearer right":
             self.send_error(401)
             return
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:1/keyed")
+            self.end_headers()
+            return
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"<html>" if self.path == "/page" else json.dumps(TAGS).encode())
@@ -53,6 +58,12 @@ def test_a_key_is_sent(url: str) -> None:
     assert ask(f"{url}/keyed", key="right")["kind"] == "ok"
     refused = ask(f"{url}/keyed", key="wrong")
     assert (refused["kind"], refused["detail"]) == ("status", "it answers with status 401")
+
+
+def test_a_redirect_is_told_and_never_followed_with_the_key(url: str) -> None:
+    answer = ask(f"{url}/moved", key="right")
+    assert answer["kind"] == "status"
+    assert "a redirect to http://127.0.0.1:1/keyed" in answer["detail"]
 
 
 def test_another_service_is_told_apart(url: str) -> None:

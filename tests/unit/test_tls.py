@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import datetime
+import ssl
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from installer.checks.probe import make_context
 from installer.core import errors, layout
 from installer.release import tls
 
@@ -42,6 +46,54 @@ def test_each_fault_is_told_apart(tmp_path: Path) -> None:
         tls.read(tmp_path / "none", paths[1], "dify.example", NOW)
 
 
+def signed_by_a_plain_authority(name: str) -> tuple[bytes, tls.Pair]:
+    """Return an authority as `openssl req -x509` makes it with a plain configuration, without keyUsage, and a pair."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "company")])
+    now = datetime.datetime.now(datetime.UTC)
+
+    def builder(subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        made = x509.CertificateBuilder().subject_name(subject).issuer_name(ca_name).public_key(key)
+        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+        return made.not_valid_after(now + datetime.timedelta(days=9))
+
+    ca = builder(ca_name, own.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+    authority = ca.sign(own, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    leaf = builder(subject, key.public_key()).add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    certificate = leaf.sign(own, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return authority, tls.Pair(certificate=certificate, key=private)
+
+
+def test_a_companys_authority_without_key_usage_is_accepted_as_browsers_do(tmp_path: Path) -> None:
+    authority, pair = signed_by_a_plain_authority("dify.example")
+    chain, key = given(tmp_path, tls.Pair(certificate=pair.certificate + authority, key=pair.key))
+    tls.require_accepted(chain, key, "dify.example", make_context(str(chain)))
+    alone, key = given(tmp_path, pair)
+    tls.require_accepted(alone, key, "dify.example", make_context(str(alone)))
+    # Python 3.13's own policy, with which the whole installation failed at its end, would refuse it.
+    chain.write_bytes(pair.certificate + authority)
+    strict = make_context(str(chain))
+    strict.verify_flags &= ~ssl.VerifyFlags(0x80000)
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    with pytest.raises(errors.UsageError, match="not accepted by a client"):
+        tls.require_accepted(chain, key, "dify.example", strict)
+
+
+def test_a_certificate_whose_chain_is_of_another_authority_is_refused(tmp_path: Path) -> None:
+    other, _ = signed_by_a_plain_authority("dify.example")
+    _, pair = signed_by_a_plain_authority("dify.example")
+    certificate, key = given(tmp_path, pair)
+    trusted = tmp_path / "other.pem"
+    trusted.write_bytes(other)
+    with pytest.raises(errors.UsageError, match="not accepted by a client"):
+        tls.require_accepted(certificate, key, "dify.example", make_context(str(trusted)))
+
+
 @pytest.mark.parametrize(
     ("name", "host", "good"),
     [
@@ -62,6 +114,8 @@ def test_a_good_pair_is_kept_and_its_key_private(tmp_path: Path) -> None:
     pair = tls.make_self_signed("10.0.0.5", NOW)
     assert tls.write(place, pair)
     assert not tls.write(place, pair)
+    place.key.unlink()
+    assert tls.write(place, pair), "a lost key comes back by the same command"
     assert place.key.stat().st_mode & 0o777 == 0o600
     assert tls.read_installed(place, "10.0.0.5", NOW) == pair
     assert tls.read_installed(place, "10.0.0.6", NOW) is None
