@@ -56,10 +56,19 @@ def checked_ip(text: str) -> str:
         address = ipaddress.ip_address(text)
     except ValueError as error:
         raise errors.UsageError(
-            f"{text!r} is no IP address", "give this server's address as in `ip -brief address`, or a name with --host"
+            f"{text!r} is not a valid IP address",
+            "give this server's address as in `ip -brief address`, or a name with --host",
         ) from error
-    if address.is_unspecified or address.is_multicast:
-        raise errors.UsageError(f"{text} is no address of a host", "give this server's address as browsers reach it")
+    if address.version == 6:
+        # netavark forwards a published port for the addresses that a network has, and compose's have IPv4 alone.
+        raise errors.UsageError(
+            f"{text} is an IPv6 address, and the containers' ports are published for IPv4 alone",
+            "give this server's IPv4 address, or a name with --host",
+        )
+    if address.is_unspecified or address.is_multicast or address.is_reserved:
+        raise errors.UsageError(
+            f"{text} is not an address that a server can have", "give this server's address as browsers reach it"
+        )
     return text
 
 

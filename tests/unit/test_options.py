@@ -82,3 +82,98 @@ def test_folders_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     assert asked(["--dir", "here"]).folder == tmp_path / "here"
     assert asked(["--images", "x.tar"]).archive == tmp_path / "x.tar"
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    wrong = ["--ip", "nonsense", "--port", "0", "--tls-cert", "x", "--require-llm", "--timeout", "nan", "--set", "x"]
+    with pytest.raises(errors.UsageError) as caught:
+        asked(wrong)
+    for each in ("--ip", "--port", "--tls-cert and --tls-key", "no server is named", "--timeout", "--set"):
+        assert each in caught.value.message, each
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--ip", ""],
+        ["--ip", "255.255.255.255"],
+        ["--ip", "0.0.0.0"],
+        ["--ip", "fe80::1%eth0$(id)"],
+        ["--ip", "fd00::5"],
+        ["--host", "dify_example"],
+        ["--timeout", "nan"],
+        ["--timeout", "inf"],
+        ["--timeout", "0"],
+        ["--dir", "~nobody-of-that-name/x"],
+        ["--dir", ""],
+        ["--dir", "/opt/a:b"],
+        ["--dir", "/opt/a$b"],
+        ["--dir", "/opt/a\nb"],
+        ["--ollama-url", "http://["],
+        ["--ollama-url", "http://x:99999"],
+        ["--ollama-url", "http://a b"],
+        ["--ollama-url", "http://"],
+        ["--rpms", "/nowhere"],
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_a_usage_error(arguments: list[str]) -> None:
+    with pytest.raises(errors.UsageError, match=arguments[0]):
+        asked(arguments)
+
+
+@pytest.mark.parametrize("folder", ["/opt/my dify", "/opt/100%d", "/opt/디파이"])
+def test_a_folder_may_have_any_name_that_all_its_users_read_alike(folder: str) -> None:
+    assert asked(["--dir", folder]).folder == Path(folder)
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("port: [80]", "port must be one value"),
+        ("silent: [a]", "silent must be true or false"),
+        ("no-boot: maybe", "no-boot must be true or false"),
+        ("dir: [a]\nport: {a: 1}", "dir must be one value; port must be one value"),
+        ("ip: " + "[" * 5000, "nested too deep"),
+        ("set:\n  A: [1]", "set must be a list"),
+        (BOMB, "aliases"),
+        ("ip: \xff", "answers.yaml"),
+    ],
+)
+def test_an_answer_file_holds_answers_and_nothing_else(tmp_path: Path, text: str, told: str) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_bytes(text.encode("latin-1"))
+    with pytest.raises(errors.UsageError) as caught:
+        asked(["--config", str(answers)])
+    assert told in caught.value.message
+
+
+def test_a_number_and_a_boolean_of_the_answer_file_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text("ip: 10.0.0.5\nport: 8080\nno-boot: true\nmodel:\nset:\n  - A=1\n  - B=x y\n")
+    request = asked(["--config", str(answers)])
+    assert (request.asked.ports, request.boot, request.asked.values) == ({"http": 8080}, False, {"A": "1", "B": "x y"})
+
+
+def test_preflight_takes_the_answer_file_of_install(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text("ip: 10.0.0.5\nollama-url: http://10.0.0.9:11434\nsilent: true\n")
+    made: list[Request] = []
+
+    @click.command()
+    @options.apply((*options.SITE, options.CONFIG))
+    def command(**given: Any) -> None:
+        made.append(options.make_request(**given))
+
+    CliRunner().invoke(command, ["--config", str(answers)], standalone_mode=False, catch_exceptions=False)
+    assert made[0].asked.host == "10.0.0.5"
+
+
+def test_a_variable_that_is_not_an_option_is_told_with_the_one_that_may_be_meant() -> None:
+    with pytest.raises(errors.UsageError, match="DIFY_INSTALLER_PROT is not an option; is DIFY_INSTALLER_PORT meant"):
+        options.require_known_variables({"DIFY_INSTALLER_PROT": "8080", "PATH": "/bin"})
+    options.require_known_variables({"DIFY_INSTALLER_PORT": "8080", "DIFY_INSTALLER_API_KEY": "k"})
