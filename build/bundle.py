@@ -138,7 +138,8 @@ def _base(path: Path | None) -> manifest.Manifest | None:
         return manifest.loads(path.read_bytes())
     except (OSError, errors.BundleDamaged) as error:
         raise errors.UsageError(
-            f"{path} is no manifest of a bundle: {error}", f"give the {layout.MANIFEST} that lies beside that bundle"
+            f"{path} is not the manifest of a bundle: {error}",
+            f"give the {layout.MANIFEST} that lies beside that bundle",
         ) from error
 
 

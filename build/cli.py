@@ -25,7 +25,7 @@ def _spec_options(command: Any) -> Any:
         click.option("--source", "origin", metavar="PATH|URL", help="A Dify checkout, a tarball, or a git URL."),
         click.option("--tag", help="The git tag, when the source is a URL."),
         click.option("--arch", "architecture", type=click.Choice(manifest.ARCHITECTURES), help="The server's."),
-        click.option("--vector-store", metavar="PROFILE", help="weaviate, qdrant, milvus, … as in the compose file."),
+        click.option("--vector-store", metavar="PROFILE", help="A profile of the compose file, for example qdrant."),
         click.option("--db", "database", metavar="PROFILE", help="postgresql or mysql."),
         click.option("--profile", "profiles", multiple=True, metavar="PROFILE", help="Any other; may be repeated."),
     ]
@@ -56,7 +56,7 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
         return None
     found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if found is None or int(found.group(1)) == 0:
-        raise click.BadParameter(f"{text!r} is no size: write it as 4G or 700M")
+        raise click.BadParameter(f"{text!r} is not a valid size: write, for example, 4G or 700M")
     power = " KMGT".index(found.group(2).upper() or " ")
     return int(found.group(1)) << (10 * power)
 
@@ -78,7 +78,7 @@ def cli() -> None:
     "largest",
     metavar="SIZE",
     callback=_bytes,
-    help="Numbered archives of at most this size, as 4G: for media and file systems that take no larger file.",
+    help="Numbered archives of at most this size, for example 4G: for media and file systems that take no larger file.",
 )
 @click.option(
     "--base",

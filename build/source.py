@@ -47,13 +47,13 @@ def fetch(origin: str, tag: str, work: Path, runner: Runner) -> Source:
         commit = _git_commit(folder, runner)
     else:
         raise errors.BuildError(
-            f"the source {origin} is neither a folder nor a tarball nor a git URL",
+            f"the source {origin} is not a folder, a tarball or a git URL",
             "give --source PATH of a Dify checkout, or --source https://… with --tag",
         )
     docker = folder / layout.PROJECT
     for name in (layout.COMPOSE_FILE, layout.ENV_EXAMPLE):
         if not (docker / name).is_file():
-            raise errors.BuildError(f"{origin} is no Dify release: it has no {layout.PROJECT}/{name}")
+            raise errors.BuildError(f"{origin} is not a Dify release: it has no {layout.PROJECT}/{name}")
     shown = origin if "://" in origin else path.name
     return Source(docker=docker, origin=shown, commit=commit or f"tree:{tree_hash(docker)}")
 

@@ -191,7 +191,7 @@ def _archive(value: object, where: str) -> Archive:
     fields = _object(value, where, Archive)
     layers = fields["layers"]
     if not isinstance(layers, dict):
-        raise _fault(f"{where}.layers", "is no object")
+        raise _fault(f"{where}.layers", "is not an object")
     return Archive(
         **_big_file(fields, where),
         layers={_sha256(layer, f"{where}.layers"): _size(size, f"{where}.layers") for layer, size in layers.items()},
@@ -220,7 +220,7 @@ def _big_file(fields: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _object(value: object, where: str, kind: type[Any]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _fault(where, "is no object")
+        raise _fault(where, "is not an object")
     names = {field.name for field in dataclasses.fields(kind)}
     if missing := sorted(names - set(value)):
         raise _fault(_join(where, missing[0]), "is missing")
@@ -231,37 +231,37 @@ def _object(value: object, where: str, kind: type[Any]) -> dict[str, Any]:
 
 def _list(value: object, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise _fault(where, "is no list")
+        raise _fault(where, "is not a list")
     return value
 
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise _fault(where, "is no text")
+        raise _fault(where, "is not a text")
     return value
 
 
 def _texts(value: object, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise _fault(where, "is no object")
+        raise _fault(where, "is not an object")
     return {name: _text(text, _join(where, name)) for name, text in value.items()}
 
 
 def _truth(value: object, where: str) -> bool:
     if not isinstance(value, bool):
-        raise _fault(where, "is neither true nor false")
+        raise _fault(where, "is not true or false")
     return value
 
 
 def _size(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise _fault(where, "is no size in bytes")
+        raise _fault(where, "is not a valid size in bytes")
     return value
 
 
 def _sha256(value: object, where: str) -> str:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise _fault(where, "is no SHA-256")
+        raise _fault(where, "is not a valid SHA-256")
     return value
 
 
@@ -269,7 +269,7 @@ def _relative(value: object, where: str) -> str:
     """Accept only a path that stays below the folder that it is joined to."""
     path = _text(value, where)
     if not path or path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
-        raise _fault(where, f"is no relative path: {path!r}")
+        raise _fault(where, f"is not a relative path: {path!r}")
     return path
 
 

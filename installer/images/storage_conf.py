@@ -32,7 +32,7 @@ def marked(text: str) -> str:
 def add(text: str, store: Path) -> str:
     """Return `text` with this store as the first of the additional ones: of two images of a name, podman takes that.
 
-    Raises CommandFailed for what is no TOML.
+    Raises CommandFailed for what is not TOML.
     """
     document = _parsed(text)
     stores = _stores(document)
@@ -46,7 +46,7 @@ def add(text: str, store: Path) -> str:
 def remove(text: str, store: Path) -> str | None:
     """Return `text` without this store, or None when nothing is left of a file of ours but what podman does anyway.
 
-    Raises CommandFailed for what is no TOML.
+    Raises CommandFailed for what is not TOML.
     """
     document = _parsed(text)
     left = [each for each in _stores(document) if each != str(store)]
@@ -63,7 +63,7 @@ def _parsed(text: str) -> tomlkit.TOMLDocument:
         return tomlkit.parse(text)
     except TOMLKitError as error:
         raise errors.CommandFailed(
-            f"podman's storage.conf is no TOML: {error}", "mend the file: podman itself cannot read it either"
+            f"podman's storage.conf is not valid TOML: {error}", "fix the file: podman itself cannot read it either"
         ) from error
 
 

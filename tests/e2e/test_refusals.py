@@ -160,7 +160,7 @@ class TestRefused:
         result = server.installer("--ip", "10.0.0.77", "--dir", "/sys/dify")
         assert result.returncode == 4
         assert "cannot write /sys/dify" in result.stderr
-        assert "10.0.0.77 is none of this host's addresses" in result.stderr
+        assert "10.0.0.77 is not one of this host's addresses" in result.stderr
 
     def test_too_little_room(self, server: Server) -> None:
         server.run("sh", "-c", "mkdir -p /run/small && mount -t tmpfs -o size=20m none /run/small")

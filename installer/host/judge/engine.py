@@ -55,7 +55,7 @@ def _no_podman(host: Host, wanted: Wanted) -> Finding:
     if not host.user.root:
         return Finding("podman", "error", "podman is not installed, and only root may install it", INSTALL_PODMAN)
     if not host.system.dnf:
-        return Finding("podman", "error", "podman is not installed, and there is no dnf for it", INSTALL_PODMAN)
+        return Finding("podman", "error", "podman is not installed, and dnf is missing, too", INSTALL_PODMAN)
     return Finding("podman", "ok", "podman is not installed yet: dnf will do that")
 
 
@@ -78,7 +78,7 @@ def docker(host: Host, wanted: Wanted) -> Findings:
             "error",
             f"docker {version} does not work for {host.user.name}: {host.engine.problem}",
             "as root: `systemctl enable --now docker`; a user must be in the group docker (`usermod -aG docker "
-            f"{host.user.name}`, then log in anew)",
+            f"{host.user.name}`, then log in again)",
         )
     elif host.engine.compose_version is None or host.engine.compose_version < DOCKER_COMPOSE:
         found = ".".join(map(str, host.engine.compose_version or ())) or "none"

@@ -18,7 +18,7 @@ Findings = Iterable[Finding]
 def ports(host: Host, wanted: Wanted) -> Findings:
     """The ports are free, or held by this installation; else who holds them."""
     if host.network.listeners is None:
-        yield Finding("ports", "warning", "who listens where could not be determined (`ss` failed)", "check by hand")
+        yield Finding("ports", "warning", "`ss` failed: whether the ports are free is unknown", "see what `ss -tln` says")
         return
     held = {listener.port: listener for listener in host.network.listeners if not listener.ours}
     taken = [(name, port) for name, port in wanted.ports.items() if port in held]
@@ -64,7 +64,7 @@ def address(host: Host, wanted: Wanted) -> Findings:
             yield Finding(
                 "address",
                 "warning",
-                f"{wanted.address} is none of this host's addresses ({mine or 'it has none'})",
+                f"{wanted.address} is not one of this host's addresses ({mine or 'it has none'})",
                 "right behind a load balancer or NAT; else give one of its own with --ip",
             )
 
