@@ -18,7 +18,7 @@ Findings = Iterable[Finding]
 def ports(host: Host, wanted: Wanted) -> Findings:
     """The ports are free, or held by this installation; else who holds them."""
     if host.network.listeners is None:
-        yield Finding("ports", "warning", "`ss` failed: whether the ports are free is unknown", "see what `ss -tln` says")
+        yield Finding("ports", "warning", "`ss` failed: whether they are free is unknown", "see what `ss -tln` says")
         return
     held = {listener.port: listener for listener in host.network.listeners if not listener.ours}
     taken = [(name, port) for name, port in wanted.ports.items() if port in held]
