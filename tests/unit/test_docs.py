@@ -158,6 +158,21 @@ def test_links_and_their_anchors_exist(page: Path) -> None:
         assert not anchor or anchor in anchors(read(target)), link
 
 
+@each_language
+def test_a_room_imports_only_rooms_above_it_in_the_table(language: str) -> None:
+    page = read(LANGUAGES[language][2] / "development.md")
+    rooms = re.findall(
+        r"^\| `([a-z]+)/` \|", page.split("`commands/install.py`")[0].split("`installer/`")[-1], re.MULTILINE
+    )
+    assert sorted(rooms) == sorted(path.parent.name for path in (ROOT / "installer").glob("*/__init__.py"))
+    for number, room in enumerate(rooms):
+        below = set(rooms[number + 1 :])
+        for path in (ROOT / "installer" / room).rglob("*.py"):
+            assert not below & set(re.findall(r"^\s*(?:from|import) installer\.([a-z]+)", read(path), re.MULTILINE)), (
+                path
+            )
+
+
 # -- commands
 
 
