@@ -7,7 +7,7 @@ are written by hand: the tests hold that they leave nothing out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -26,7 +26,7 @@ def tables() -> dict[str, str]:
     """Return every table in Markdown, by the name of its block."""
     return {
         "commands": _table(("command", "what it does"), ((f"`{name}`", text) for name, text in commands().items())),
-        "options": _table(("option", "meaning", "commands"), _option_rows()),
+        "options": _options(),
         "exit-codes": _table(("code", "meaning"), ((str(code), text) for code, text in exit_codes().items())),
         "checks": _table(("check", "what is looked at"), ((f"`{name}`", text) for name, text in checks().items())),
         "hosts": _table(("host feature", "verdict", "shown by"), features.features()),
@@ -59,16 +59,23 @@ def rewritten(page: str) -> str:
     return BLOCK.sub(lambda found: found["begin"] + today[found["name"]] + found["end"], page)
 
 
-def _option_rows() -> Iterator[tuple[str, str, str]]:
-    """Give each option once with the commands that take it, those of `install` first."""
+def _options() -> str:
+    """Return a table of the options for each subject, if the options have one; what `install` takes comes first."""
     taken_by: dict[tuple[str, str], list[str]] = {}
+    subjects: dict[str, list[tuple[str, str]]] = {}
     of_install = {each.opts[0]: _help(each, "install") for each in options("install")}
     for command in ("install", *(name for name in cli.commands if name != "install")):
         for option in options(command):
-            key = of_install.get(option.opts[0]) or _help(option, command)
-            taken_by.setdefault(key, []).append(command)
-    for (usage, meaning), names in taken_by.items():
-        yield f"`{usage}`", meaning, ", ".join(f"`{name}`" for name in names)
+            row = of_install.get(option.opts[0]) or _help(option, command)
+            if row not in taken_by:
+                subjects.setdefault(getattr(option, "group", "") or "Of single commands", []).append(row)
+            taken_by.setdefault(row, []).append(command)
+    parts = []
+    for subject, rows in subjects.items():
+        told = ((f"`{usage}`", text, ", ".join(f"`{name}`" for name in taken_by[usage, text])) for usage, text in rows)
+        title = f"{subject}:\n\n" if len(subjects) > 1 else ""
+        parts.append(title + _table(("option", "meaning", "commands"), told))
+    return "\n".join(parts)
 
 
 def _help(option: click.Option, command: str) -> tuple[str, str]:
