@@ -14,7 +14,7 @@ import click
 
 from installer.cli import cli
 from installer.core.errors import EXIT_CODES
-from installer.host.judge import CHECKS
+from installer.plan import CHECKS
 from tests import features
 
 ROOT = Path(__file__).resolve().parent.parent

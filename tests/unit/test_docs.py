@@ -18,14 +18,13 @@ READMES = (ROOT / "README.md", ROOT / "README.ko.md")
 ENGLISH = sorted(docs.PAGES.glob("*.md"))
 KOREAN = sorted((docs.PAGES / "ko").glob("*.md"))
 DECISIONS = sorted((docs.PAGES / "decisions").glob("*.md"))
-ALL = [*READMES, *ENGLISH, *KOREAN, *DECISIONS]
+ALL = [*sorted(ROOT.glob("*.md")), *ENGLISH, *KOREAN, *DECISIONS]
 LANGUAGES = {"en": (READMES[0], ENGLISH, docs.PAGES), "ko": (READMES[1], KOREAN, docs.PAGES / "ko")}
 README_LINES = 150
 
 # What the pages tell and the code does not have yet.
 COMING = {
-    *("the command licenses", "the command completion", "the command man"),
-    *("install --dry-run", "preflight --plan", "--dry-run", "--plan", "make lock", "make faults"),
+    *("the command licenses", "make lock", "make faults"),
 }
 # Options of other programs that the pages name by themselves.
 FOREIGN_OPTIONS = {"--ignore-missing"}
@@ -164,18 +163,22 @@ def test_links_and_their_anchors_exist(page: Path) -> None:
 
 
 @each_language
-def test_a_room_imports_only_rooms_above_it_in_the_table(language: str) -> None:
+def test_the_table_of_rooms_names_all_and_each_imports_only_what_is_above_it(language: str) -> None:
     page = read(LANGUAGES[language][2] / "development.md")
-    rooms = re.findall(
-        r"^\| `([a-z]+)/` \|", page.split("`commands/install.py`")[0].split("`installer/`")[-1], re.MULTILINE
-    )
-    assert sorted(rooms) == sorted(path.parent.name for path in (ROOT / "installer").glob("*/__init__.py"))
+    rooms = re.findall(r"^\| `([a-z]+)(?:/|\.py)` \|", page.split("`installer/`")[-1], re.MULTILINE)
+    there = {path.stem for path in (ROOT / "installer").iterdir() if re.match("[a-z]", path.name)}
+    assert sorted(rooms) == sorted(there)
     for number, room in enumerate(rooms):
-        below = set(rooms[number + 1 :])
-        for path in (ROOT / "installer" / room).rglob("*.py"):
-            assert not below & set(re.findall(r"^\s*(?:from|import) installer\.([a-z]+)", read(path), re.MULTILINE)), (
-                path
-            )
+        for path in [*(ROOT / "installer" / room).rglob("*.py")] or [ROOT / "installer" / f"{room}.py"]:
+            used = re.findall(r"^\s*from installer(?:\.| import )([a-z]+)", read(path), re.MULTILINE)
+            assert not set(used) & set(rooms[number + 1 :]), path
+
+
+@each_page
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    for name in spans(read(page)):
+        if re.fullmatch(r"(build|docs|installer|specs|tests)/[\w./-]*", name):
+            assert (ROOT / name).exists(), name
 
 
 # -- commands
