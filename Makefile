@@ -18,7 +18,7 @@ DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
 
-.PHONY: help bundle test check demo bench growth features selinux format clean system-packages
+.PHONY: help bundle test check demo bench growth docs selinux format clean system-packages
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
@@ -29,6 +29,7 @@ help:
 	@echo "make growth   measures how an installation's cost grows with the bundle: 1 to 16 GB, 13 to 40 images (root)"
 	@echo "make selinux  installs on a virtual machine with SELinux enforcing: RIG=PATH DIST=PATH"
 	@echo "make check    style, types and unit tests alone"
+	@echo "make docs     writes the tables in docs/ that are made from the code"
 
 $(VENV)/complete: specs/dev.lock
 	$(PYTHON) -m venv $(VENV)
@@ -54,9 +55,9 @@ test: system-packages $(VENV)/complete
 demo: system-packages $(VENV)/complete
 	$(RUN) -m tests.target.demo $(WORK)
 
-# The README's table of host features, from the tests.
-features: $(VENV)/complete
-	$(RUN) -m tests.features
+# The tables in docs/ that are made from the code: commands, options, exit codes, checks, host features.
+docs: $(VENV)/complete
+	$(RUN) -m tests.docs
 
 # Our way against the manual one; 10 GB of disk and half an hour. Writes tests/bench/RESULTS.md and results.svg.
 bench: system-packages $(VENV)/complete

@@ -2,7 +2,7 @@
 
 The format is the one of `docker save` that `docker load`, `podman load` and `podman pull
 docker-archive:` all read: a tar with each layer as `<SHA-256>.tar`, each configuration as
-`<image ID>.json`, and `manifest.json`. A layer that several images share is there once.
+`<image ID>.json`, and `manifest.json`. A layer that several images share is there once (docs/decisions/001).
 
 An image is never cut: with a limit, the next file begins with the next image. A layer that an earlier
 file has, or the base of a differential bundle, is an empty member in its place: podman and docker skip
@@ -43,7 +43,7 @@ from installer.core.runner import Runner
 BLOCK = tarfile.BLOCKSIZE
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# Ten images of 3.5 GB become 1.0 GB in 9 s (two cores); with several threads the bytes do not depend on their number.
+# With several threads the bytes do not depend on their number (docs/decisions/006).
 ZSTD_LEVEL = 3
 # Configurations and the engine's own manifest are small; anything larger in their place is no archive.
 LARGEST_JSON = 16 * 1024 * 1024

@@ -1,6 +1,6 @@
 """Provides the portable CPython that the executable is frozen with: it needs glibc 2.28, no more.
 
-An ordinary Python will not do: Debian 12's needs GLIBC_2.35, and RHEL 8 has 2.28, RHEL 9 2.34.
+An ordinary Python will not do: Debian 12's needs GLIBC_2.35, and RHEL 8 has 2.28, RHEL 9 2.34 (docs/decisions/011).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from installer.core.runner import Runner
 
 PULL_SECONDS = 3600.0
 PACK_SECONDS = 3600.0
-# Level 3 packs ten images of 3.5 GB into 0.25 of it in 9 s, level 9 into 0.24 in 24 s (two cores).
+# A higher one takes longer and gains almost nothing (docs/decisions/005).
 LEVEL = "3"
 # Of a storage, only what describes and holds images.
 KEPT = ("overlay", "overlay-images", "overlay-layers")

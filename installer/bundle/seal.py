@@ -1,7 +1,7 @@
 """The seal of the executable: a SHA-256 of all its bytes, behind them.
 
 The manifest inside cannot hold the hash of the file that carries it. PyInstaller's bootloader looks
-for its archive from the end of the file backwards, so a few bytes behind it do no harm.
+for its archive from the end of the file backwards, so a few bytes behind it do no harm (docs/decisions/008).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every deliberate failure, and the exit code that it ends the program with.
 
 An error holds what is wrong and what to do about it; the command line prints it
-(`installer.cli`), nothing else does. The README's table of exit codes is checked
-against `EXIT_CODES`.
+(`installer.cli`), nothing else does. The table in docs/exit-codes.md is made from
+`EXIT_CODES`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ FAILURES: tuple[type[InstallerError], ...] = (
     ModelServerFailed,
 )
 
-# Exit code -> meaning, for the README and `--help`.
+# Exit code -> meaning, for docs/exit-codes.md and `--help`.
 EXIT_CODES: dict[int, str] = {
     0: "done",
     **{failure.exit_code: failure.meaning for failure in FAILURES},

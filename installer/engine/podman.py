@@ -29,8 +29,7 @@ from installer.release import compose, render
 HEALTHCHECK_SECONDS = 30.0
 TAG_SECONDS = 60.0
 
-# Two loads at a time take 0.69 of the time of one on podman 4, but bring nothing on podman 5, which extracts one
-# layer at a time (medians of three: 17.1 and 16.5 s, 3.5 GB, podman 5.4, two cores).
+# Two loads at a time are faster on podman 4 alone: podman 5 extracts one layer at a time (docs/decisions/002).
 ONE_AT_A_TIME = (5, 0)
 
 

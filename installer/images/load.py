@@ -1,10 +1,9 @@
 """Loads the images from the archive, the fastest correct way, and proves each by its ID.
 
-`podman load -i FILE` first unpacks the whole archive into /var/tmp as if it were an OCI archive, deletes that and only
-then loads it (strace, podman 4.3.1 and 5.4.2); `podman pull docker-archive:FILE:@INDEX` does not. podman hashes
-each layer while it spools it, and unpacks only one that has the SHA-256 of the configuration; the configuration,
-whose SHA-256 is the image ID, has been proved before (`verify.check_index`): the archive is read, and hashed, once.
-Names are set by us, by ID.
+`podman load` first unpacks the whole archive into /var/tmp; `podman pull docker-archive:FILE:@INDEX` does not
+(docs/decisions/002). podman hashes each layer while it spools it, and unpacks only one that has the SHA-256 of the
+configuration; the configuration, whose SHA-256 is the image ID, has been proved before (`verify.check_index`): the
+archive is read, and hashed, once (docs/decisions/003). Names are set by us, by ID.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ TAG_SECONDS = 60.0
 # What an image left in memory, written to a slow disk.
 SYNC_SECONDS = 3600.0
 
-# podman collects garbage only when it has this much (https://go.dev/doc/gc-guide, "Memory limit"): 0.89 of the time
-# (medians of three, 16.5 and 18.5 s, in both cases without a second load beside it).
+# podman collects garbage only when it has this much, which is faster (docs/decisions/002).
 GARBAGE = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}
 
 
@@ -130,7 +128,7 @@ def _write_out(found: Host, engine: Engine) -> None:
     """Let the disk write what has been loaded while the next image is.
 
     podman leaves that to the kernel: a power failure would lose layers of images that podman counts as its own, and
-    the first containers, whose database waits for the disk, would wait for all of it (5.8 s instead of 8.4 s).
+    the first containers, whose database waits for the disk, would wait for all of it (docs/decisions/002).
     """
     if found.room.storage is not None:
         engine.runner.run(["sync", "--file-system", str(found.room.storage.path)], timeout=SYNC_SECONDS, check=False)

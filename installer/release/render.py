@@ -4,7 +4,7 @@ Upstream's file stays untouched beside it. Each way in which ours departs from i
 function of its own below, with the reason; `DEPARTURES` is their order, `ADDITIONS` those that docker
 needs as well. Variables remain variables: `.env` is the one place where an administrator changes a setting.
 
-Sources: "measured" is podman-compose 1.0.6 to 1.6.0 against Dify 1.11.3's file.
+Sources: "measured" is podman-compose 1.0.6 to 1.6.0 against Dify 1.11.3's file (docs/decisions/007).
 """
 
 from __future__ import annotations

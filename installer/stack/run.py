@@ -14,7 +14,7 @@ from installer.stack.state import find_one_shots, find_unready, in_words, list_c
 
 STOP_SECONDS = 300.0
 RELOAD_SECONDS = 60.0
-# Between two looks; also how often a health check is asked for ahead of its time. A look takes 0.1 s of a processor.
+# Between two looks; also how often a health check is asked for ahead of its time (docs/decisions/012).
 POLL_SECONDS = 0.5
 # What is said when a container cannot be started because another one, that it needs, has ended and has not
 # been started again yet, or is unhealthy (podman 4 and 5, libpod/container_graph.go and container_internal.go;

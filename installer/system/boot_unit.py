@@ -1,7 +1,7 @@
 """The systemd unit that brings the stack up after a reboot, and stops it before one.
 
 podman's own `podman-restart.service` starts containers in any order and forgets 'healthy'
-(podman#29813); `dify-installer start` keeps the order of the dependencies, nginx last.
+(podman#29813); `dify-installer start` keeps the order of the dependencies, nginx last (docs/decisions/010).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tells firewalld of the stack, now and for good: the ports for browsers, the networks among containers.
 
-Nothing is reloaded: that would throw away the rules that podman has made for containers that run.
+Nothing is reloaded: that would throw away the rules that podman has made for containers that run (docs/decisions/009).
 """
 
 from __future__ import annotations
