@@ -119,8 +119,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
-            (["--ip", "10.0.0.256"], "no IP address"),
-            (["--ip", "0.0.0.0"], "no address of a host"),
+            (["--ip", "10.0.0.256"], "not a valid IP address"),
+            (["--ip", "0.0.0.0"], "an address that a server can have"),
             (["--host", "http://dify"], "no host name"),
             (["--port", "0"], "--port"),
             (["--ip", "10.0.0.5", "--port", "80", "--https-port", "80"], "the same"),
