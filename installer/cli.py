@@ -142,7 +142,7 @@ def preflight_command(with_plan: bool, as_json: bool, **given: Any) -> None:
         if planned is not None:
             print_result(actions.as_text(planned))
     if not plan.passed:
-        raise errors.PreflightFailed("this host is not ready: see what is marked FAIL", "fix it as said there")
+        raise plan.failure("this host is not ready: see what is marked FAIL", "fix it as said there")
 
 
 @cli.command("status")

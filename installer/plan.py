@@ -107,24 +107,26 @@ class Plan:
         return not finding.any_failed(self.findings)
 
     def require_passed(self, so_far: str = "nothing has been changed") -> None:
-        """Raise one error of all that refuses: BundleDamaged, else PreflightFailed, else UsageError."""
+        """Raise one error of all that refuses."""
         if self.passed:
             return
         failed = [each for each in self.findings if each.level == "error"]
         if len(failed) == len(self.refusals) == 1:
             raise self.refusals[0].error
-        kinds = [type(refusal.error) for refusal in self.refusals]
-        if len(failed) > len(self.refusals):
-            kinds.append(errors.PreflightFailed)
-        kind = next(
-            each
-            for each in (errors.BundleDamaged, errors.PreflightFailed, errors.CommandFailed, errors.UsageError)
-            if each in kinds
-        )
-        raise kind(
+        raise self.failure(
             f"this host is not ready:\n{finding.as_text(each for each in self.findings if each.level != 'ok')}",
             f"fix what is marked FAIL, then run the same command again; {so_far}",
         )
+
+    @property
+    def failure(self) -> type[errors.InstallerError]:
+        """The error that an installation would end with: BundleDamaged, else PreflightFailed, else UsageError."""
+        failed = [each for each in self.findings if each.level == "error"]
+        kinds = [type(refusal.error) for refusal in self.refusals]
+        if len(failed) > len(self.refusals):
+            kinds.append(errors.PreflightFailed)
+        order = (errors.BundleDamaged, errors.PreflightFailed, errors.CommandFailed, errors.UsageError)
+        return next(each for each in order if each in kinds)
 
 
 def find_sources(request: Request, runner: Runner, console: Console, *, archive_needed: bool = True) -> Sources:

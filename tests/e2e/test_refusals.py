@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -175,6 +176,32 @@ class TestRefused:
         result = server.installer("preflight", *server.arguments(), "--json")
         assert result.returncode == 0, result.stdout
         assert result.stdout.startswith("{")
+
+    def test_a_dry_run_shows_what_would_be_done(self, server: Server) -> None:
+        result = server.installer(*server.arguments(), "--dry-run")
+        assert result.returncode == 0, result.stderr
+        for words in ("/opt/dify is made", "10 are loaded", ".env is written", "created: ", "dify.service is written"):
+            assert words in result.stdout
+        assert "This would be done; nothing has been changed" in result.stdout
+        planned = server.installer("preflight", *server.arguments(), "--plan", "--json")
+        actions = [action["subject"] for action in json.loads(planned.stdout)["actions"]]
+        assert {"folder", "images", "settings", "files", "containers", "boot"} <= set(actions)
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "named"),
+        [
+            (["--tls-cert", "no.pem", "--tls-key", "no.key"], 2, "no.pem cannot be read"),
+            (["--set", "EXPOSE_NGINX_PORT=x"], 2, "EXPOSE_NGINX_PORT"),
+            (["--ca-bundle", "dify-installer"], 2, "no certificate in PEM form"),
+        ],
+    )
+    def test_preflight_refuses_what_the_installation_would(
+        self, server: Server, arguments: list[str], status: int, named: str
+    ) -> None:
+        for command in ([], ["preflight"]):
+            result = server.installer(*command, *server.arguments(), *arguments)
+            assert result.returncode == status, (command, result.stderr)
+            assert named in result.stdout + result.stderr
 
     def test_start_and_status_without_an_installation(self, server: Server) -> None:
         for command in ("start", "stop", "status"):
