@@ -228,7 +228,8 @@ def _mounted(store: Store, unit: str, options: str, runner: Runner) -> bool:
     path = UNITS / unit
     known = path.exists()
     with files.replacing(path, sync=False) as file:
-        file.write(UNIT.format(file=store.file, mount_point=store.mount_point, options=options).encode())
+        what, where = (str(path).replace("%", "%%") for path in (store.file, store.mount_point))
+        file.write(UNIT.format(file=what, mount_point=where, options=options).encode())
     if known:
         runner.run(["systemctl", "daemon-reload"], timeout=MOUNT_SECONDS)
     result = runner.run(["systemctl", "start", unit], timeout=MOUNT_SECONDS, check=False)

@@ -82,10 +82,10 @@ class Server:
         shown = self.run(self.engine, "ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}")
         return dict(line.split() for line in shown.stdout.splitlines())
 
-    def await_healthy(self, seconds: float = 180) -> None:
+    def await_healthy(self, *arguments: str, seconds: float = 180) -> None:
         """Wait until the stack, which something else starts, is as `status` wants it."""
         deadline = time.monotonic() + seconds
-        while (status := self.installer("status")).returncode != 0:
+        while (status := self.installer("status", *arguments)).returncode != 0:
             assert time.monotonic() < deadline, status.stdout
             time.sleep(1)
 

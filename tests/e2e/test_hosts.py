@@ -56,6 +56,24 @@ def test_without_a_python_the_executable_serves(new_machine: MachineMaker, sampl
     assert "run already" in server.install().stderr
 
 
+@pytest.mark.feature("an install folder with blanks, % and Korean letters", "works, after a reboot too")
+def test_a_folder_of_any_name_and_a_reader_who_goes_away(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine(), sample)
+    server.folder = "/opt/내 디파이 100%"
+    there = ["--dir", server.folder]
+    server.install(*there)
+    server.machine.reboot()
+    server.await_healthy(*there)
+    # Whether anybody reads what it says must not matter to an installation.
+    command = f"./dify-installer --ip {machines.ADDRESS} --dir '{server.folder}' --set LOG_LEVEL"
+    for number, ending in enumerate(("2>&-", ">/dev/full 2>&1", "2>&1 | head -1")):
+        assert server.run("sh", "-c", f"{command}={number} {ending}").returncode == 0, ending
+        assert server.env()["LOG_LEVEL"] == str(number), ending
+        assert server.report()["result"] == "done", ending
+    assert server.installer("uninstall", *there).returncode == 0
+    assert not server.machine.exists("/etc/systemd/system/dify.service")
+
+
 @pytest.mark.feature("umask 077, no HOME, an unknown locale", "works")
 def test_a_hardened_umask_no_home_and_an_unknown_locale(new_machine: MachineMaker, sample: Bundle) -> None:
     server = Server(new_machine(), sample)
