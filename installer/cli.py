@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from installer import VERSION, options
 from installer.core import envelope, errors, finding, layout, logfile, login
@@ -54,9 +55,19 @@ class Commands(click.Group):
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Parse; what begins with an option belongs to `install`."""
-        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
+        means_install = bool(args) and args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")
+        # While a shell completes the first word, there are no arguments yet.
+        if means_install or (not args and not context.resilient_parsing):
             args = ["install", *args]
         return super().parse_args(context, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, and the options of `install`, that begin so."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            install = self.commands["install"]
+            found += install.shell_complete(click.Context(install, parent=ctx), incomplete)
+        return found
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options of `install` and the commands."""

@@ -82,6 +82,12 @@ def _checked_folder(text: str) -> Path:
     return layout.checked_folder(text)
 
 
+def _checked_port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise errors.UsageError(f"{text!r} is not a valid port", "give a number from 1 to 65535")
+    return int(text)
+
+
 def _checked_pair(text: str) -> str:
     settings.checked_values((text,))
     return text
@@ -123,7 +129,7 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
     return path
 
 
-PORT = click.IntRange(1, 65535)
+PORT = Checked("port", _checked_port)
 PATH = click.Path(path_type=Path)
 
 FOLDER = option(

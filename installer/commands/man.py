@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-import textwrap
 
 import click
 
@@ -38,7 +38,7 @@ def _options(command: click.Command, parent: click.Context) -> list[str]:
 def _text(text: str) -> list[str]:
     """Return paragraphs; what click keeps as it is, behind \\b, is kept."""
     lines: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", textwrap.dedent(text)):
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         kept = paragraph.startswith("\b\n")
         body = paragraph.removeprefix("\b\n").splitlines()
         lines += [".PP", *([".nf"] if kept else []), *map(_escaped, body), *([".fi"] if kept else [])]
