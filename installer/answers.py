@@ -57,7 +57,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes()
         if len(text) > LARGEST_BYTES:
-            raise errors.UsageError(f"the answer file {path} has {len(text)} bytes", "give the file that was meant")
+            raise errors.UsageError(
+                f"the answer file {path} has {len(text)} bytes, and is not read", "name the right file with --config"
+            )
         answers = yaml.load(text.decode(), Loader=_PlainLoader) or {}  # noqa: S506 - a SafeLoader that takes even less
     except RecursionError as error:
         raise errors.UsageError(f"the answer file {path} is nested too deep", "write KEY: VALUE lines") from error

@@ -65,7 +65,7 @@ def address(host: Host, wanted: Wanted) -> Findings:
                 "address",
                 "warning",
                 f"{wanted.address} is not one of this host's addresses ({mine or 'it has none'})",
-                "right behind a load balancer or NAT; else give one of its own with --ip",
+                "nothing, if a load balancer or NAT leads here; else give one of these with --ip",
             )
 
 

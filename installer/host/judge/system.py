@@ -66,7 +66,7 @@ def memory(host: Host, _wanted: Wanted) -> Findings:
     """At least 4 GiB of memory, of which 90% is accepted."""
     if host.system.memory is None:
         yield Finding(
-            "memory", "warning", "how much there is could not be determined", f"see that it is {size(MEMORY)}"
+            "memory", "warning", "how much there is cannot be found out", f"see that it is at least {size(MEMORY)}"
         )
     elif host.system.memory >= MEMORY * MEMORY_ACCEPTED:
         yield Finding("memory", "ok", size(host.system.memory))
