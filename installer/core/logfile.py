@@ -59,6 +59,8 @@ def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: str 
 
 def keep_unforeseen() -> Path | None:
     """Log the exception that is being handled; return the log, which is a new file, 0600, where there was none yet."""
+    if not log.handlers:
+        begin()
     log.exception("unforeseen")
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
@@ -71,8 +73,5 @@ def keep_unforeseen() -> Path | None:
             if isinstance(handler, logging.handlers.MemoryHandler):
                 handler.setTarget(target)
                 handler.flush()
-                return Path(name)
-        target.emit(log.makeRecord(log.name, logging.ERROR, "", 0, "unforeseen", (), sys.exc_info()))
-        target.flush()
         return Path(name)
     return None

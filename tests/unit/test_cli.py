@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -104,3 +105,24 @@ def test_a_result_that_cannot_be_written_is_an_error() -> None:
         ["sh", "-c", f"{sys.executable} -m installer man | head -1"], capture_output=True, text=True, check=True
     )
     assert piped.stderr == ""
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_unforeseen_error_before_the_first_change_has_a_log_too(tmp_path: Path, recorded: bool) -> None:
+    begin = "logfile.begin(); logfile.log.info('what was done')" if recorded else "pass"
+    program = (
+        "import sys\nfrom installer import cli\nfrom installer.core import logfile\n"
+        "from installer.commands import preflight\n"
+        f"def fail(*_, **__):\n    {begin}\n    raise RuntimeError('nobody thought of it')\n"
+        "preflight.make_plan = fail\nsys.exit(cli.main(['preflight', '--ip', '10.0.0.5']))"
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (log,) = tmp_path.glob("dify-installer-*.log")
+    assert str(log) in done.stderr
+    assert "nobody thought of it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert "RuntimeError: nobody thought of it" in log.read_text()
+    assert ("what was done" in log.read_text()) is recorded
