@@ -45,7 +45,8 @@ def _choices(example: str, wanted: Spec) -> dict[str, str]:
     """Return the settings that the spec chooses; profiles of its own are added to those of the example."""
     if not wanted.profiles:
         return dict(wanted.variables)
-    usual = envfile.parse(example).get(compose.PROFILES, "")
+    # What stands in a bundle is literal: a reference would be refused where it is written.
+    usual = envfile.resolve(envfile.edit(example, wanted.variables)).get(compose.PROFILES, "")
     return {**wanted.variables, compose.PROFILES: ",".join(filter(None, (usual, *wanted.profiles)))}
 
 

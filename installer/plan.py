@@ -24,7 +24,8 @@ from installer.engine.base import Engine, Name
 from installer.host import judge, observe
 from installer.host.facts import Host, Wanted
 from installer.images import inventory, supply
-from installer.release import envfile, settings
+from installer.release import compose, env_history, envfile, settings
+from installer.release.settings import Settings
 from installer.stack import project
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Plan:
     findings: tuple[Finding, ...]  # of the host, and of all else that can refuse
     refusals: tuple[Refusal, ...]
     existing: str | None  # the text of the `.env` that is there
-    settings: str | None
+    settings: Settings | None  # what the `.env` will be
     certificate: tls.Pair | None
     authorities: bytes | None  # the content of --ca-bundle
 
@@ -152,19 +153,22 @@ def make_plan(request: Request, sources: Sources) -> Plan:
     """Compute what the installation will be, and judge the host for it. Changes nothing and does not raise for it."""
     place = layout.Installation(request.folder)
     refusals = list(sources.refusals)
-    existing = text = certificate = authorities = None
+    found = env = certificate = authorities = None
     with _refusing("settings", refusals):
-        existing = read_existing_settings(place)
-        text = compute_settings(request, existing, sources.bundle, place)
+        found = env_history.read_existing(place)
+        env = compute_settings(request, found, sources.bundle, place)
+        sources.engine.runner.hide(env.secrets)
     with _refusing("certificate", refusals):
-        certificate = find_certificate(request, place, text)
+        certificate = find_certificate(request, place, env)
         authorities = _read_authorities(request)
-    wanted = _wanted(request, sources, envfile.parse(text or existing or ""))
+    existing = found.text if found else None
+    ports = env.ports if env else settings.published_ports(request.asked, envfile.parse(existing or ""))
+    wanted = _wanted(request, sources, ports)
     host = observe.observe(wanted, sources.engine)
     findings = (
         *judge.judge(host, wanted),
         *_only(check_images(sources)),
-        *([Finding("settings", "ok", "they agree with each other")] if text is not None else []),
+        *([Finding("settings", "ok", "they agree with each other")] if env is not None else []),
         *([Finding("certificate", "ok", "it is for this address, and its key belongs to it")] if certificate else []),
         *(refusal.finding for refusal in refusals),
     )
@@ -177,7 +181,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         findings=findings,
         refusals=tuple(refusals),
         existing=existing,
-        settings=text,
+        settings=env,
         certificate=certificate,
         authorities=authorities,
     )
@@ -218,33 +222,26 @@ def check_images(sources: Sources) -> Finding | None:
     )
 
 
-def read_existing_settings(place: layout.Installation) -> str | None:
-    """Return the `.env` that is there, or None. Raises CommandFailed when it may not be read."""
-    try:
-        return place.env.read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.CommandFailed(
-            f"{place.env} cannot be read: {error}", "run as the user who installed, or give another folder with --dir"
-        ) from error
-
-
 def compute_settings(
-    request: Request, existing: str | None, bundle: manifest.Manifest, place: layout.Installation
-) -> str:
-    """The settings agree with each other, and no secret is lost that data depend on."""
-    example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
-    return settings.compute(example, existing, request.asked, bundle.variables, place.volumes)
+    request: Request, existing: env_history.Existing | None, bundle: manifest.Manifest, place: layout.Installation
+) -> Settings:
+    """The settings agree with each other, both compose programs read them alike, and none is lost."""
+    project_folder = layout.bundled(layout.PROJECT)
+    example = (project_folder / layout.ENV_EXAMPLE).read_text("utf-8")
+    env = settings.compute(example, existing, request.asked, bundle.variables, place.volumes)
+    upstream = compose.load(project_folder / layout.COMPOSE_FILE)
+    # What the compose file requires and does not get is to be known now, not when it is rendered.
+    compose.expand_all(compose.active_services(upstream, env.resolved), env.resolved)
+    return env
 
 
-def find_certificate(request: Request, place: layout.Installation, text: str | None) -> tls.Pair | None:
+def find_certificate(request: Request, place: layout.Installation, env: Settings | None) -> tls.Pair | None:
     """The certificate for https is valid, for this address, and its key belongs to it; so are the authorities."""
-    if request.tls is None or text is None:
+    if request.tls is None or env is None:
         return None
     from installer.release import tls
 
-    name = settings.host_of(text)
+    name = env.address.host
     now = datetime.datetime.now(datetime.UTC)
     if request.tls == "self-signed":
         return tls.read_installed(place, name, now) or tls.make_self_signed(name, now)
@@ -270,8 +267,8 @@ CHECKS: dict[str, Callable[..., object]] = {
 }
 
 
-def _wanted(request: Request, sources: Sources, values: Mapping[str, str]) -> Wanted:
-    """Return what this request wants of the host; `values` are those of `.env`, as it will be if that is known."""
+def _wanted(request: Request, sources: Sources, ports: Mapping[str, int]) -> Wanted:
+    """Return what this request wants of the host; `ports` are those of `.env`, as it will be if that is known."""
     bundle, source = sources.bundle, sources.supply
     place = layout.Installation(request.folder)
     loaded: Sequence[manifest.Image] = () if source.store else source.missing
@@ -279,7 +276,7 @@ def _wanted(request: Request, sources: Sources, values: Mapping[str, str]) -> Wa
     return Wanted(
         folder=request.folder,
         address=request.asked.host,
-        ports=settings.published_ports(request.asked, values),
+        ports=ports,
         architecture=bundle.architecture,
         largest_image_bytes=max((image.size for image in loaded), default=0),
         missing_bytes=sum(inventory.layer_sizes(loaded, bundle).values()),

@@ -88,10 +88,11 @@ def _settings(plan: Plan) -> list[Action]:
     assert plan.settings is not None
     if plan.existing is None:
         return [Action("settings", f"{plan.place.env} is written, with new secrets")]
-    before, after = envfile.parse(plan.existing), envfile.parse(plan.settings)
+    before, after = envfile.parse(plan.existing), plan.settings.values
     changed = sorted(key for key in after if before.get(key) != after[key])
     if not changed:
-        return []
+        kept = plan.existing == plan.settings.text
+        return [] if kept else [Action("settings", f"{plan.place.env} gets the number and the digest of its keys")]
     return [Action("settings", f"in {plan.place.env} change: {', '.join(changed)}")]
 
 
@@ -114,8 +115,7 @@ def _files(plan: Plan) -> list[Action]:
 
 def _choice(plan: Plan) -> render.Choice:
     assert plan.settings is not None
-    variables = envfile.resolve(plan.settings)
-    return project.choose(plan.place, variables, plan.engine, plan.host, plan.authorities is not None)
+    return project.choose(plan.place, plan.settings.resolved, plan.engine, plan.host, plan.authorities is not None)
 
 
 def _rendered(plan: Plan) -> str:
@@ -145,7 +145,7 @@ def _changed_services(plan: Plan, document: compose.Document) -> list[str]:
         return []
     try:
         before = project.read_installed(plan.place, plan.engine)["services"]
-        old, new = envfile.resolve(plan.existing), envfile.resolve(plan.settings)
+        old, new = envfile.resolve(plan.existing), plan.settings.resolved
         return [
             name
             for name, service in document["services"].items()

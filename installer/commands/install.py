@@ -18,7 +18,7 @@ from installer.host import judge
 from installer.host.judge.system import usable_pythons
 from installer.images import mounted_store, supply
 from installer.plan import Plan, Request
-from installer.release import compose, dify, settings
+from installer.release import compose, env_history
 from installer.stack import project, run, state
 from installer.system import boot_unit, firewall, own_copy
 
@@ -93,7 +93,7 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()
     with result.step("settings", console) as step:
-        document, renewed, step.seen = _lay_down(plan, result, runner)
+        document, renewed, step.seen = _lay_down(plan, result)
     deadline = time.monotonic() + plan.request.timeout
     with result.step("start", console) as step:
         acted = run.up(place, document, deadline, engine, console)
@@ -116,21 +116,19 @@ def opens_firewall(plan: Plan) -> bool:
     return host.network.firewalld and host.user.root and plan.request.firewall and host.engine.asks_firewall
 
 
-def _lay_down(plan: Plan, result: report.Report, runner: Runner) -> tuple[compose.Document, bool, str]:
+def _lay_down(plan: Plan, result: report.Report) -> tuple[compose.Document, bool, str]:
     """Write all files of the project; return what runs, whether the certificate is new, and what was done in words."""
     place = plan.place
     assert plan.settings is not None
     project.lay_down(plan.bundle, layout.bundled(""), place)
-    changed = settings.write(place, plan.settings)
+    changed = env_history.write(place, plan.settings.text)
     renewed = _install_certificate(plan)
     if plan.authorities is not None:
         # Those of an earlier run stay when none are given.
         files.folder(place.ca_bundle.parent)
         files.write(place.ca_bundle, plan.authorities)
-    variables = project.read_variables(place)
-    runner.hide(settings.secret_values(variables))
-    document = project.write_compose(place, variables, plan.engine, plan.host)
-    result.url = variables[dify.ADDRESS_KEY]
+    document = project.write_compose(place, plan.settings.resolved, plan.engine, plan.host)
+    result.url = plan.settings.url
     return document, renewed, f"{place.env} {'written' if changed else 'unchanged'}"
 
 

@@ -8,7 +8,6 @@ from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
-from installer.release import settings
 from installer.stack import project, run
 
 
@@ -21,6 +20,5 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         document = project.read_installed(place, engine)
-        runner.hide(settings.secret_values(project.read_variables(place)))
         logfile.write_to(memory, place.logs, "start")
         run.up(place, document, time.monotonic() + timeout, engine, console)

@@ -7,7 +7,7 @@ from installer.checks import checklist, front_door
 from installer.core import layout
 from installer.core.finding import Finding
 from installer.engine.base import Engine
-from installer.release import dify
+from installer.release import settings
 from installer.stack import project, state
 
 
@@ -15,7 +15,7 @@ def check_installation(place: layout.Installation, engine: Engine) -> list[Findi
     """Return the checklist of an installation. Raises CommandFailed when there is none or the engine fails."""
     document = project.read_installed(place, engine)
     bundle = verify.check_embedded(layout.bundled(""))
-    url = project.read_variables(place)[dify.ADDRESS_KEY]
+    url = settings.load(place).url
     found = state.list_containers(engine)
     front = front_door.front_door(place, url, bundle.dify, engine)
     return checklist.run_checks(document, found, front, layout.bundled(layout.PROBE), engine)

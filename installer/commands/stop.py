@@ -6,7 +6,6 @@ from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
-from installer.release import settings
 from installer.stack import project, run
 
 
@@ -16,7 +15,6 @@ def stop(place: layout.Installation, runner: Runner, console: Console) -> None:
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         project.read_installed(place, engine)
-        runner.hide(settings.secret_values(project.read_variables(place)))
         logfile.write_to(memory, place.logs, "stop")
         run.stop(place, engine)
     console.line("the stack is stopped; `dify-installer start` brings it back")

@@ -15,7 +15,7 @@ from installer.engine import choose, podman_compose
 from installer.engine.base import Engine
 from installer.images import inventory, mounted_store, spool
 from installer.release import settings
-from installer.stack import project, run, state
+from installer.stack import run, state
 from installer.system import boot_unit, own_copy
 
 # Containers that are stopped already; images of 10 GiB on a slow disk.
@@ -36,8 +36,9 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
         volumes = engine.volumes(layout.COMPOSE_PROJECT)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
         log = logfile.write_to(memory, place.logs, "uninstall")
-        with contextlib.suppress(OSError):
-            runner.hide(settings.secret_values(project.read_variables(place)))
+        # Whatever is wrong with `.env`, the rest can be removed.
+        with contextlib.suppress(errors.InstallerError):
+            runner.hide(settings.load(place).secrets)
         # The unit goes first: a reboot in the middle must not bring the stack back.
         _show("boot", boot_unit.disable(place, runner), console)
         _show("containers", _remove_containers(place, engine), console)

@@ -27,10 +27,10 @@ class InstallerError(Exception):
 
 
 class UsageError(InstallerError):
-    """An option, a variable or the answer file makes no sense."""
+    """An option, a variable, the answer file or `.env` makes no sense."""
 
     exit_code = 2
-    meaning = "an option, an environment variable or the answer file is wrong"
+    meaning = "an option, an environment variable, the answer file or `.env` is wrong"
 
 
 class BundleDamaged(InstallerError):

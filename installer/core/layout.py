@@ -34,6 +34,9 @@ PROBE = "probe.py"
 COMPOSE_FILE = "docker-compose.yaml"
 ENV_EXAMPLE = ".env.example"
 
+# How many copies of earlier `.env` files are kept.
+ENV_COPIES = 5
+
 # The compose project: containers are called dify_api_1, the networks dify_default, …
 COMPOSE_PROJECT = "dify"
 
@@ -125,9 +128,15 @@ class Installation:
         return self.project / ".applied"
 
     @property
-    def env_before(self) -> Path:
-        """The `.env` as it was before our last change of it."""
-        return self.project / ".env.before"
+    def env_copies(self) -> tuple[Path, ...]:
+        """The `.env` as it was before our last changes of it, newest first."""
+        newest = self.project / ".env.before"
+        return (newest, *(newest.with_name(f"{newest.name}.{number}") for number in range(1, ENV_COPIES)))
+
+    @property
+    def env_keys(self) -> Path:
+        """Which keys `.env` had when we last wrote it: their names, no values."""
+        return self.project / ".env.keys"
 
     @property
     def volumes(self) -> Path:

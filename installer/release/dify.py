@@ -54,6 +54,10 @@ SECRETS: tuple[Secret, ...] = (
     Secret(("OCEANBASE_VECTOR_PASSWORD",), data=("oceanbase/data", "seekdb")),
 )
 
+# Secrets that upstream's compose file puts into a command without quotes: `redis-server --requirepass …`, and
+# health checks that a shell runs.
+IN_COMMANDS = ("REDIS_PASSWORD", "OCEANBASE_VECTOR_PASSWORD")
+
 # Keys that hold the address of this installation; `{}` is scheme://host[:port]. The first of
 # them tells, on a second run, which address the others were made from.
 URLS: dict[str, str] = {

@@ -93,6 +93,11 @@ def parse(text: str) -> dict[str, str]:
     return {entry.key: entry.value for entry in _entries(text)}
 
 
+def lines(text: str) -> dict[str, int]:
+    """Return in which line, counted from 1, each key is set; the last of a repeated key."""
+    return {entry.key: entry.line for entry in _entries(text)}
+
+
 def _entries(text: str) -> Iterator[Entry]:
     for binding in parse_stream(io.StringIO(text)):
         if binding.key is not None and not binding.error:

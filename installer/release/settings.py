@@ -1,4 +1,4 @@
-"""Writes `.env`: addresses, generated secrets, offline switches, and what `--set` asks for.
+"""Computes `.env` and checks it, once: addresses, generated secrets, offline switches, and what `--set` asks for.
 
 An existing `.env` is the starting point of the next one: what a person or an earlier run
 set is kept, secrets always. Only what follows from an option of this run changes.
@@ -10,15 +10,21 @@ import contextlib
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from installer.core import errors, files, layout
-from installer.release import dify, envfile
+from installer.release import dify, env_history, envfile, masks
 
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443, "plugin debugging": 5003}
+
+# Both compose programs take these from the environment that they are started with, whatever `.env` says.
+NOT_FROM_ENV = (
+    *("PATH", "HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +50,29 @@ class Asked:
     host: str | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """An `.env` that has been read and checked, once; it holds secrets, so its `repr` does not tell them."""
+
+    # What stands in the file, or will.
+    text: str = field(repr=False)
+    # Key -> value as it stands there, not expanded.
+    values: Mapping[str, str] = field(repr=False)
+    # Key -> value as the containers get it.
+    resolved: Mapping[str, str] = field(repr=False)
+    # What must not be shown, in every form in which it may turn up.
+    secrets: tuple[str, ...] = field(repr=False)
+    # Where browsers find Dify, as CONSOLE_WEB_URL says.
+    address: Address
+    # The names of `dify.PORTS` -> the ports on this host.
+    ports: Mapping[str, int]
+
+    @property
+    def url(self) -> str:
+        """Return CONSOLE_WEB_URL: what browsers open."""
+        return self.resolved[dify.ADDRESS_KEY]
 
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*")
@@ -75,7 +104,9 @@ def checked_ip(text: str) -> str:
 def checked_host(text: str) -> str:
     """Return a host name as given. Raises UsageError when it is none."""
     if len(text) > 253 or not _HOST.fullmatch(text):
-        raise errors.UsageError(f"{text!r} is no host name", "give the name alone, without scheme, port or path")
+        raise errors.UsageError(
+            f"{text!r} is not a valid host name", "give the name alone, without scheme, port or path"
+        )
     return text
 
 
@@ -86,31 +117,86 @@ def checked_values(pairs: tuple[str, ...]) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not equals or not _KEY.fullmatch(key):
             raise errors.UsageError(f"--set {key} is not KEY=VALUE", "write it as --set LOG_LEVEL=DEBUG")
-        envfile.quote(value)
+        envfile.quote(value, key)
         values[key] = value
     return values
 
 
-def compute(example: str, existing: str | None, asked: Asked, choices: Mapping[str, str], data: Path) -> str:
-    """Return the text of `.env`.
+def compute(
+    example: str, existing: env_history.Existing | None, asked: Asked, choices: Mapping[str, str], data: Path
+) -> Settings:
+    """Return what `.env` is to be; all that can be wrong with it is found here, before anything is changed.
 
-    `example` is upstream's, `existing` the `.env` that is there, `choices` those of the build
-    (vector store, database), `data` the `volumes` folder. Raises PreflightFailed when a secret is
-    gone on which data depend, UsageError when no address is known or values contradict each other.
+    `example` is the text of upstream's, `existing` what is there, `choices` those of the build (vector store,
+    database), `data` the `volumes` folder.
+    Raises UsageError when no address is known, when values contradict each other, and for what cannot be read, naming
+    key and line; PreflightFailed when keys are lost that were there, or a secret on which data depend.
     """
-    text = example if existing is None else existing
     known = set(envfile.parse(example)) | set(dify.NOT_IN_EXAMPLE)
-    before = envfile.parse(text)
-    changes = _fresh(before, choices, known) if existing is None else {}
-    changes |= _ports(before, asked, known)
-    changes |= {key: value for key, value in asked.values.items() if before.get(key) != value}
-    changes |= _urls(before | changes, asked, existing is None, known, asked.values)
-    changes |= _secrets(before | changes, existing is None, asked.values, known, data)
-    _agree(before | changes)
-    for key in dify.PORTS.values():
-        if port := (before | changes).get(key):
-            checked_port(port, key)
-    return envfile.edit(text, changes)
+    if existing is None:
+        text = envfile.edit(example, _fresh(envfile.parse(example), choices, known))
+    else:
+        envfile.require_readable(existing.text)
+        env_history.require_kept(existing, asked.values, known, data)
+        text = env_history.unmarked(existing.text)
+    text = envfile.edit(text, {**_ports_asked(asked, known), **asked.values})
+    values = envfile.read(text)
+    changes = _urls(values, asked, existing is None, known, asked.values)
+    emptied = {key for key, filled in (existing.recorded or {}).items() if not filled} if existing else set()
+    changes |= _secrets({**values, **changes}, existing is None, asked.values, known - emptied, data)
+    text = env_history.marked(envfile.edit(text, changes))
+    values = envfile.read(text)
+    _require_usable(values)
+    _agree(values)
+    return _settings(text, values, example, asked)
+
+
+def load(place: layout.Installation) -> Settings:
+    """Return the settings of an installation.
+
+    Raises CommandFailed when there is no `.env` that we may read, UsageError when it is empty, not text or holds
+    what cannot be read. What only contradicts something else is not looked at: whoever stops a stack may have that.
+    """
+    found = env_history.read_existing(place)
+    if found is None:
+        raise errors.CommandFailed(
+            f"{place.env} is not there: nothing is installed in {place.folder}, or it was not finished",
+            "name the folder of the installation with --dir, or install first: dify-installer --ip …",
+        )
+    envfile.require_readable(found.text)
+    example = env_history.text_of(place.project / layout.ENV_EXAMPLE)
+    return _settings(found.text, envfile.resolve(found.text), example, Asked())
+
+
+def _settings(text: str, resolved: Mapping[str, str], example: str, asked: Asked) -> Settings:
+    """Return the settings of a text. Raises UsageError for an address or a port that is not valid."""
+    return Settings(
+        text=text,
+        values=envfile.parse(text),
+        resolved=resolved,
+        secrets=masks.secret_values(resolved, envfile.parse(example)),
+        address=_address_in(resolved),
+        ports={name: _port(text, resolved, asked, name) for name in dify.PORTS},
+    )
+
+
+def _require_usable(values: Mapping[str, str]) -> None:
+    """Refuse what would not reach a container as it stands in `.env`."""
+    for key in NOT_FROM_ENV:
+        if key in values:
+            raise errors.UsageError(
+                f"{key} is set in .env, but compose takes it from the environment that it is started with",
+                f"take the line {key}=… out of .env",
+            )
+    for key in dify.IN_COMMANDS:
+        if values.get(key) and not _BARE_WORD.fullmatch(values[key]):
+            raise errors.UsageError(
+                f"the value of {key} holds characters that a shell changes: Dify's compose file puts it into a command",
+                f"choose a value of letters, digits and _@%+=:,./#!^- that does not begin with # or --: --set {key}=…",
+            )
+
+
+_BARE_WORD = re.compile(r"(?!#|--)[A-Za-z0-9_@%+=:,./#!^-]*")
 
 
 def _fresh(example: Mapping[str, str], choices: Mapping[str, str], known: set[str]) -> dict[str, str]:
@@ -120,9 +206,30 @@ def _fresh(example: Mapping[str, str], choices: Mapping[str, str], known: set[st
     return {key: value for key, value in wanted.items() if key in known and example.get(key) != value}
 
 
-def _ports(before: Mapping[str, str], asked: Asked, known: set[str]) -> dict[str, str]:
+def _ports_asked(asked: Asked, known: Collection[str]) -> dict[str, str]:
     wanted = {dify.PORTS[name]: str(port) for name, port in asked.ports.items()}
-    return {key: value for key, value in wanted.items() if key in known and before.get(key) != value}
+    return {key: value for key, value in wanted.items() if key in known}
+
+
+def published_ports(asked: Asked, values: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports that will be published: asked for, else those of `.env`, else upstream's.
+
+    One in `.env` that is not a valid port counts as not given: `compute` refuses it.
+    """
+    ports = {}
+    for name, key in dify.PORTS.items():
+        ports[name] = DEFAULT_PORTS[name]
+        with contextlib.suppress(errors.UsageError):
+            text = asked.values.get(key) or values.get(key)
+            ports[name] = asked.ports.get(name) or (checked_port(text, key) if text else ports[name])
+    return ports
+
+
+def _port(text: str, values: Mapping[str, str], asked: Asked, name: str) -> int:
+    """Return a port of `.env`, or upstream's. Raises UsageError, naming where it stands, for one that is not valid."""
+    key = dify.PORTS[name]
+    where = f"--set {key}" if key in asked.values else f".env, line {envfile.lines(text).get(key)}: {key}"
+    return checked_port(values.get(key) or str(DEFAULT_PORTS[name]), where)
 
 
 def address(values: Mapping[str, str], host: str) -> Address:
@@ -133,10 +240,33 @@ def address(values: Mapping[str, str], host: str) -> Address:
     return Address(scheme=name, host=host, port=checked_port(port, dify.PORTS[name]))
 
 
+def _address_in(values: Mapping[str, str]) -> Address:
+    """Return the address that CONSOLE_WEB_URL holds. Raises UsageError when it holds none."""
+    url = _split(values.get(dify.ADDRESS_KEY, ""))
+    try:
+        port = url.port if url and url.hostname and url.scheme in ("http", "https") else 0
+    except ValueError:
+        port = 0
+    if url is None or url.hostname is None or port == 0:
+        raise errors.UsageError(
+            f"{dify.ADDRESS_KEY} in .env is not the address of a web page",
+            f"write it as for example http://10.0.0.5: --set {dify.ADDRESS_KEY}=…",
+        )
+    return Address(scheme=url.scheme, host=url.hostname, port=port or {"http": 80, "https": 443}[url.scheme])
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of a URL, or None when it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
 def checked_port(text: str, where: str) -> int:
     """Return a port number. Raises UsageError when it is none, naming `where` it stands."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise errors.UsageError(f"{where} is {text!r}, which is no port", "give a number from 1 to 65535")
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise errors.UsageError(f"{where} is {text!r}, which is not a valid port", "give a number from 1 to 65535")
     return int(text)
 
 
@@ -148,7 +278,9 @@ def _urls(
     Which that was, CONSOLE_WEB_URL tells: a key that follows from it is ours, another is a person's.
     """
     old = values.get(dify.ADDRESS_KEY, "")
-    host = asked.host or urlsplit(old).hostname
+    parts = _split(old)
+    before_host = (parts and parts.hostname) or ""
+    host = asked.host or before_host
     if not host:
         raise errors.UsageError(
             "no address is known for this server",
@@ -156,7 +288,7 @@ def _urls(
         )
     new = address(values, host).url
     ours = {key: (template.format(old), template.format(new)) for key, template in dify.URLS.items()}
-    ours |= {key: (urlsplit(old).hostname or "", host) for key in dify.HOSTS}
+    ours |= dict.fromkeys(dify.HOSTS, (before_host, host))
     return {
         key: after
         for key, (before, after) in ours.items()
@@ -178,7 +310,8 @@ def _secrets(
         value = given or kept or _generated(secret, data, keys[0])
         wanted = {key: value for key in keys if key not in own and (first or given or not values.get(key))}
         wanted |= {
-            key: shape.format(value)
+            # In a URL, / @ # : would end the password; who reads it decodes it (kombu, `utils/url.py`).
+            key: shape.format(quote(value, safe=""))
             for key, shape in secret.within
             if key in known and key not in own and (first or given or not values.get(key))
         }
@@ -195,7 +328,8 @@ def _generated(secret: dify.Secret, data: Path, key: str) -> str:
                 "a new value would lock you out of them",
                 "put back the .env of that installation; or, if the data may go, move that folder away",
             )
-    return secrets.token_urlsafe(48)[: secret.length]
+    # redis-server would take one that begins with -- for an option.
+    return secrets.token_urlsafe(48).lstrip("-_")[: secret.length]
 
 
 def _agree(values: Mapping[str, str]) -> None:
@@ -207,48 +341,12 @@ def _agree(values: Mapping[str, str]) -> None:
                 f"{' and '.join(present)} differ in .env, but must be the same", "give them one value in .env"
             )
         for key, _ in secret.within:
-            password = urlsplit(values.get(key, "")).password
+            url = _split(values.get(key, ""))
+            password = unquote((url and url.password) or "")
             inner = next(iter(present.values()), "")
             if values.get(key) and inner and password != inner:
                 raise errors.UsageError(
                     f"the password inside {key} is not {secret.keys[0]}",
-                    f"write the value of {secret.keys[0]} into {key}",
+                    f"write the value of {secret.keys[0]} into {key}, percent-encoded; "
+                    f"or leave {key} empty, and it is written anew",
                 )
-
-
-def secret_values(values: Mapping[str, str]) -> list[str]:
-    """Return every value that must not be shown: for the masks of logs and messages."""
-    keys = {key for secret in dify.SECRETS for key in secret.keys}
-    keys |= {key for secret in dify.SECRETS for key, _ in secret.within}
-    return [values[key] for key in sorted(keys) if values.get(key)]
-
-
-def write(installation: layout.Installation, text: str) -> bool:
-    """Write `.env`, 0600, the file before kept beside it; return False when nothing changed."""
-    before = installation.env.read_text("utf-8") if installation.env.exists() else None
-    if before == text:
-        installation.env.chmod(0o600)
-        return False
-    if before is not None:
-        files.write(installation.env_before, before, mode=0o600)
-    files.write(installation.env, text, mode=0o600)
-    return True
-
-
-def host_of(text: str) -> str:
-    """Return the host in the address of an `.env`: that which browsers open, and a certificate is for."""
-    return urlsplit(envfile.parse(text).get(dify.ADDRESS_KEY, "")).hostname or ""
-
-
-def published_ports(asked: Asked, values: Mapping[str, str]) -> dict[str, int]:
-    """Return the ports that will be published: asked for, else those of `.env`, else upstream's.
-
-    One in `.env` that is not a valid port counts as not given: `compute` refuses it.
-    """
-    ports = {}
-    for name, key in dify.PORTS.items():
-        ports[name] = DEFAULT_PORTS[name]
-        with contextlib.suppress(errors.UsageError):
-            text = asked.values.get(key) or values.get(key)
-            ports[name] = asked.ports.get(name) or (checked_port(text, key) if text else ports[name])
-    return ports

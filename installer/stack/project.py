@@ -9,7 +9,7 @@ from installer.bundle import manifest
 from installer.core import errors, files, layout, login
 from installer.engine.base import Engine
 from installer.host.facts import Host
-from installer.release import compose, dify, envfile, render
+from installer.release import compose, dify, envfile, render, settings
 
 
 def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installation) -> int:
@@ -88,15 +88,15 @@ def find_api_image(payload_project: Path) -> str:
     return compose.full_reference(envfile.expand(image, variables)).rpartition(":")[0]
 
 
-def read_variables(place: layout.Installation) -> dict[str, str]:
-    """Return the settings of `.env`, expanded."""
-    return envfile.resolve(place.env.read_text("utf-8"))
-
-
 def read_installed(place: layout.Installation, engine: Engine) -> compose.Document:
-    """Return the services that run. Raises CommandFailed when nothing is installed here, or not readable."""
+    """Return the services that run, and hide the secrets of their settings.
+
+    Raises CommandFailed when nothing is installed here, or not readable, UsageError for an `.env` that makes no sense.
+    """
+    env = settings.load(place)
+    engine.runner.hide(env.secrets)
     try:
-        choice = render.Choice(variables=read_variables(place), selinux=False)
+        choice = render.Choice(variables=env.resolved, selinux=False)
         return engine.running_document(place, choice)
     except (OSError, errors.BundleDamaged) as error:
         raise errors.CommandFailed(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from installer.release import settings
+from installer.release import masks
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target import machine as machines
@@ -95,9 +95,9 @@ class TestInterrupted:
         assert first.returncode == 0, output
 
     def test_the_next_run_finishes(self, server: Server) -> None:
-        secrets = settings.secret_values(server.env())
+        secrets = masks.secret_values(server.env())
         server.install()
-        assert settings.secret_values(server.env()) == secrets
+        assert masks.secret_values(server.env()) == secrets
         assert server.installer("status").returncode == 0
         assert server.run("sh", "-c", "ls -d /opt/dify/tmp /dev/shm/dify-installer-* 2>/dev/null").stdout == ""
 
@@ -138,12 +138,12 @@ class TestSettings:
         server.install()
 
     def test_another_address_reaches_every_url(self, server: Server) -> None:
-        before = settings.secret_values(server.env())
+        before = masks.secret_values(server.env())
         result = server.installer("--host", "dify.example", "--port", "8088")
         assert result.returncode == 0, result.stderr
         env = server.env()
         assert env["CONSOLE_WEB_URL"] == env["FILES_URL"] == "http://dify.example:8088"
-        assert settings.secret_values(env) == before
+        assert masks.secret_values(env) == before
         assert server.run("curl", "-s", "http://10.0.0.5:8088/console/api/setup").stdout.startswith("{")
         server.install("--port", "80")
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from installer.release import settings
+from installer.release import masks
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target.bundle import Bundle
@@ -107,9 +107,9 @@ def test_once_more(server: Server) -> None:
 
 
 def test_an_installation_afterwards_has_secrets_and_data_again(server: Server) -> None:
-    before = settings.secret_values(server.env())
+    before = masks.secret_values(server.env())
     server.install()
-    assert settings.secret_values(server.env()) == before
+    assert masks.secret_values(server.env()) == before
     assert sql(server, ROW) == "a row"
     assert server.installer("status").returncode == 0
 

@@ -1,0 +1,37 @@
+"""Tells which settings are secrets, for the masks of logs and messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
+
+# The shape of a key whose value must not be shown. TOKENS, …_KEY_FILENAME and the like do not count secrets.
+_SECRET_SHAPE = re.compile(
+    r"SECRET|(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|PASS|PWD|KEYS?|APIKEY|TOKEN|CREDENTIALS?|DSN|CONNECTION_STRING)$"
+)
+_SWITCH = re.compile(r"true|false|yes|no|on|off|none|null", re.IGNORECASE)
+_PATH = re.compile(r"(?:\.{1,2}|/(?:etc|run|app|var|opt|usr|home|root|mnt|data|srv|tmp))/[\w./@-]*")
+# The password in a URL, as far as the first @ and as far as the last: one that is not encoded may hold some itself.
+# Digits before a slash are a port.
+_URL_PASSWORDS = tuple(re.compile(rf"://[^\s:/?#@]*:(?!\d{{1,5}}/)({shape})@") for shape in (r"[^\s@]+", r"\S+"))
+
+
+def secret_values(values: Mapping[str, str], example: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return every value that must not be shown, for the masks of logs and messages; sorted.
+
+    A secret is told by the shape of its key, and by being the password in a URL; as it stands, and percent-encoded
+    and decoded. Switches and paths are none, nor are the public defaults in `example`, which may be ordinary words.
+    """
+    public = {value for key, value in (example or {}).items() if _SECRET_SHAPE.search(key)}
+    found: set[str] = set()
+    for key, value in values.items():
+        if _SECRET_SHAPE.search(key):
+            found |= {value, *(value.split(",") if key.endswith("KEYS") else ())}
+        found |= {password for shape in _URL_PASSWORDS for password in shape.findall(value)}
+    plain = {
+        each
+        for each in found
+        if each and each not in public and not _SWITCH.fullmatch(each) and not _PATH.fullmatch(each)
+    }
+    return tuple(sorted({form for each in plain for form in (each, quote(each, safe=""), quote(each), unquote(each))}))
