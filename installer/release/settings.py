@@ -64,15 +64,35 @@ class Settings:
     resolved: Mapping[str, str] = field(repr=False)
     # What must not be shown, in every form in which it may turn up.
     secrets: tuple[str, ...] = field(repr=False)
-    # Where browsers find Dify, as CONSOLE_WEB_URL says.
-    address: Address
-    # The names of `dify.PORTS` -> the ports on this host.
-    ports: Mapping[str, int]
+
+    @property
+    def address(self) -> Address:
+        """Return where browsers find Dify, as CONSOLE_WEB_URL says. Raises UsageError when it is not an address."""
+        url = _split(self.resolved.get(dify.ADDRESS_KEY, ""))
+        port = _port_of(url) if url else None
+        if url is None or url.hostname is None or port is None:
+            raise errors.UsageError(
+                f"{self._where(dify.ADDRESS_KEY)} is not the address of a web page",
+                f"write it as for example http://10.0.0.5: --set {dify.ADDRESS_KEY}=…",
+            )
+        return Address(scheme=url.scheme, host=url.hostname, port=port)
 
     @property
     def url(self) -> str:
-        """Return CONSOLE_WEB_URL: what browsers open."""
+        """Return CONSOLE_WEB_URL: what browsers open. Raises UsageError when it is not an address."""
+        _ = self.address
         return self.resolved[dify.ADDRESS_KEY]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Return the ports on this host by their names in `dify.PORTS`. Raises UsageError for one that is not valid."""
+        return {
+            name: checked_port(self.resolved.get(key) or str(DEFAULT_PORTS[name]), self._where(key))
+            for name, key in dify.PORTS.items()
+        }
+
+    def _where(self, key: str) -> str:
+        return f".env, line {envfile.lines(self.text).get(key, 0)}: {key}"
 
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*")
@@ -148,14 +168,19 @@ def compute(
     values = envfile.read(text)
     _require_usable(values)
     _agree(values)
-    return _settings(text, values, example, asked)
+    for key in asked.values.keys() & set(dify.PORTS.values()):
+        checked_port(values[key] or "80", f"--set {key}")
+    env = _settings(text, values, example)
+    # Whoever asks for them later is not to be refused.
+    _ = env.address, env.ports
+    return env
 
 
 def load(place: layout.Installation) -> Settings:
     """Return the settings of an installation.
 
     Raises CommandFailed when there is no `.env` that we may read, UsageError when it is empty, not text or holds
-    what cannot be read. What only contradicts something else is not looked at: whoever stops a stack may have that.
+    what cannot be read. What is only a wrong value is not looked at: whoever stops a stack may have that.
     """
     found = env_history.read_existing(place)
     if found is None:
@@ -165,18 +190,15 @@ def load(place: layout.Installation) -> Settings:
         )
     envfile.require_readable(found.text)
     example = env_history.text_of(place.project / layout.ENV_EXAMPLE)
-    return _settings(found.text, envfile.resolve(found.text), example, Asked())
+    return _settings(found.text, envfile.resolve(found.text), example)
 
 
-def _settings(text: str, resolved: Mapping[str, str], example: str, asked: Asked) -> Settings:
-    """Return the settings of a text. Raises UsageError for an address or a port that is not valid."""
+def _settings(text: str, resolved: Mapping[str, str], example: str) -> Settings:
     return Settings(
         text=text,
         values=envfile.parse(text),
         resolved=resolved,
         secrets=masks.secret_values(resolved, envfile.parse(example)),
-        address=_address_in(resolved),
-        ports={name: _port(text, resolved, asked, name) for name in dify.PORTS},
     )
 
 
@@ -225,13 +247,6 @@ def published_ports(asked: Asked, values: Mapping[str, str]) -> dict[str, int]:
     return ports
 
 
-def _port(text: str, values: Mapping[str, str], asked: Asked, name: str) -> int:
-    """Return a port of `.env`, or upstream's. Raises UsageError, naming where it stands, for one that is not valid."""
-    key = dify.PORTS[name]
-    where = f"--set {key}" if key in asked.values else f".env, line {envfile.lines(text).get(key)}: {key}"
-    return checked_port(values.get(key) or str(DEFAULT_PORTS[name]), where)
-
-
 def address(values: Mapping[str, str], host: str) -> Address:
     """Return the address that `.env`'s scheme and ports make of a host."""
     https = values.get("NGINX_HTTPS_ENABLED", "false").lower() == "true"
@@ -240,19 +255,11 @@ def address(values: Mapping[str, str], host: str) -> Address:
     return Address(scheme=name, host=host, port=checked_port(port, dify.PORTS[name]))
 
 
-def _address_in(values: Mapping[str, str]) -> Address:
-    """Return the address that CONSOLE_WEB_URL holds. Raises UsageError when it holds none."""
-    url = _split(values.get(dify.ADDRESS_KEY, ""))
-    try:
-        port = url.port if url and url.hostname and url.scheme in ("http", "https") else 0
-    except ValueError:
-        port = 0
-    if url is None or url.hostname is None or port == 0:
-        raise errors.UsageError(
-            f"{dify.ADDRESS_KEY} in .env is not the address of a web page",
-            f"write it as for example http://10.0.0.5: --set {dify.ADDRESS_KEY}=…",
-        )
-    return Address(scheme=url.scheme, host=url.hostname, port=port or {"http": 80, "https": 443}[url.scheme])
+def _port_of(url: SplitResult) -> int | None:
+    """Return the port that a URL names or means; None when it is not one of http or https."""
+    with contextlib.suppress(ValueError, KeyError):
+        return url.port or {"http": 80, "https": 443}[url.scheme]
+    return None
 
 
 def _split(url: str) -> SplitResult | None:

@@ -473,6 +473,11 @@ class TestLoss:
         assert run(place, example=EXAMPLE + "QDRANT_API_KEY=public\n").values["QDRANT_API_KEY"]
 
 
+def read_url(place: layout.Installation) -> str:
+    """Do what `status` does with the settings."""
+    return settings.load(place).url
+
+
 class TestDamage:
     """An `.env` that cannot be read as one is told, with what to do; never unforeseen."""
 
@@ -496,13 +501,22 @@ class TestDamage:
         run(place)
         run(place, settings.Asked(values={"LOG_LEVEL": "DEBUG"}))
         place.env.write_bytes(content)
-        for act in (run, settings.load):
+        for act in (run, read_url):
             with pytest.raises(errors.InstallerError, match=reason) as caught:
                 act(place)
             assert caught.value.remedy
             assert not isinstance(caught.value, errors.BundleDamaged)
             if "UTF-8" in reason or reason == "no setting is in it":
                 assert f"cp -p {place.env_copies[0]} {place.env}" in caught.value.remedy
+
+    def test_a_wrong_address_or_port_refuses_only_those_who_ask_for_it(self, place: layout.Installation) -> None:
+        place.env.write_text("A=1\n\nEXPOSE_NGINX_PORT=http\nCONSOLE_WEB_URL=10.0.0.5\nSECRET_KEY=to-be-hidden\n")
+        env = settings.load(place)
+        assert env.secrets == ("to-be-hidden",)
+        with pytest.raises(errors.UsageError, match=r"\.env, line 3: EXPOSE_NGINX_PORT is 'http'"):
+            _ = env.ports
+        with pytest.raises(errors.UsageError, match=r"\.env, line 4: CONSOLE_WEB_URL is not the address"):
+            _ = env.address
 
     def test_without_an_env_nothing_is_installed(self, place: layout.Installation) -> None:
         with pytest.raises(errors.CommandFailed, match="is not there"):

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from installer.core import errors, layout
+from installer.core.runner import Runner
+from installer.engine.base import Container
+from installer.engine.podman import Podman
+from installer.release import compose, env_history
+from installer.stack import project, run
+from tests.unit import hosts
+
+UPSTREAM = """\
+services:
+  api:
+    image: example.org/api:1
+    environment:
+      SECRET_KEY: ${SECRET_KEY}
+"""
+ENV = "CONSOLE_WEB_URL=http://10.0.0.5\nSECRET_KEY=to-be-hidden\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> layout.Installation:
+    """An install folder with upstream's file and an `.env`."""
+    installation = layout.Installation(tmp_path)
+    installation.project.mkdir()
+    installation.upstream_compose.write_text(UPSTREAM)
+    env_history.write(installation, ENV)
+    return installation
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", bytes(range(256)), b"services: ["])
+def test_a_rendered_file_that_was_damaged_is_rendered_anew(place: layout.Installation, content: bytes) -> None:
+    project.write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})), hosts.GOOD)
+    right = place.compose.read_bytes()
+    place.compose.write_bytes(content)
+    document = project.write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})), hosts.GOOD)
+    assert place.compose.read_bytes() == right
+    assert document == compose.load(place.compose)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", bytes(range(256))])
+def test_a_note_of_what_was_started_that_was_damaged_counts_as_another(
+    place: layout.Installation, content: bytes
+) -> None:
+    engine = Podman(Runner({}))
+    document = project.write_compose(place, {"SECRET_KEY": "x"}, engine, hosts.GOOD)
+    found = [
+        Container(
+            project="dify", service="api", folder=str(place.project), image="api", name="dify_api_1", state="running",
+            health="", exit_code=0, restarts=0, created=1, started=1,
+        )
+    ]  # fmt: skip
+    place.applied.write_text(run._applied(place, found, engine))
+    assert run._as_configured(place, document, found, engine)
+    place.applied.write_bytes(content)
+    assert not run._as_configured(place, document, found, engine)
+
+
+def test_who_reads_an_installation_hides_its_secrets(place: layout.Installation) -> None:
+    runner = Runner({})
+    project.write_compose(place, {}, Podman(runner), hosts.GOOD)
+    project.read_installed(place, Podman(runner))
+    assert runner.mask("SECRET_KEY=to-be-hidden") == "SECRET_KEY=********"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"A=\xff\n", "is not UTF-8 text"),
+        (b"", "no setting is in it"),
+        (b"A=${x\n", "line 1, A: a `"),
+        (None, "is not there"),
+    ],
+)
+def test_an_env_that_cannot_be_read_is_told_by_whoever_reads_an_installation(
+    place: layout.Installation, content: bytes | None, told: str
+) -> None:
+    project.write_compose(place, {}, Podman(Runner({})), hosts.GOOD)
+    place.env.unlink() if content is None else place.env.write_bytes(content)
+    with pytest.raises((errors.UsageError, errors.CommandFailed), match=told) as caught:
+        project.read_installed(place, Podman(Runner({})))
+    assert caught.value.remedy
