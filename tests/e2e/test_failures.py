@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -136,6 +137,45 @@ class TestSettings:
         assert "put its .env back" in result.stderr
         server.run("mv", "/root/kept.env", "/opt/dify/docker/.env")
         server.install()
+
+    def test_a_cut_env_is_refused_and_its_copy_brings_everything_back(self, server: Server) -> None:
+        server.install("--set", "LOG_LEVEL=WARNING")
+        secrets = masks.secret_values(server.env())
+        server.run("sh", "-c", "cd /opt/dify/docker && head -c 1500 .env > half && cat half > .env && rm half")
+        result = server.installer(*server.arguments())
+        assert result.returncode == 4, result.stderr
+        assert "INIT_PASSWORD" in result.stderr
+        copies = re.findall(r"cp -p \S+ /opt/dify/docker/\.env\b", result.stderr)
+        assert len(copies) == 1, result.stderr
+        server.run("sh", "-c", copies[0])
+        server.install()
+        assert masks.secret_values(server.env()) == secrets
+
+    def test_an_env_that_is_not_text_is_told_by_every_command(self, server: Server) -> None:
+        server.run("sh", "-c", "cd /opt/dify/docker && cp -p .env /root/kept.env && printf '\\377' >> .env")
+        for command in ([*server.arguments()], ["status"], ["stop"], ["start"], ["preflight", *server.arguments()]):
+            result = server.installer(*command)
+            assert result.returncode == 2, (command, result.stderr)
+            assert "is not UTF-8 text" in result.stdout + result.stderr, command
+            assert "cp -p /opt/dify/docker/.env.before" in result.stdout + result.stderr, command
+        server.run("cp", "-p", "/root/kept.env", "/opt/dify/docker/.env")
+        assert server.installer("status").returncode == 0
+
+    def test_containers_get_what_set_says_to_the_letter(self, server: Server) -> None:
+        asked = {
+            "LOG_LEVEL": "a\\",
+            "APP_WEB_URL": "${X",
+            "INTERNAL_FILES_URL": " p$a 'b' \"c\" $$ #d",
+            "REDIS_PASSWORD": "p@ss/w#r:d",
+        }
+        server.install(*(part for key, value in asked.items() for part in ("--set", f"{key}={value}")))
+        for key, value in {**asked, "CELERY_BROKER_URL": "redis://:p%40ss%2Fw%23r%3Ad@redis:6379/1"}.items():
+            shown = server.run("podman", "exec", server.container("api"), "printenv", key).stdout
+            assert shown.removesuffix("\n") == value, key
+        assert "p@ss/w#r:d" not in server.run("sh", "-c", "cat /opt/dify/logs/*.log").stdout
+        refused = server.installer(*server.arguments(), "--set", "LOG_LEVEL=p${HOME}q")
+        assert refused.returncode == 2
+        assert server.env()["LOG_LEVEL"] == "a\\"
 
     def test_another_address_reaches_every_url(self, server: Server) -> None:
         before = masks.secret_values(server.env())
