@@ -21,6 +21,7 @@ MARK = "# dify-installer:"
 _MARK_LINE = re.compile(rf"^{MARK} ([0-9]+) keys, sha256 [0-9a-f]{{64}}(?=\r?$)", re.MULTILINE)
 # More names than this do not help a person.
 NAMES_SHOWN = 10
+FEW = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,20 +181,24 @@ def _cut_key(text: str) -> set[str]:
 
 
 def _restored(found: Existing, lost: list[str]) -> str:
-    """Say how lost keys come back: the copy that has most of them, and --set for the rest."""
-    inside = {copy.path: [key for key in lost if key in copy.keys] for copy in found.copies}
+    """Say how lost keys come back: by the copy that has most of them, for a few by their lines, and by --set."""
+    had = {key: (found.recorded or {}).get(key, True) for key in lost}
+    inside = {
+        copy.path: [key for key in lost if key in copy.keys and (copy.keys[key] or not had[key])]
+        for copy in found.copies
+    }
     best = max(inside, key=lambda path: len(inside[path]), default=None)
+    anew = f"or, if you mean to do without the old value, give each of them a new one, for example --set {lost[0]}=…"
     if best is None or not inside[best]:
-        return (
-            "put back a backup of that file, no copy beside it has them; "
-            f"or, if you mean to do without the old value, give each of them a new one, for example --set {lost[0]}=…"
-        )
-    others = [key for key in lost if key not in inside[best]]
-    rest = f"; only {', '.join(others[:NAMES_SHOWN])} will then be missing, give it with --set" if others else ""
-    return (
-        f"put back the copy that has them: cp -p {shlex.quote(str(best))} {shlex.quote(str(found.path))}{rest}; "
-        f"or, if you mean to do without the old value, give each of them a new one, for example --set {lost[0]}=…"
-    )
+        return f"put back a backup of that file, no copy beside it has them; {anew}"
+    copy, env = shlex.quote(str(best)), shlex.quote(str(found.path))
+    remedies = [f"put back the copy that has them: cp -p {copy} {env}"]
+    if len(inside[best]) <= FEW and found.text.endswith("\n"):
+        # The copy may be older than other changes.
+        remedies.append(f"or these lines alone: grep -E '^({'|'.join(inside[best])})=' {copy} >> {env}")
+    if others := [key for key in lost if key not in inside[best]]:
+        remedies.append(f"it lacks {', '.join(others[:NAMES_SHOWN])}: give it with --set")
+    return "; ".join([*remedies, anew])
 
 
 def _put_back(path: Path, copies: tuple[Copy, ...]) -> str:

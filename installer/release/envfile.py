@@ -130,11 +130,11 @@ def require_readable(text: str) -> None:
         name = _DOCKER_KEY.match(first.removeprefix("export "))
         key = name.group().strip() if name and _NAME.fullmatch(name.group().strip()) else ""
         if "\0" in binding.original.string:
-            raise _refused(line, key, "it holds a byte 0, which no setting can have")
+            raise _refused(line, key, "it holds a byte 0, which no setting can have", _EDIT)
         if binding.error and key and "=" in first:
-            raise _refused(line, key, "its quote never closes, or something stands behind the closing one")
+            raise _refused(line, key, "its quote never closes, or something stands behind the closing one", _EDIT)
         if binding.error or (binding.key is not None and binding.value is None):
-            raise _refused(line, "", "it is neither KEY=VALUE nor a comment")
+            raise _refused(line, "", "it is neither KEY=VALUE nor a comment", _EDIT)
 
 
 def resolve(text: str, overrides: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -183,7 +183,7 @@ def read(text: str) -> dict[str, str]:
     return dict(by_podman)
 
 
-_EDIT = "correct it with an editor: one KEY=VALUE on a line, then run the same command again"
+_EDIT = "correct it with an editor: one KEY=VALUE on a line; then run the same command again"
 
 
 def _differing(entry: Entry) -> str:

@@ -391,6 +391,17 @@ class TestLoss:
         with pytest.raises(errors.PreflightFailed, match="has lost MINE:") as caught:
             run(place)
         assert f"cp -p {place.env_copies[1]} {place.env}" in caught.value.remedy
+        assert f"grep -E '^(MINE)=' {place.env_copies[1]} >> {place.env}" in caught.value.remedy
+
+    def test_a_copy_that_lacks_some_of_it_is_named_with_what_else_is_to_do(self, place: layout.Installation) -> None:
+        run(place)
+        run(place, settings.Asked(values={"MINE": "1"}))
+        place.env.write_text("".join(place.env.read_text().splitlines(keepends=True)[:-10]))
+        with pytest.raises(errors.PreflightFailed) as caught:
+            run(place)
+        assert f"cp -p {place.env_copies[0]} {place.env}; it lacks MINE: give it with --set" in caught.value.remedy
+        place.env.write_bytes(place.env_copies[0].read_bytes())
+        assert "MINE" not in run(place).values
 
     def test_a_lost_secret_without_a_copy_is_refused_too(self, place: layout.Installation) -> None:
         env = run(place)
