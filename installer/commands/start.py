@@ -8,17 +8,20 @@ from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
+from installer.release import settings
 from installer.stack import project, run
 
 
 def start(place: layout.Installation, timeout: float, runner: Runner, console: Console) -> None:
     """Start the stack in its order and wait until its services are up, at most `timeout` seconds.
 
-    Raises CommandFailed when there is no installation or compose fails, NotHealthy, AlreadyRunning.
+    Raises CommandFailed when there is no installation or compose fails, NotHealthy, AlreadyRunning,
+    PreflightFailed when `.env` has lost keys.
     """
     memory = logfile.begin()
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         document = project.read_installed(place, engine)
+        settings.require_kept(place)
         logfile.write_to(memory, place.logs, "start")
         run.up(place, document, time.monotonic() + timeout, engine, console)

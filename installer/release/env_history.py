@@ -129,8 +129,9 @@ def marked(text: str) -> str:
 
 
 def unmarked(text: str) -> str:
-    """Return a text without the mark, wherever it stands."""
-    return re.sub(_MARK_LINE.pattern + r"(?:\r?\n)?", "", text, flags=re.MULTILINE)
+    """Return a text without the mark, wherever it stands, and without half of one at its end."""
+    text = re.sub(_MARK_LINE.pattern + r"(?:\r?\n)?", "", text, flags=re.MULTILINE)
+    return re.sub(rf"(?m:^){MARK}[^\n]*\Z", "", text)
 
 
 def require_kept(found: Existing, given: Collection[str], known: Collection[str], data: Path) -> None:
@@ -168,8 +169,15 @@ def _lost(found: Existing, present: Mapping[str, bool], known: Collection[str], 
         return {key for key in empty if in_use or any(copy.keys.get(key) for copy in found.copies)}
     lost = {key for key in empty if found.recorded.get(key)}
     if not _is_as_written(found.text, present):
-        lost |= {key for key in found.recorded if key not in present and key not in twins} | _cut_key(found.text)
+        lost |= {key for key in found.recorded if key not in present and key not in twins} | (
+            _cut_key(found.text) & set(found.recorded)
+        )
     return lost
+
+
+def is_cut(found: Existing) -> bool:
+    """Tell whether a file has lost the mark that it was written with: its end is missing, or a person took it away."""
+    return found.recorded is not None and _MARK_LINE.search(found.text) is None
 
 
 def _cut_key(text: str) -> set[str]:

@@ -156,7 +156,7 @@ def compute(
     if existing is None:
         text = envfile.edit(example, _fresh(envfile.parse(example), choices, known))
     else:
-        envfile.require_readable(existing.text)
+        _require_readable(existing, asked.values, known, data)
         env_history.require_kept(existing, asked.values, known, data)
         text = env_history.unmarked(existing.text)
     text = envfile.edit(text, {**_ports_asked(asked, known), **asked.values})
@@ -180,7 +180,8 @@ def load(place: layout.Installation) -> Settings:
     """Return the settings of an installation.
 
     Raises CommandFailed when there is no `.env` that we may read, UsageError when it is empty, not text or holds
-    what cannot be read. What is only a wrong value is not looked at: whoever stops a stack may have that.
+    what cannot be read, PreflightFailed when that is because it was cut off. What is only lost or a wrong value is not
+    looked at: whoever stops a stack may have that.
     """
     found = env_history.read_existing(place)
     if found is None:
@@ -188,9 +189,29 @@ def load(place: layout.Installation) -> Settings:
             f"{place.env} is not there: nothing is installed in {place.folder}, or it was not finished",
             "name the folder of the installation with --dir, or install first: dify-installer --ip …",
         )
-    envfile.require_readable(found.text)
     example = env_history.text_of(place.project / layout.ENV_EXAMPLE)
+    _require_readable(found, (), envfile.parse(example), place.volumes)
     return _settings(found.text, envfile.resolve(found.text), example)
+
+
+def require_kept(place: layout.Installation) -> None:
+    """Refuse to start containers from an `.env` that has lost keys: they would get upstream's public secrets.
+
+    Raises PreflightFailed, naming the keys and the copy in which they still are.
+    """
+    if found := env_history.read_existing(place):
+        example = env_history.text_of(place.project / layout.ENV_EXAMPLE)
+        env_history.require_kept(found, (), envfile.parse(example), place.volumes)
+
+
+def _require_readable(found: env_history.Existing, given: Collection[str], known: Collection[str], data: Path) -> None:
+    """Refuse a file that cannot be read: as one that has lost keys where it was cut off, else naming the line."""
+    try:
+        envfile.require_readable(found.text)
+    except errors.UsageError:
+        if env_history.is_cut(found):
+            env_history.require_kept(found, given, known, data)
+        raise
 
 
 def _settings(text: str, resolved: Mapping[str, str], example: str) -> Settings:
