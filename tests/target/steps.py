@@ -68,6 +68,31 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None)
         subprocess.run(command, check=True, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
 
+def show(command: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) -> None:
+    """Run a command to its end and say each line that it prints, kept in `log` too.
+
+    Raises CalledProcessError when it fails.
+    """
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        for line in child.stdout:
+            file.write(line)
+            say(f"  {line.rstrip()}")
+    if child.returncode != 0:
+        raise subprocess.CalledProcessError(child.returncode, command)
+
+
 def last_line(log: Path) -> str:
     """Return the last line of a log that is not empty, cut to what fits beside the time."""
     with log.open("rb") as file:
