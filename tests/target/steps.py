@@ -74,7 +74,7 @@ def show(command: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) -
     Raises CalledProcessError when it fails.
     """
     with (
-        log.open("w") as file,
+        log.open("w", buffering=1) as file,
         subprocess.Popen(
             command,
             cwd=cwd,
