@@ -14,6 +14,7 @@ from build import (
     glibc_floor,
     images,
     kept,
+    licenses,
     payload,
     portable_python,
     resolve,
@@ -95,6 +96,9 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         (places.output / layout.STORE).unlink(missing_ok=True)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
+    interpreter = freeze.environment(tools, places.work, runner, console)
+    dify = licenses.of_release(release.docker.parent, needs.version)
+    licenses.stage(places.payload, interpreter, dify, runner)
     bundle = manifest.Manifest(
         format=manifest.FORMAT,
         installer=VERSION,

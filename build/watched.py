@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from installer.core.runner import MISSING_PROGRAM, Result, Runner
 # How often it is told: on a terminal one line changes, elsewhere a new one is written.
 TERMINAL_SECONDS = 1.0
 LINE_SECONDS = 10.0
+POLL_SECONDS = 0.1
 # Of a log, at its end: what an error quotes.
 TAIL_BYTES = 64 * 1024
 
@@ -37,36 +37,26 @@ def run(
     `stderr`. A program that is missing gives status 127.
     """
     files.folder(log.parent)
-    started = time.monotonic()
+    every = TERMINAL_SECONDS if console.interactive else LINE_SECONDS
+    started = told = time.monotonic()
     try:
         with log.open("wb") as file, runner.started(argv, env=env, cwd=cwd, stdout=file, stderr=file) as child:
-            status = _wait(child, label, started, timeout, console, progress)
+            while (status := child.poll()) is None:
+                now = time.monotonic()
+                if now - started > timeout:
+                    # The block's end ends the child, and all that it has started.
+                    status = -signal.SIGTERM
+                    break
+                if now - told >= every:
+                    told = now
+                    seen = progress() if progress is not None else ""
+                    console.waiting(f"{label}: {now - started:.0f} s{f', {seen}' if seen else ''}")
+                time.sleep(POLL_SECONDS)
     except OSError as error:
         status = MISSING_PROGRAM
         log.write_text(f"{argv[0]}: {error.strerror}\n")
+    console.waiting("")
     return runner.ended(argv, status, tail(log), time.monotonic() - started)
-
-
-def _wait(
-    child: subprocess.Popen[str],
-    label: str,
-    started: float,
-    timeout: float,
-    console: Console,
-    progress: Callable[[], str] | None,
-) -> int:
-    """Return the exit status of a child; one that takes too long is ended by who has started it."""
-    every = TERMINAL_SECONDS if console.interactive else LINE_SECONDS
-    while (left := started + timeout - time.monotonic()) > 0:
-        try:
-            status = child.wait(min(every, left))
-        except subprocess.TimeoutExpired:
-            seen = progress() if progress is not None else ""
-            console.waiting(f"{label}: {time.monotonic() - started:.0f} s{f', {seen}' if seen else ''}")
-        else:
-            console.waiting("")
-            return status
-    return -signal.SIGTERM
 
 
 def tail(log: Path) -> bytes:

@@ -96,7 +96,7 @@ licenses=$work/installed$home/licenses
 mkdir "$licenses"
 keep_license() {  # keep_license NAME FILE...: as NAME-VERSION/FILE
     local folder
-    folder=$licenses/$1-$(basename "$sources"/$2 | sed -E 's/^[^_]+_(.*)\.orig\..*$/\1/')
+    folder=$licenses/$1-$(basename "$sources"/$2 | sed -E 's/^[^_]+_(.*)\.orig\..*$/\1/; s/.*\+really//')
     mkdir "$folder"
     cp "${@:3}" "$folder"
 }
