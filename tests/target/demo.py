@@ -33,7 +33,9 @@ def main(work: Path) -> int:
         target.push(made.archive, "/root/dify-images.tar")
         steps.say("the installer runs on it (about 15 s; its log is the last line but one)")
         print(f"target# ./dify-installer --ip {machine.ADDRESS}", flush=True)
-        return subprocess.run(target.command(f"./dify-installer --ip {machine.ADDRESS}")).returncode
+        status = subprocess.run(target.command(f"./dify-installer --ip {machine.ADDRESS}")).returncode
+        steps.say("the demo is over: the target machine is switched off and removed")
+        return status
 
 
 def make_bundle(work: Path) -> bundle.Bundle:

@@ -34,8 +34,8 @@ ENTRYPOINTS = {
 PACKAGES = (
     "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static"
 )
-# Documentation, caches, PostgreSQL's just-in-time compiler, the cluster that Debian makes ahead, systemd and Perl:
-# two thirds of the layer, and nothing that runs.
+# Documentation, caches, PostgreSQL's just-in-time compiler, systemd and Perl: two thirds of the layer, and nothing that
+# runs.
 LEFT_OUT = (
     "usr/lib/llvm-19",
     "usr/lib/x86_64-linux-gnu/libLLVM.so.19.1",
@@ -50,7 +50,6 @@ LEFT_OUT = (
     "usr/bin/perl5.40.1",
     "usr/lib/systemd",
     "usr/lib/x86_64-linux-gnu/systemd",
-    "var/lib/postgresql/17",
     "usr/share/perl",
     "usr/share/perl5",
     "usr/share/doc",
@@ -62,6 +61,11 @@ LEFT_OUT = (
     "var/lib/apt",
     "var/log",
 )
+# Debian makes a cluster as it installs PostgreSQL; the images make theirs when they start.
+NO_CLUSTER = """\
+mkdir -p "$1/etc/postgresql-common"
+echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"
+"""
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 PATH = "PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -211,7 +215,7 @@ def _sha256(path: Path) -> str:
 
 def _base_layer(work: Path) -> Path:
     """Return Debian with the servers as one layer; made once."""
-    identity = hashlib.sha256("\n".join((PACKAGES, *LEFT_OUT, "1")).encode()).hexdigest()[:12]
+    identity = hashlib.sha256("\n".join((PACKAGES, *LEFT_OUT, NO_CLUSTER, "1")).encode()).hexdigest()[:12]
     layer = work / f"layer-{identity}.tar"
     if layer.is_file():
         return layer
@@ -234,7 +238,8 @@ def _base_layer(work: Path) -> Path:
 def _install_servers(root: Path, log: Path) -> None:
     """Make a root of Debian with the servers, and leave out what they do not need."""
     packages = ",".join(PACKAGES.split())
-    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "trixie", str(root)]
+    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "--dpkgopt=force-confold"]
+    command += [f"--essential-hook={NO_CLUSTER}", "trixie", str(root)]
     steps.run([*command, *machine.mirrors()], log)
     for name in LEFT_OUT:
         left_out = root / name
