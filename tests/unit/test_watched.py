@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from build import portable_python, watched
+from installer.core import console
 from installer.core.console import Console
 from installer.core.runner import MISSING_PROGRAM, Runner
 
@@ -41,6 +42,14 @@ def test_what_takes_long_tells_how_far_it_is(
     command = ["sh", "-c", f"while [ ! -e {told} ]; do sleep 0.01; done"]
     assert watched.run(command, tmp_path / "log", "it", 60, Runner(), Console(stream=stream), progress=progress).ok
     assert stream.getvalue().startswith("  waiting for it: 0 s, half of it\n")
+
+
+def test_a_long_step_tells_on_a_pipe_how_far_it_is(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    with Console(stream=stream).progress("load", 4 * 1024**2) as bar:
+        bar.update(1024**2)
+        bar.update(1024**2)
+    assert stream.getvalue().splitlines()[:2] == ["  load: 1.0 MiB of 4.0 MiB", "  load: 2.0 MiB of 4.0 MiB"]
 
 
 def test_what_takes_too_long_is_ended(tmp_path: Path, stream: io.StringIO) -> None:
