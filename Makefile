@@ -33,7 +33,7 @@ $(VENV)/complete: specs/dev.lock
 	    $(VENV)/bin/pip install --disable-pip-version-check --require-hashes --requirement specs/dev.lock
 	@touch $@
 
-bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; SOURCE= TAG= ARCH= VECTOR_STORE= DB= PROFILE= ENGINE= SPLIT= BASE= STORE=1 COMPRESS=1, as the README says
+bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; its variables stand in docs/building.md
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
 	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress)
 
