@@ -17,70 +17,84 @@ STORE ?=
 DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
+# Tells what takes long, while it runs: what, about how many seconds, and the log.
+STEP := $(PYTHON) -m tests.target.steps
 
-.PHONY: help bundle test check demo bench growth docs selinux format clean system-packages
+.PHONY: help bundle test check demo bench growth docs selinux format lock release clean \
+    system-packages demo-packages
 
-help:
-	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
-	@echo "              SOURCE=PATH|URL TAG=1.11.3 ARCH=amd64 VECTOR_STORE=weaviate DB=postgresql ENGINE=podman SPLIT=4G BASE=manifest.json STORE=1 COMPRESS=1"
-	@echo "make demo     builds the sample's bundle and installs it on an air-gapped target machine (root)"
-	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
-	@echo "make bench    measures our way against the manual one, side by side (root)"
-	@echo "make growth   measures how an installation's cost grows with the bundle: 1 to 16 GB, 13 to 40 images (root)"
-	@echo "make selinux  installs on a virtual machine with SELinux enforcing: RIG=PATH DIST=PATH"
-	@echo "make check    style, types and unit tests alone"
-	@echo "make docs     writes the tables in docs/ that are made from the code"
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	    while IFS="$$(printf '\t')" read -r target text; do printf 'make %-16s %s\n' "$$target" "$$text"; done
 
 $(VENV)/complete: specs/dev.lock
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/dev.lock
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(STEP) "installing the tools into $(VENV)" 15 .cache/venv.log \
+	    $(VENV)/bin/pip install --disable-pip-version-check --require-hashes --requirement specs/dev.lock
+	@touch $@
 
-bundle: $(VENV)/complete
+bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; its variables stand in docs/building.md
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
 	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress)
 
-check: $(VENV)/complete
+check: $(VENV)/complete ## style, types and unit tests with their coverage, which has a floor
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests/unit $(if $(DIFY),--dify=$(DIFY))
+	$(RUN) -m pytest tests/unit --cov --cov-report=term $(if $(DIFY),--dify=$(DIFY))
 
-test: system-packages $(VENV)/complete
+test: system-packages $(VENV)/complete ## style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest tests --durations=10 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
-demo: system-packages $(VENV)/complete
-	$(RUN) -m tests.target.demo $(WORK)
+demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it on an air-gapped target machine (root), in 3 minutes
+	@$(RUN) -m tests.target.demo $(WORK)
 
-# The tables in docs/ that are made from the code: commands, options, exit codes, checks, host features.
-docs: $(VENV)/complete
+docs: $(VENV)/complete ## write the tables in docs/ that are made from the code: commands, options, exit codes, checks, host features
 	$(RUN) -m tests.docs
 
-# Our way against the manual one; 10 GB of disk and half an hour. Writes tests/bench/RESULTS.md and results.svg.
-bench: system-packages $(VENV)/complete
+bench: system-packages $(VENV)/complete ## measure our way against the manual one: tests/bench/RESULTS.md (root, 10 GB, half an hour)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
 	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
 
-# What an installation costs as the bundle grows; 40 GB of disk and half an hour. Writes tests/bench/GROWTH.md.
-growth: system-packages $(VENV)/complete
+growth: system-packages $(VENV)/complete ## measure how the cost grows with the bundle: tests/bench/GROWTH.md (root, 40 GB, half an hour)
 	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)
 
-# On a virtual machine with SELinux enforcing, made by the rig in RIG; a quarter of an hour, emulated.
-selinux: $(VENV)/complete
+selinux: $(VENV)/complete ## install on a virtual machine with SELinux enforcing, made by a rig: RIG=PATH DIST=PATH (a quarter of an hour)
 	@test -n "$(RIG)" || { echo "name the rig: make selinux RIG=PATH" >&2; exit 2; }
 	$(RUN) -m tests.target.selinux $(RIG) $(WORK)/selinux $(DIST)
 
-# Debian packages that the target machine, the registry and the stand-in images need.
-system-packages:
-	bash tests/target/packages.sh
+system-packages: ## install the Debian packages that the tests need (root)
+	@PYTHON=$(PYTHON) bash tests/target/packages.sh
 
-format: $(VENV)/complete
+demo-packages: ## install the Debian packages that the demo needs (root)
+	@PYTHON=$(PYTHON) bash tests/target/packages.sh demo
+
+format: $(VENV)/complete ## lay the code out and mend what ruff can mend
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-clean:
-	rm -rf dist .cache .venv .mypy_cache .pytest_cache .ruff_cache
+# uv wrote the locks and is pinned in specs/lock.lock. It keeps every version that a lock has, as long as the .in file
+# allows it: run twice, it changes nothing. UPGRADE=1 takes the newest versions, UPGRADE=NAME those of one package.
+# The executable is frozen with CPython 3.13 on Linux alone; the tools run on any Python from 3.11 on; a server has any
+# Python from 3.9 on.
+UPGRADE ?=
+UV = .cache/lock-venv/bin/uv pip compile --quiet --no-config --generate-hashes --no-header --no-annotate \
+    $(if $(filter 1,$(UPGRADE)),--upgrade,$(if $(UPGRADE),--upgrade-package $(UPGRADE)))
+lock: ## refresh specs/*.lock from specs/*.in; UPGRADE=1 or UPGRADE=NAME takes newer versions
+	$(PYTHON) -m venv --clear .cache/lock-venv
+	.cache/lock-venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/lock.lock
+	$(UV) --python-platform linux --python-version 3.13 --output-file specs/freeze.lock specs/freeze.in
+	$(UV) --universal --python-version 3.9 --output-file specs/podman-compose.lock specs/podman-compose.in
+	$(UV) --universal --python-version 3.11 --output-file specs/dev.lock specs/dev.in
+	$(UV) --universal --python-version 3.11 --output-file specs/bench.lock specs/bench.in
+	$(UV) --universal --python-version 3.11 --output-file specs/lock.lock specs/lock.in
+
+release: $(VENV)/complete ## check that this commit can be released, and tag it with the version in installer/__init__.py
+	$(RUN) -m build.release
+
+clean: ## remove what builds and tests have made
+	rm -rf dist .cache .venv .mypy_cache .pytest_cache .ruff_cache .coverage
 	find payload -mindepth 1 ! -name README.md -delete

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from build import watched
 from installer.core import digest, errors, files
 from installer.core.console import Console
 from installer.core.runner import Runner
@@ -23,13 +24,15 @@ def bootloader(work: Path, runner: Runner, console: Console) -> Path:
     if made.is_file():
         return made
     files.folder(work)
-    console.line("python   compiling the bootloader, once")
+    log = work / "bootloader.log"
+    console.line(f"python   compiling the bootloader, once (about 40 s; log: {log})")
     partial = made.with_suffix(".part")
     command = ["bash", str(RECIPES / "bootloader.sh"), str(partial)]
-    result = runner.run(command, timeout=BUILD_SECONDS, check=False)
+    result = watched.run(command, log, "the bootloader", BUILD_SECONDS, runner, console)
     if not result.ok:
         raise errors.BuildError(
-            f"PyInstaller's bootloader cannot be built: {result.last_words}", "see what is missing, then build again"
+            f"PyInstaller's bootloader cannot be built: {result.last_words}",
+            f"see in {log} what is missing, then build again",
         )
     partial.rename(made)
     return made

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import archive, bootloader, freeze, images, kept, payload, portable_python, resolve, source, store
+from build import (
+    archive,
+    bootloader,
+    freeze,
+    glibc_floor,
+    images,
+    kept,
+    licenses,
+    payload,
+    portable_python,
+    resolve,
+    source,
+    store,
+)
 from build.spec import Spec
 from installer import VERSION
 from installer.bundle import manifest
@@ -19,12 +33,17 @@ SELF_CHECK_SECONDS = 1800.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """Where things go: `output` the bundle, `work` what is kept for the next build, `payload` the staging."""
+    """Where things go: `output` the bundle, `work` what is kept for the next build, `payload` the staging.
+
+    `portable_python` is a ready one. With `own_python` none is needed: this machine's goes into the executable, which
+    then runs on machines like this one alone.
+    """
 
     output: Path
     work: Path
     payload: Path
     portable_python: Path | None
+    own_python: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +69,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         store.require(shape.base is not None)
     for folder in (places.output, places.work):
         files.folder(folder)
-    python = portable_python.portable_python(places.work, places.portable_python, spec.architecture, runner, console)
-    loader = bootloader.bootloader(places.work, runner, console)
+    tools = _tools(places, spec.architecture, runner, console)
 
     console.line(f"source   {spec.source} {spec.tag}")
     release = source.fetch(spec.source, spec.tag, places.work, runner)
@@ -78,6 +96,9 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         (places.output / layout.STORE).unlink(missing_ok=True)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
+    interpreter = freeze.environment(tools, places.work, runner, console)
+    dify = licenses.of_release(release.docker.parent, needs.version)
+    licenses.stage(places.payload, interpreter, dify, runner)
     bundle = manifest.Manifest(
         format=manifest.FORMAT,
         installer=VERSION,
@@ -97,9 +118,8 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         files.write(folder / layout.MANIFEST, manifest.dumps(bundle))
     kept.note_archives(state, pulled, cut, bundle)
 
-    console.line("freeze   the executable")
     executable = places.output / layout.EXECUTABLE
-    freeze.freeze(python, loader, places.payload, executable, places.work, runner)
+    freeze.freeze(tools, places.payload, executable, places.work, runner, console)
     beside = [*described, *([mounted] if mounted else [])]
     sums = {executable.name: digest.hash_file(executable), **{file.name: file.sha256 for file in beside}}
     files.write(places.output / layout.CHECKSUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
@@ -107,6 +127,19 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     console.line("check    the bundle, with its own executable")
     _self_check(executable, places.output, runner)
     _say_done(places.output, sums, console)
+
+
+def _tools(places: Places, architecture: manifest.Architecture, runner: Runner, console: Console) -> freeze.Tools:
+    """Return what the executable is frozen with; made here where it is not ready."""
+    if places.own_python:
+        tools = freeze.own_tools()
+        console.line(
+            f"python   this machine's own {platform.python_version()} goes into the executable: it runs where glibc is"
+            f" {glibc_floor.as_text(tools.floor)} or later, and is not for servers"
+        )
+        return tools
+    python = portable_python.portable_python(places.work, places.portable_python, architecture, runner, console)
+    return freeze.Tools(python=python, bootloader=bootloader.bootloader(places.work, runner, console))
 
 
 def _store(

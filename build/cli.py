@@ -119,6 +119,11 @@ def cli() -> None:
     envvar="PORTABLE_PYTHON",
     help="A ready portable CPython (tar.xz) instead of building one; also PORTABLE_PYTHON=FILE.",
 )
+@click.option(
+    "--own-python",
+    is_flag=True,
+    help="Freeze with the Python that runs this, to see a bundle soon: it runs on machines like this one alone.",
+)
 def bundle_command(
     engine: str | None,
     largest: int | None,
@@ -129,11 +134,16 @@ def bundle_command(
     work: Path,
     payload: Path,
     portable_python: Path | None,
+    own_python: bool,
     **chosen: Any,
 ) -> None:
     """Make the executable and the image archive."""
     places = bundle.Places(
-        output=output.resolve(), work=work.resolve(), payload=payload.resolve(), portable_python=portable_python
+        output=output.resolve(),
+        work=work.resolve(),
+        payload=payload.resolve(),
+        portable_python=portable_python,
+        own_python=own_python,
     )
     shape = bundle.Shape(largest=largest, base=base, store=store, compress=compress)
     bundle.make(_read_spec(**chosen), shape, places, engine, Runner(), Console())

@@ -6,12 +6,15 @@ With the same inputs the same bytes: PYTHONHASHSEED fixed, no times, no paths of
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from build import glibc_floor, kept, spec
+from build import glibc_floor, kept, spec, watched
 from installer.bundle import seal
 from installer.core import digest, errors, files, layout
+from installer.core.console import Console
 from installer.core.runner import Runner
 
 SPEC = spec.FOLDER / "dify-installer.spec"
@@ -26,31 +29,52 @@ def manylinux_compatible(major, minor, arch):
 """
 
 
-def freeze(python: Path, bootloader: Path, payload: Path, executable: Path, work: Path, runner: Runner) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tools:
+    """What an executable is frozen with: `python` goes in, `bootloader` unpacks and starts it.
+
+    Without a bootloader it is this machine's own Python that goes in, with PyInstaller's own bootloader. The result
+    needs glibc `floor`, and nothing newer.
+    """
+
+    python: Path
+    bootloader: Path | None
+    floor: glibc_floor.Version = glibc_floor.FLOOR
+
+
+def own_tools() -> Tools:
+    """Return this machine's tools: nothing to compile, but the result is for machines like this one alone.
+
+    `sys.executable` has PyInstaller and our libraries: specs/dev.lock holds all of specs/freeze.lock.
+    """
+    return Tools(python=Path(sys.executable), bootloader=None, floor=glibc_floor.of_this_machine())
+
+
+def freeze(tools: Tools, payload: Path, executable: Path, work: Path, runner: Runner, console: Console) -> None:
     """Write `executable`, sealed, from the installer of this checkout and `payload`.
 
-    `python` is the interpreter that goes in, `bootloader` what unpacks and starts it. Raises
-    BuildError when PyInstaller fails or the result needs a newer glibc than the floor.
+    Raises BuildError when PyInstaller fails or the result needs a newer glibc than the tools' floor.
     """
-    key = _key(python, bootloader, payload)
+    key = _key(tools, payload)
     made = kept.executable(key, work)
     if made is not None and seal.is_intact(made):
         _copy(made, executable)
         return
-    interpreter = environment(python, work, runner, bootloader)
+    interpreter = environment(tools, work, runner, console)
     with tempfile.TemporaryDirectory(prefix="freeze-", dir=work) as scratch:
-        made = _pyinstaller(interpreter, payload, Path(scratch), runner)
-        glibc_floor.require(made, interpreter, runner)
+        made = _pyinstaller(interpreter, payload, Path(scratch), work / "freeze.log", runner, console)
+        glibc_floor.require(made, interpreter, runner, tools.floor)
         seal.add(made)
         _copy(made, executable)
         kept.keep_executable(made, key, work)
 
 
-def _key(python: Path, bootloader: Path, payload: Path) -> str:
+def _key(tools: Tools, payload: Path) -> str:
     """Return a digest of all that an executable is made of; the manifest names what else is in the payload."""
     ours = sorted((spec.FOLDER.parent / "installer").rglob("*.py"))
-    inputs = [*ours, Path(__file__), SPEC, LOCK, bootloader, payload / layout.MANIFEST]
-    return digest.hash_bytes(" ".join([str(python.resolve()), *map(digest.hash_file, inputs)]).encode())
+    inputs = [*ours, Path(__file__), SPEC, LOCK, payload / layout.MANIFEST]
+    loader = "own" if tools.bootloader is None else digest.hash_file(tools.bootloader)
+    return digest.hash_bytes(" ".join([str(tools.python.resolve()), loader, *map(digest.hash_file, inputs)]).encode())
 
 
 def _copy(made: Path, executable: Path) -> None:
@@ -58,10 +82,22 @@ def _copy(made: Path, executable: Path) -> None:
         shutil.copyfileobj(source, target)
 
 
-def environment(python: Path, work: Path, runner: Runner, bootloader: Path | None = None) -> Path:
+def environment(tools: Tools, work: Path, runner: Runner, console: Console) -> Path:
     """Return the interpreter of an environment with PyInstaller and our libraries, made once and kept.
 
-    Without a `bootloader` it keeps PyInstaller's own.
+    This machine's own tools are such an environment already.
+    """
+    if tools.bootloader is None:
+        return tools.python
+    return install_environment(tools.python, work, runner, console, tools.bootloader)
+
+
+def install_environment(
+    python: Path, work: Path, runner: Runner, console: Console, bootloader: Path | None = None
+) -> Path:
+    """Return the interpreter of an environment of `python` with all of specs/freeze.lock, made once and kept.
+
+    Without a `bootloader` it keeps PyInstaller's own. Raises BuildError when the libraries cannot be had.
     """
     identity = digest.hash_bytes(f"{digest.hash_file(LOCK)} {python.resolve()} {bootloader}".encode())[:16]
     folder = work / f"freeze-env-{identity}"
@@ -74,9 +110,13 @@ def environment(python: Path, work: Path, runner: Runner, bootloader: Path | Non
     files.write(site / "_manylinux.py", MANYLINUX.format(floor=glibc_floor.FLOOR))
     command = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(LOCK)]
-    result = runner.run(command, timeout=INSTALL_SECONDS, check=False)
+    log = work / "freeze-env.log"
+    console.line(f"freeze   installing PyInstaller and our libraries (about 15 s; log: {log})")
+    result = watched.run(command, log, "pip", INSTALL_SECONDS, runner, console)
     if not result.ok:
-        raise errors.BuildError(f"the libraries cannot be installed: {result.last_words}", "check the network")
+        raise errors.BuildError(
+            f"the libraries cannot be installed: {result.last_words}", f"check the network; all of it is in {log}"
+        )
     if bootloader is not None:
         (own,) = site.glob("PyInstaller/bootloader/Linux-*/run")
         files.write(own, bootloader.read_bytes(), mode=0o755)
@@ -84,8 +124,8 @@ def environment(python: Path, work: Path, runner: Runner, bootloader: Path | Non
     return interpreter
 
 
-def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, runner: Runner) -> Path:
-    command = [str(interpreter), "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "WARN"]
+def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, log: Path, runner: Runner, console: Console) -> Path:
+    command = [str(interpreter), "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "INFO"]
     command += ["--distpath", str(scratch / "dist"), "--workpath", str(scratch / "work"), str(SPEC)]
     env = {
         "PYTHONHASHSEED": "0",
@@ -94,10 +134,12 @@ def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, runner: Runner
         # PyInstaller's cache must not be shared with another build that runs at the same time.
         "PYINSTALLER_CONFIG_DIR": str(scratch / "cache"),
     }
-    result = runner.run(command, timeout=FREEZE_SECONDS, env=env, cwd=scratch, check=False)
+    console.line(f"freeze   the executable, by PyInstaller (about 20 s; log: {log})")
+    result = watched.run(command, log, "PyInstaller", FREEZE_SECONDS, runner, console, env=env, cwd=scratch)
     made = scratch / "dist" / layout.EXECUTABLE
     if not result.ok or not made.is_file():
         raise errors.BuildError(
-            f"PyInstaller failed: {result.last_words}", "run it again; report it if it happens twice"
+            f"PyInstaller failed: {result.last_words}",
+            f"run it again; if it happens twice, report it with {log}",
         )
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ def require(path: Path, interpreter: Path, runner: Runner, floor: Version = FLOO
             f"{path.name} does not run on glibc {as_text(floor)}: {'; '.join(above) or 'no ELF found in it'}",
             "freeze with a portable Python built for that glibc (PORTABLE_PYTHON=FILE, or none to build one)",
         )
+
+
+def of_this_machine() -> Version:
+    """Return the version of the glibc that this Python runs on."""
+    return _version(platform.libc_ver()[1])
 
 
 def as_text(version: Version) -> str:

@@ -223,6 +223,14 @@ def man_command() -> None:
     print_result(man.page(cli))
 
 
+@cli.command("licenses")
+def licenses_command() -> None:
+    """Print the licence of every component that the executable carries."""
+    from installer.commands import licenses
+
+    print_result(licenses.show_licenses(layout.bundled("")))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     with contextlib.suppress(locale.Error):

@@ -13,12 +13,14 @@ trap 'rm -rf "$work"' EXIT
 source "$here/zig.sh"
 export PYI_STATIC_ZLIB=1
 
+phase "downloading PyInstaller's sources"
 # pip compiles a bootloader only to learn the package's metadata; ours is the one below.
-run python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary pyinstaller \
+python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary pyinstaller \
     --require-hashes --requirement "$here/bootloader.lock" --dest "$work"
 tar -xf "$work"/pyinstaller-*.tar.gz -C "$work"
 cd "$work"/pyinstaller-*/
-run patch --silent --strip=1 --input="$here/bootloader.patch"
+patch --silent --strip=1 --input="$here/bootloader.patch"
 cd bootloader
-run python3 ./waf distclean configure all
+phase "compiling PyInstaller's bootloader"
+python3 ./waf distclean configure all
 install -m 755 ../PyInstaller/bootloader/Linux-*/run "$output"

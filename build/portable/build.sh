@@ -23,38 +23,49 @@ unpack() {  # unpack NAME PATTERN: into a folder of its own, and go there
     mkdir -p "$work/$1"
     tar -xf "$sources"/$2 -C "$work/$1" --strip-components=1
     cd "$work/$1"
-    echo "building $1"
+    part=$((part + 1))
+    phase "configuring $1, $part of 6"
 }
 
-jobs=-j$(nproc)
+compile() {  # compile NAME ARGUMENTS...: make, after a look at how many objects that will be
+    local name=$1 count
+    shift
+    count=$(make --dry-run "$@" 2>/dev/null | grep -c -- ' -c ') || true
+    phase "compiling $name, $part of 6, $count objects in $work/$name"
+    make "-j$(nproc)" "$@"
+}
+
+part=0
 
 unpack zlib 'zlib_*.orig.tar.gz'
-run ./configure --static --prefix="$deps"
-run make "$jobs" libz.a
+./configure --static --prefix="$deps"
+compile zlib libz.a
 cp libz.a "$deps/lib"
 cp zlib.h zconf.h "$deps/include"
 
 unpack bzip2 'bzip2_*.orig.tar.gz'
-run make "$jobs" libbz2.a CC="$CC" AR="$AR" RANLIB="$RANLIB" CFLAGS="$CFLAGS -D_FILE_OFFSET_BITS=64"
+compile bzip2 libbz2.a CC="$CC" AR="$AR" RANLIB="$RANLIB" CFLAGS="$CFLAGS -D_FILE_OFFSET_BITS=64"
 cp libbz2.a "$deps/lib"
 cp bzlib.h "$deps/include"
 
 unpack xz 'xz-utils_*.orig.tar.xz'
-run ./configure --prefix="$deps" --disable-shared --with-pic --disable-nls --disable-doc --disable-scripts \
+./configure --prefix="$deps" --disable-shared --with-pic --disable-nls --disable-doc --disable-scripts \
     --disable-xz --disable-xzdec --disable-lzmadec --disable-lzmainfo
-run make "$jobs" install
+compile xz all
+make install
 
 # Trampolines in files of their own would need a folder that may be executed.
 unpack libffi 'libffi_*.orig.tar.gz'
-run ./configure --prefix="$deps" --libdir="$deps/lib" --disable-shared --with-pic --disable-docs \
+./configure --prefix="$deps" --libdir="$deps/lib" --disable-shared --with-pic --disable-docs \
     --disable-multi-os-directory --disable-exec-static-tramp
-run make "$jobs" install
+compile libffi all
+make install
 
 # A configuration folder that no host has: RHEL's openssl.cnf is written for Red Hat's patched library.
 unpack openssl 'openssl_3.5*.orig.tar.gz'
-run ./Configure "linux-$machine" no-shared no-tests no-apps no-docs no-dso no-engine no-module no-legacy \
+./Configure "linux-$machine" no-shared no-tests no-apps no-docs no-dso no-engine no-module no-legacy \
     no-autoload-config --prefix=/nonexistent --openssldir=/nonexistent/ssl --libdir=lib -fPIC
-run make "$jobs" build_libs
+compile openssl build_libs
 cp libssl.a libcrypto.a "$deps/lib"
 cp -r include/openssl "$deps/include"
 
@@ -63,9 +74,9 @@ mkdir "$work/debian"
 tar -xf "$sources"/python3.13_*.debian.tar.xz -C "$work/debian"
 # Security fixes that Debian has put onto this version; its other patches are about Debian.
 for patch in $(grep -E '^(CVE-|ssl-|dict-|traverse-)' "$work/debian/debian/patches/series"); do
-    run patch --silent --strip=1 --input="$work/debian/debian/patches/$patch"
+    patch --silent --strip=1 --input="$work/debian/debian/patches/$patch"
 done
-run env PKG_CONFIG=false ./configure --prefix="$home" --enable-shared --without-static-libpython \
+env PKG_CONFIG=false ./configure --prefix="$home" --enable-shared --without-static-libpython \
     --disable-test-modules --without-ensurepip --with-openssl="$deps" --with-ssl-default-suites=openssl \
     --with-readline=no --with-dbmliborder= CPPFLAGS="-I$deps/include" LDFLAGS="-L$deps/lib" \
     ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
@@ -77,8 +88,24 @@ run env PKG_CONFIG=false ./configure --prefix="$home" --enable-shared --without-
 # (libpython3.so, which nothing here needs).
 sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile
 options=(PY3LIBRARY= "LINKFORSHARED=-Xlinker -export-dynamic -Wl,-rpath,'\$\$ORIGIN/../lib'")
-run make "${options[@]}" "$jobs"
-run make "${options[@]}" install DESTDIR="$work/installed"
+compile python "${options[@]}" all
+phase "installing python"
+make "${options[@]}" install DESTDIR="$work/installed"
+# What is linked in has licences of its own, which go where the executable does: build/licenses.py.
+licenses=$work/installed$home/licenses
+mkdir "$licenses"
+keep_license() {  # keep_license NAME FILE...: as NAME-VERSION/FILE
+    local folder
+    folder=$licenses/$1-$(basename "$sources"/$2 | sed -E 's/^[^_]+_(.*)\.orig\..*$/\1/; s/.*\+really//')
+    mkdir "$folder"
+    cp "${@:3}" "$folder"
+}
+cd "$work"
+keep_license zlib 'zlib_*.orig.tar.gz' zlib/LICENSE
+keep_license bzip2 'bzip2_*.orig.tar.gz' bzip2/LICENSE
+keep_license xz 'xz-utils_*.orig.tar.xz' xz/COPYING xz/COPYING.0BSD
+keep_license libffi 'libffi_*.orig.tar.gz' libffi/LICENSE
+keep_license openssl 'openssl_3.5*.orig.tar.gz' openssl/LICENSE.txt
 rm -rf "$prefix"
 mkdir -p "$(dirname "$prefix")"
 mv "$work/installed$home" "$prefix"

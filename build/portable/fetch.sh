@@ -51,6 +51,7 @@ newest() {
     exit 1
 }
 
+echo "== downloading the sources"
 private_apt
 newest python3.13 3.13.5-
 newest openssl 3.5.7-

@@ -3,6 +3,7 @@
 # What is unpacked runs from any folder.
 set -euo pipefail
 
+echo "== packing"
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -a "$1" "$copy/py313"

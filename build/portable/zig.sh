@@ -3,6 +3,7 @@
 # It is zig's (the wheel ziglang), which links against the symbols of any glibc version.
 machine=$(uname -m)
 mkdir -p "$work/bin"
+echo "== downloading zig's compiler"
 python3 -m venv "$work/zig"
 "$work/zig/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement "$here/zig.lock"
 zig=$("$work/zig/bin/python" -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")')
@@ -24,6 +25,7 @@ chmod +x "$work"/bin/*
 export PATH=$work/bin:$PATH CC=cc-portable AR=ar-portable RANLIB=ranlib-portable
 export SOURCE_DATE_EPOCH=1735689600 LC_ALL=C TZ=UTC
 
-run() {  # quiet unless it fails
-    "$@" > "$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; exit 1; }
+# Lines that begin so tell whoever reads the log what goes on, and where objects are counted (build/portable_python.py).
+phase() {
+    echo "== $*"
 }

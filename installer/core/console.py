@@ -23,14 +23,31 @@ MEANINGS = {"ok  ": "ok", "WARN": "warning", "FAIL": "error"}
 MARK = re.compile(r"^( *)(ok  |WARN|FAIL)(?= )", re.MULTILINE)
 
 
+# How often a long step tells how far it is where its lines stay.
+LINE_SECONDS = 10.0
+
+
 class Bar(Protocol):
     """Told of the bytes (or things) that are done."""
 
     def update(self, n: int) -> object: ...
 
 
-class _Nothing:
-    def update(self, n: int) -> None: ...
+class _Lines:
+    """Tells how far a step is where there is no terminal: a line every ten seconds, if it takes so long."""
+
+    def __init__(self, console: Console, label: str, total: int, unit: str) -> None:
+        self._console, self._label, self._total, self._unit = console, label, total, unit
+        self._done = 0
+        self._told = time.monotonic()
+
+    def update(self, n: int) -> None:
+        self._done += n
+        if time.monotonic() - self._told >= LINE_SECONDS:
+            self._told = time.monotonic()
+            self._console.line(
+                f"  {self._label}: {_amount(self._done, self._unit)} of {_amount(self._total, self._unit)}"
+            )
 
 
 class Console:
@@ -95,7 +112,7 @@ class Console:
         """Show how far a long step is: a bar on a terminal, a line at its end elsewhere."""
         if not self.interactive:
             started = time.monotonic()
-            yield _Nothing()
+            yield _Lines(self, label, total, unit)
             self.line(f"{label}: {_amount(total, unit)} in {time.monotonic() - started:.1f} s")
             return
         from tqdm import tqdm  # imported late: `--help` need not wait for it

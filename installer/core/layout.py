@@ -29,6 +29,7 @@ PROJECT = "docker"
 WHEELS = "wheels"
 PODMAN_COMPOSE_LOCK = "podman-compose.lock"
 PROBE = "probe.py"
+LICENSES = "licenses.json"
 
 # Dify's own names, below its `docker/` folder.
 COMPOSE_FILE = "docker-compose.yaml"

@@ -93,7 +93,8 @@ def _freeze(bundle: Bundle, work: Path) -> None:
     ready = os.environ.get("PORTABLE_PYTHON")
     python = portable_python.portable_python(work, Path(ready) if ready else None, "amd64", runner, console)
     loader = bootloader.bootloader(work, runner, console)
-    freeze.freeze(python, loader, bundle.payload, bundle.executable, work, runner)
+    tools = freeze.Tools(python=python, bootloader=loader)
+    freeze.freeze(tools, bundle.payload, bundle.executable, work, runner, console)
 
 
 def _require_space(work: Path, size: int) -> None:

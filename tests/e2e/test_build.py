@@ -75,6 +75,14 @@ def test_the_manifest_describes_all_of_it(sample: Bundle, registry: Registry) ->
         assert image.digest.startswith("sha256:")
 
 
+def test_the_executable_prints_the_licences_of_all_that_it_carries(sample: Bundle) -> None:
+    shown = subprocess.run([str(sample.executable), "licenses"], capture_output=True, text=True, check=True).stdout
+    assert "\npodman-compose 1.6.0: GPL-2.0-only\n" in shown
+    assert "GNU GENERAL PUBLIC LICENSE" in shown
+    for name in ("CPython", "cryptography", "dify-installer", "pip", "pyinstaller", "PyYAML"):
+        assert re.search(rf"^{name} [0-9.]+: ", shown, re.MULTILINE), name
+
+
 def test_the_archive_holds_each_layer_once(sample: Bundle) -> None:
     with tarfile.open(sample.archive) as archive:
         names = [member.name for member in archive]

@@ -11,6 +11,7 @@ import pytest
 
 from build import freeze, glibc_floor
 from installer.core import errors
+from installer.core.console import Console
 from installer.core.runner import Runner
 from tests.target.bundle import Bundle
 
@@ -20,7 +21,7 @@ def test_the_executable_needs_no_newer_glibc_than_rhel_8_has(sample: Bundle, wor
 
 
 def test_an_executable_of_an_ordinary_python_fails_the_same_check(work: Path, tmp_path: Path) -> None:
-    interpreter = freeze.environment(ordinary_python(), tmp_path, Runner())
+    interpreter = freeze.install_environment(ordinary_python(), tmp_path, Runner(), Console(silent=True))
     (tmp_path / "hello.py").write_text("print('hello')\n")
     command = [str(interpreter), "-m", "PyInstaller", "--onefile", "--log-level", "ERROR", "--distpath", str(tmp_path)]
     command += ["--workpath", str(tmp_path / "w"), "--specpath", str(tmp_path), str(tmp_path / "hello.py")]

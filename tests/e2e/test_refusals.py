@@ -221,7 +221,9 @@ def foreign(sample: Bundle, work: Path, tmp_path_factory: pytest.TempPathFactory
     runner = Runner()
     python = portable_python.portable_python(work / "build", ready, "amd64", runner, Console())
     loader = bootloader.bootloader(work / "build", runner, Console())
-    freeze.freeze(python, loader, payload, payload / "foreign", work / "build", runner)
+    freeze.freeze(
+        freeze.Tools(python=python, bootloader=loader), payload, payload / "foreign", work / "build", runner, Console()
+    )
     return payload / "foreign"
 
 

@@ -75,6 +75,15 @@ def make(
     options: Sequence[str] = (),
 ) -> Bundle:
     """Build the bundle of a Dify-shaped folder with the real build, which pulls from the registry."""
+    bundle = prepare(name, source, registry, work, ballast)
+    subprocess.run(command(bundle, work, *options), check=True, cwd=ROOT, env=environment(registry))
+    return bundle
+
+
+def prepare(
+    name: str, source: Path, registry: Registry, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None
+) -> Bundle:
+    """Return the bundle that is to be built, its checkout complete and its images in the registry."""
     bundle = Bundle(
         name=name,
         folder=work / f"dist-{name}",
@@ -82,7 +91,6 @@ def make(
         payload=work / f"payload-{name}",
     )
     publish(bundle.checkout, registry, work, ballast)
-    subprocess.run(command(bundle, work, *options), check=True, cwd=ROOT, env=environment(registry))
     return bundle
 
 

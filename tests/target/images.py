@@ -7,6 +7,7 @@ its environment says, so that a wrong `.env` is an unhealthy stack.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -21,7 +22,7 @@ import requests
 
 from installer.core import digest
 from installer.release import compose, envfile
-from tests.target import machine
+from tests.target import machine, steps
 
 PROGRAMS = Path(__file__).resolve().parent / "standin"
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
@@ -33,24 +34,38 @@ ENTRYPOINTS = {
 PACKAGES = (
     "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static"
 )
-# Documentation, caches, PostgreSQL's just-in-time compiler and Perl: half of the layer, and nothing that runs.
+# Documentation, caches, PostgreSQL's just-in-time compiler, systemd and Perl: two thirds of the layer, and nothing that
+# runs.
 LEFT_OUT = (
     "usr/lib/llvm-19",
     "usr/lib/x86_64-linux-gnu/libLLVM.so.19.1",
+    "usr/lib/x86_64-linux-gnu/libz3.so.4",
     "usr/lib/postgresql/17/lib/bitcode",
     "usr/lib/postgresql/17/lib/llvmjit.so",
     "usr/lib/x86_64-linux-gnu/perl",
     "usr/lib/x86_64-linux-gnu/perl-base",
+    "usr/lib/x86_64-linux-gnu/perl5",
+    "usr/lib/x86_64-linux-gnu/libperl.so.5.40.1",
+    "usr/bin/perl",
+    "usr/bin/perl5.40.1",
+    "usr/lib/systemd",
+    "usr/lib/x86_64-linux-gnu/systemd",
     "usr/share/perl",
     "usr/share/perl5",
     "usr/share/doc",
     "usr/share/man",
     "usr/share/locale",
     "usr/share/info",
+    "usr/share/i18n",
     "var/cache",
     "var/lib/apt",
     "var/log",
 )
+# Debian makes a cluster as it installs PostgreSQL; the images make theirs when they start.
+NO_CLUSTER = """\
+mkdir -p "$1/etc/postgresql-common"
+echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"
+"""
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 PATH = "PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -138,14 +153,16 @@ def _packed(layer: Path) -> Path:
 
 def push(images: list[Image], registry: str) -> None:
     """Push to a registry at `registry` (http://host:port), what it has already not again."""
+    # In which repository of the registry a blob is: the next one that needs it gets it from there.
+    held: dict[str, str] = {}
     for image in images:
         path = image.reference.partition("/")[2]
         name, _, tag = path.rpartition(":")
-        layers = [_push_blob(layer.read_bytes(), name, registry) for layer in image.layers]
+        layers = [_push_file(layer, name, registry, held) for layer in image.layers]
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": _push_blob(image.config, name, registry)
+            "config": _push_blob(image.config, hashlib.sha256(image.config).hexdigest(), name, registry, held)
             | {"mediaType": "application/vnd.docker.container.image.v1+json"},
             "layers": [each | {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip"} for each in layers],
         }
@@ -167,36 +184,63 @@ def forget(images: list[Image], env: Mapping[str, str]) -> None:
             subprocess.run(["podman", "untag", image.reference], env=env, check=True)
 
 
-def _push_blob(data: bytes, name: str, registry: str) -> dict[str, object]:
-    sha256 = f"sha256:{hashlib.sha256(data).hexdigest()}"
+def _push_file(path: Path, name: str, registry: str, held: dict[str, str]) -> dict[str, object]:
+    return _push_blob(path.read_bytes(), _sha256(path), name, registry, held)
+
+
+def _push_blob(data: bytes, sha256: str, name: str, registry: str, held: dict[str, str]) -> dict[str, object]:
+    """Bring a blob into the repository `name`, from another one that holds it if there is one.
+
+    https://distribution.github.io/distribution/spec/api/#cross-repository-blob-mount
+    """
+    described: dict[str, object] = {"digest": f"sha256:{sha256}", "size": len(data)}
     blobs = f"{registry}/v2/{name}/blobs"
-    if requests.head(f"{blobs}/{sha256}", timeout=60).status_code != 200:
-        upload = requests.post(f"{blobs}/uploads/", timeout=60)
+    if requests.head(f"{blobs}/sha256:{sha256}", timeout=60).status_code != 200:
+        mount = {"mount": f"sha256:{sha256}", "from": held[sha256]} if sha256 in held else {}
+        upload = requests.post(f"{blobs}/uploads/", params=mount, timeout=60)
         upload.raise_for_status()
-        place = upload.headers["Location"]
-        separator = "&" if "?" in place else "?"
-        requests.put(f"{place}{separator}digest={sha256}", data=data, timeout=600).raise_for_status()
-    return {"digest": sha256, "size": len(data)}
+        if upload.status_code != 201:  # 202: there was nothing to mount
+            place = upload.headers["Location"]
+            separator = "&" if "?" in place else "?"
+            requests.put(f"{place}{separator}digest=sha256:{sha256}", data=data, timeout=600).raise_for_status()
+    held[sha256] = name
+    return described
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a layer, which all images share: read once."""
+    return digest.hash_file(path)
 
 
 def _base_layer(work: Path) -> Path:
-    """Return Debian with the servers as one layer; made once (two minutes)."""
-    identity = hashlib.sha256("\n".join((PACKAGES, *LEFT_OUT, "1")).encode()).hexdigest()[:12]
+    """Return Debian with the servers as one layer; made once."""
+    identity = hashlib.sha256("\n".join((PACKAGES, *LEFT_OUT, NO_CLUSTER, "1")).encode()).hexdigest()[:12]
     layer = work / f"layer-{identity}.tar"
     if layer.is_file():
         return layer
     work.mkdir(parents=True, exist_ok=True)
     root = work / f"layer-{identity}.part"
     shutil.rmtree(root, ignore_errors=True)
-    command = [
-        "mmdebstrap",
-        "--quiet",
-        "--variant=minbase",
-        f"--include={','.join(PACKAGES.split())}",
-        "trixie",
-        str(root),
-    ]
-    subprocess.run([*command, *machine.mirrors()], check=True)
+    log = work / "layer.log"
+    with steps.step("the layer of the stand-in images: Debian 13 with PostgreSQL, Redis, nginx and squid", 30, log):
+        _install_servers(root, log)
+        partial = layer.with_suffix(".writing")
+        with tarfile.open(partial, "w") as archive:
+            for path in sorted(root.rglob("*")):
+                if not path.is_relative_to(root / "dev"):
+                    archive.add(path, path.relative_to(root).as_posix(), recursive=False, filter=_timeless)
+        shutil.rmtree(root)
+        partial.rename(layer)
+    return layer
+
+
+def _install_servers(root: Path, log: Path) -> None:
+    """Make a root of Debian with the servers, and leave out what they do not need."""
+    packages = ",".join(PACKAGES.split())
+    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "--dpkgopt=force-confold"]
+    command += [f"--essential-hook={NO_CLUSTER}", "trixie", str(root)]
+    steps.run([*command, *machine.mirrors()], log)
     for name in LEFT_OUT:
         left_out = root / name
         left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
@@ -205,14 +249,6 @@ def _base_layer(work: Path) -> Path:
     # nginx's official image has a user of its name, which Dify's configuration asks for.
     subprocess.run(["chroot", str(root), "useradd", "--system", "nginx"], check=True)
     subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)
-    partial = layer.with_suffix(".writing")
-    with tarfile.open(partial, "w") as archive:
-        for path in sorted(root.rglob("*")):
-            if not path.is_relative_to(root / "dev"):
-                archive.add(path, path.relative_to(root).as_posix(), recursive=False, filter=_timeless)
-    shutil.rmtree(root)
-    partial.rename(layer)
-    return layer
 
 
 def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -233,7 +269,7 @@ def _config(kind: Kind, layers: list[Path]) -> bytes:
         "os": "linux",
         "created": "2026-01-01T00:00:00Z",
         "config": run,
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest.hash_file(layer)}" for layer in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}" for layer in layers]},
         "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "stand-in"} for _ in layers],
     }
     return json.dumps(top, sort_keys=True).encode()

@@ -21,13 +21,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from tests.target import rpms
+from tests.target import rpms, steps
 
 # The machine's address on its own LAN, which exists only inside.
 ADDRESS = "10.0.0.5"
 USER = "dify"
 USER_ID = 1000
 BOOT_SECONDS = 60.0
+# Debian 13's: what runs here may need no newer one.
+GLIBC = (2, 41)
 # The kernel ends what a killed test has started (prctl(2), PR_SET_PDEATHSIG; execve keeps it).
 DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
@@ -102,12 +104,14 @@ def base_root(work: Path, kind: Literal["podman", "docker", "dnf"] = "podman") -
     shutil.rmtree(partial, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     packages = ",".join(chosen.split())
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "trixie", str(partial)]
-    subprocess.run([*command, *mirrors()], check=True)
-    _furnish(partial)
-    if kind == "dnf":
-        rpms.furnish(partial)
-    partial.rename(base)
+    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "trixie", str(partial)]
+    log = work / f"base-{kind}.log"
+    with steps.step(f"the target machine's disk: Debian 13 with systemd and {kind}", 30, log):
+        steps.run([*command, *mirrors()], log)
+        _furnish(partial)
+        if kind == "dnf":
+            rpms.furnish(partial)
+        partial.rename(base)
     return base
 
 

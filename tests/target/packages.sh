@@ -1,16 +1,28 @@
 #!/usr/bin/env bash
-# Installs what the tests and the demo need, on Debian or Ubuntu, unless it is there already.
+# packages.sh [demo]: installs what the tests need, or the demo alone, on Debian or Ubuntu, unless it is there already.
 set -euo pipefail
 
+python=${PYTHON:-python3}
 packages=(
     podman crun netavark aardvark-dns uidmap             # the build pulls and saves with podman
     docker-registry                                      # from a real registry
-    docker.io                                            # and docker must take the archive, too
-    squashfs-tools                                       # image stores
     mmdebstrap debian-archive-keyring systemd-container  # target machines and stand-in images
     python3-venv git xz-utils gzip
-    binutils make patch perl                             # the bootloader, and the portable Python where none is given
+    binutils                                             # PyInstaller strips what it freezes
 )
+if [ "${1:-}" != demo ]; then
+    packages+=(
+        docker.io         # docker must take the archive, too
+        squashfs-tools    # image stores
+        make patch perl   # the bootloader, and the portable Python where none is given
+    )
+fi
+# Debian's own Python has its library in a package of its own, which PyInstaller needs to freeze it.
+packages+=($("$python" -c '
+import sys
+from ctypes.util import find_library
+name = "python%d.%d" % sys.version_info[:2]
+print("" if sys.base_prefix != "/usr" or find_library(name) else "lib" + name)'))
 
 missing=()
 for package in "${packages[@]}"; do
@@ -23,7 +35,8 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "these packages are missing, and installing them needs root: ${missing[*]}" >&2
     exit 1
 fi
-echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+cd "$(dirname "$0")/../.."
+echo "these packages are missing and are installed: ${missing[*]}"
+exec "$python" -m tests.target.steps "installing ${#missing[@]} Debian packages" 30 .cache/packages.log \
+    bash -c 'apt-get update && apt-get install -y --no-install-recommends "$@"' packages "${missing[@]}"
