@@ -1,0 +1,57 @@
+"""What is printed for machines is what `specs/output.schema.json` says, and no other field gets in unnoticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import pytest
+
+from installer.commands import report
+from installer.core import envelope, finding
+from installer.core.console import Console
+from installer.core.finding import Finding
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCHEMA = json.loads((ROOT / "specs/output.schema.json").read_text())
+FINDINGS = finding.as_list([Finding("ports", "error", "80 is taken", "choose another"), Finding("cpu", "ok", "2")])
+
+
+def reported() -> str:
+    one = report.Report(dify="1.11.3", folder="/opt/dify", url="http://h", log="/l", result="done")
+    with one.step("verify", Console(silent=True)) as step:
+        step.seen = "all"
+    one.checks = [Finding("console reachable", "ok", "it answers")]
+    return report.as_json(one)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        envelope.to_json("preflight", passed=False, findings=FINDINGS),
+        envelope.to_json("plan", passed=True, findings=FINDINGS, actions=[{"subject": "files", "what": "x"}]),
+        envelope.to_json("status", passed=True, checks=FINDINGS),
+        envelope.to_json("verify", passed=True, dify="1.11.3", embedded=["a"], files=["dify-images.tar"]),
+        reported(),
+    ],
+)
+def test_each_output_is_of_the_schema(text: str) -> None:
+    jsonschema.validate(json.loads(text), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format": 1}, {"kind": "other"}, {"findings": [{"check": "x"}]}, {"findings": None}, {"passed": "yes"}],
+)
+def test_the_schema_refuses_what_is_not(change: dict[str, Any]) -> None:
+    top = json.loads(envelope.to_json("preflight", passed=True, findings=FINDINGS)) | change
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(top, SCHEMA)
+
+
+def test_the_schema_knows_our_format_and_every_kind() -> None:
+    assert SCHEMA["properties"]["format"]["const"] == envelope.FORMAT
+    assert set(SCHEMA["properties"]["kind"]["enum"]) == set(get_args(envelope.Kind))
