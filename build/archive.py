@@ -34,9 +34,10 @@ from typing import IO, Any
 
 import zstandard
 
+from build.failure import BuildError
 from build.images import Pulled
 from installer.bundle import manifest
-from installer.core import digest, errors, files, layout
+from installer.core import digest, files, layout
 from installer.core.console import Bar, Console, size
 from installer.core.runner import Runner
 
@@ -134,7 +135,7 @@ def _fill(
         saved = _save_one(image, writer, number, len(images), program, runner)
         if largest is not None and writer.file.tell() + LARGEST_END > largest:
             if not images:
-                raise errors.BuildError(
+                raise BuildError(
                     f"{image.reference} alone is larger than {size(largest)}: {size(writer.file.tell() + LARGEST_END)}",
                     "an image is never cut: allow larger files with --split",
                 )
@@ -174,7 +175,7 @@ def hashed(path: Path, console: Console) -> manifest.BigFile:
 def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise errors.BuildError(
+        raise BuildError(
             f"{folder} has {size(free)} free, the image archive needs about {size(needed)} for its next image",
             "make room, or write elsewhere with --output",
         )
@@ -236,7 +237,7 @@ def add_layer(writer: Writer, raw: io.RawIOBase) -> str:
     stream = io.BufferedReader(raw, digest.BLOCK_BYTES)
     magic = stream.peek(4)[:4]
     if magic == ZSTD_MAGIC:
-        raise errors.BuildError("the engine saves layers compressed with zstd", "build with --engine podman")
+        raise BuildError("the engine saves layers compressed with zstd", "build with --engine podman")
     plain: Any = gzip.GzipFile(fileobj=stream) if magic.startswith(GZIP_MAGIC) else stream
     start = writer.file.tell()
     writer.file.seek(start + BLOCK)
@@ -287,9 +288,9 @@ def _matched(
         digests = tuple(layers[links.get(name, name)] for name in names)
         diff_ids = tuple(text.removeprefix("sha256:") for text in json.loads(config)["rootfs"]["diff_ids"])
     except (KeyError, ValueError, TypeError) as error:
-        raise errors.BuildError(f"{image.reference} was saved in a form that we do not know: {error!r}") from error
+        raise BuildError(f"{image.reference} was saved in a form that we do not know: {error!r}") from error
     if digests != diff_ids:
-        raise errors.BuildError(
+        raise BuildError(
             f"the layers that were saved of {image.reference} are not those of its configuration",
             "remove the image from the engine and pull it again: its store is damaged",
         )
@@ -324,10 +325,10 @@ def _saving(reference: str, program: str, runner: Runner) -> Iterator[IO[bytes]]
             raise _not_saved(reference, complaints)
 
 
-def _not_saved(reference: str, complaints: IO[bytes]) -> errors.BuildError:
+def _not_saved(reference: str, complaints: IO[bytes]) -> BuildError:
     complaints.seek(0)
     words = complaints.read().decode(errors="replace").strip()
-    return errors.BuildError(
+    return BuildError(
         f"{reference} cannot be saved: {words}", "look at the engine's store and at the space in its temporary folder"
     )
 

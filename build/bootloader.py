@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from build import watched
-from installer.core import digest, errors, files
+from build.failure import BuildError
+from installer.core import digest, files
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -30,7 +31,7 @@ def bootloader(work: Path, runner: Runner, console: Console) -> Path:
     command = ["bash", str(RECIPES / "bootloader.sh"), str(partial)]
     result = watched.run(command, log, "the bootloader", BUILD_SECONDS, runner, console)
     if not result.ok:
-        raise errors.BuildError(
+        raise BuildError(
             f"PyInstaller's bootloader cannot be built: {result.last_words}",
             f"see in {log} what is missing, then build again",
         )

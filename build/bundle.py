@@ -21,6 +21,7 @@ from build import (
     source,
     store,
 )
+from build.failure import BuildError
 from build.spec import Spec
 from installer import VERSION
 from installer.bundle import manifest
@@ -185,7 +186,7 @@ def _self_check(executable: Path, output: Path, runner: Runner) -> None:
     command = [str(executable), "verify", "--images", str(output)]
     result = runner.run(command, timeout=SELF_CHECK_SECONDS, check=False)
     if not result.ok:
-        raise errors.BuildError(
+        raise BuildError(
             f"the finished executable does not verify its own bundle: {result.last_words}",
             "build again; if it happens twice, report it with this output",
         )

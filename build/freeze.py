@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build import glibc_floor, kept, spec, watched
+from build.failure import BuildError
 from installer.bundle import seal
-from installer.core import digest, errors, files, layout
+from installer.core import digest, files, layout
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -114,7 +115,7 @@ def install_environment(
     console.line(f"freeze   installing PyInstaller and our libraries (about 15 s; log: {log})")
     result = watched.run(command, log, "pip", INSTALL_SECONDS, runner, console)
     if not result.ok:
-        raise errors.BuildError(
+        raise BuildError(
             f"the libraries cannot be installed: {result.last_words}", f"check the network; all of it is in {log}"
         )
     if bootloader is not None:
@@ -138,7 +139,7 @@ def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, log: Path, run
     result = watched.run(command, log, "PyInstaller", FREEZE_SECONDS, runner, console, env=env, cwd=scratch)
     made = scratch / "dist" / layout.EXECUTABLE
     if not result.ok or not made.is_file():
-        raise errors.BuildError(
+        raise BuildError(
             f"PyInstaller failed: {result.last_words}",
             f"run it again; if it happens twice, report it with {log}",
         )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from installer.core import errors
+from build.failure import BuildError
 from installer.core.runner import Runner
 
 # RHEL 8's.
@@ -33,7 +33,7 @@ def require(path: Path, interpreter: Path, runner: Runner, floor: Version = FLOO
     needs = {name: tuple(version) for name, version in json.loads(result.stdout).items()}
     above = [f"{name} needs {as_text(version)}" for name, version in needs.items() if version > floor]
     if above or not needs:
-        raise errors.BuildError(
+        raise BuildError(
             f"{path.name} does not run on glibc {as_text(floor)}: {'; '.join(above) or 'no ELF found in it'}",
             "freeze with a portable Python built for that glibc (PORTABLE_PYTHON=FILE, or none to build one)",
         )

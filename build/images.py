@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from build.failure import BuildError
 from installer.bundle import manifest
-from installer.core import errors
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -37,7 +37,7 @@ def engine(wanted: str | None) -> str:
     for name in candidates:
         if shutil.which(name):
             return name
-    raise errors.BuildError(
+    raise BuildError(
         f"{' or '.join(candidates)} is not installed: images cannot be pulled",
         "install podman (`apt install podman`) or docker",
     )
@@ -72,14 +72,14 @@ def _pulled(
         command = [program, "pull", "--quiet", "--platform", f"linux/{architecture}", reference]
         result = runner.run(command, timeout=PULL_SECONDS, check=False)
         if not result.ok:
-            raise errors.BuildError(
+            raise BuildError(
                 f"{reference} cannot be pulled: {runner.mask(result.last_words)}",
                 f"check the network and `{program} login`, then try `{program} pull {reference}` by hand",
             )
         found = _inspect(reference, program, runner)
     if found is None or found["Architecture"] != architecture:
         kind = "nothing" if found is None else found["Architecture"]
-        raise errors.BuildError(
+        raise BuildError(
             f"{reference}: the registry gave {kind} for {architecture}",
             "this image is not published for that architecture: choose another vector store or database",
         )

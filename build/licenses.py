@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
+from build.failure import BuildError
 from installer import VERSION
-from installer.core import errors, files, layout
+from installer.core import files, layout
 from installer.core.runner import Runner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,7 @@ def dumps(components: Iterable[Component]) -> bytes:
     ordered = [once[key] for key in sorted(once)]
     without = [f"{each.name} {each.version}" for each in ordered if not any(map(str.strip, each.texts.values()))]
     if without:
-        raise errors.BuildError(
+        raise BuildError(
             f"no licence text is found for {', '.join(without)}: the executable must not carry it without one",
             "look whether its distribution has a licence file (License-File in its METADATA), or take another version",
         )
@@ -138,7 +139,7 @@ def _installed(interpreter: Path, runner: Runner) -> list[Component]:
     command = [str(interpreter), str(Path(__file__).resolve()), str(LOCK)]
     result = runner.run(command, timeout=COLLECT_SECONDS, env={"PYTHONPATH": str(ROOT)}, check=False)
     if not result.ok:
-        raise errors.BuildError(
+        raise BuildError(
             f"the licences of what is frozen cannot be collected: {result.last_words}",
             "remove the build's folder (.cache), and build again",
         )

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from build import watched
+from build.failure import BuildError
 from build.wheels import MACHINES
 from installer.bundle import manifest
-from installer.core import digest, errors, files
+from installer.core import digest, files
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -37,7 +38,7 @@ def portable_python(
     freezes only for the machine that it runs on.
     """
     if platform.machine() != MACHINES[architecture]:
-        raise errors.BuildError(
+        raise BuildError(
             f"an executable for {architecture} cannot be made on {platform.machine()}",
             f"build on an {architecture} machine: PyInstaller does not freeze for another architecture",
         )
@@ -51,9 +52,7 @@ def portable_python(
             with tarfile.open(archive) as packed:
                 packed.extractall(unpacked, filter="data")
         except (OSError, tarfile.TarError) as error:
-            raise errors.BuildError(
-                f"{archive} cannot be unpacked: {error}", "give a tar.xz of a portable Python"
-            ) from error
+            raise BuildError(f"{archive} cannot be unpacked: {error}", "give a tar.xz of a portable Python") from error
         unpacked.rename(folder)
     return _interpreter(folder, archive, runner)
 
@@ -76,10 +75,10 @@ def phase(log: Path) -> str:
 def _interpreter(folder: Path, archive: Path, runner: Runner) -> Path:
     found = next(iter(sorted(folder.glob(f"*/{INTERPRETER}"))), None)
     if found is None:
-        raise errors.BuildError(f"{archive} holds no {INTERPRETER}", "give a tar.xz made by build/portable/pack.sh")
+        raise BuildError(f"{archive} holds no {INTERPRETER}", "give a tar.xz made by build/portable/pack.sh")
     result = runner.run([str(found), "-c", "import ssl, zlib, lzma, bz2, ctypes"], timeout=60, check=False)
     if not result.ok:
-        raise errors.BuildError(f"the portable Python does not run: {result.last_words}", "build it again")
+        raise BuildError(f"the portable Python does not run: {result.last_words}", "build it again")
     return found
 
 
@@ -108,7 +107,7 @@ def _built(work: Path, runner: Runner, console: Console) -> Path:
             progress=partial(phase, log),
         )
         if not result.ok:
-            raise errors.BuildError(
+            raise BuildError(
                 f"the portable Python cannot be built ({script}, log: {log}): {result.last_words}",
                 "see what is missing, or give a ready one with PORTABLE_PYTHON=FILE",
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from build.failure import BuildError
 from build.spec import Spec
 from installer.core import errors, layout
 from installer.release import compose, dify, envfile, render
@@ -37,7 +38,7 @@ def resolve(docker: Path, wanted: Spec) -> Needs:
     _check_mounted_files(document, variables, docker)
     api = next((reference for reference, services in images.items() if dify.API in services), None)
     if api is None:
-        raise errors.BuildError(f"the compose file has no active service {dify.API!r}", "is it a release of Dify?")
+        raise BuildError(f"the compose file has no active service {dify.API!r}", "is it a release of Dify?")
     return Needs(images=tuple(sorted(images)), version=api.rpartition(":")[2], variables=choices)
 
 
@@ -56,7 +57,7 @@ def _check_mounted_files(document: compose.Document, variables: Mapping[str, str
     sources = [source for source in render.bind_sources(active, variables) if Path(source).suffix in FILE_SUFFIXES]
     missing = [source for source in sources if not (docker / source).is_file()]
     if missing:
-        raise errors.BuildError(
+        raise BuildError(
             f"the release lacks {', '.join(missing)}, which its services mount",
             "give a complete checkout of the release",
         )

@@ -8,7 +8,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer.core import digest, errors, files, layout
+from build.failure import BuildError
+from installer.core import digest, files, layout
 from installer.core.runner import Runner
 
 CLONE_SECONDS = 1800.0
@@ -46,14 +47,14 @@ def fetch(origin: str, tag: str, work: Path, runner: Runner) -> Source:
         folder = _cloned(origin, tag, work, runner)
         commit = _git_commit(folder, runner)
     else:
-        raise errors.BuildError(
+        raise BuildError(
             f"the source {origin} is not a folder, a tarball or a git URL",
             "give --source PATH of a Dify checkout, or --source https://… with --tag",
         )
     docker = folder / layout.PROJECT
     for name in (layout.COMPOSE_FILE, layout.ENV_EXAMPLE):
         if not (docker / name).is_file():
-            raise errors.BuildError(f"{origin} is not a Dify release: it has no {layout.PROJECT}/{name}")
+            raise BuildError(f"{origin} is not a Dify release: it has no {layout.PROJECT}/{name}")
     shown = origin if "://" in origin else path.name
     return Source(docker=docker, origin=shown, commit=commit or f"tree:{tree_hash(docker)}")
 
@@ -82,7 +83,7 @@ def _cloned(url: str, tag: str, work: Path, runner: Runner) -> Path:
         check=False,
     )
     if not result.ok:
-        raise errors.BuildError(
+        raise BuildError(
             f"{url} cannot be cloned at {tag}: {result.last_words}",
             "check the tag and the network, or give a checkout of your own with --source PATH",
         )
@@ -101,7 +102,7 @@ def _unpacked(tarball: Path, work: Path) -> Path:
             with tarfile.open(tarball) as archive:
                 archive.extractall(partial, filter="data")
         except (OSError, tarfile.TarError) as error:
-            raise errors.BuildError(f"{tarball} cannot be unpacked: {error}", "give a tarball of a release") from error
+            raise BuildError(f"{tarball} cannot be unpacked: {error}", "give a tarball of a release") from error
         partial.rename(target)
     inner = list(target.iterdir())
     return inner[0] if len(inner) == 1 and inner[0].name != layout.PROJECT else target

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from build import archive, spec
+from build.failure import BuildError
 from installer.bundle import manifest
 from installer.core import errors, files, layout
 from installer.core.console import Console
@@ -42,9 +43,9 @@ def require(differential: bool) -> None:
             "a store holds whole images, a differential bundle does not", "leave out --base or --store"
         )
     if os.geteuid() != 0:
-        raise errors.BuildError("only root can make an image store: its files have many owners", "build as root")
+        raise BuildError("only root can make an image store: its files have many owners", "build as root")
     if missing := [name for name in ("podman", "mksquashfs") if shutil.which(name) is None]:
-        raise errors.BuildError(
+        raise BuildError(
             f"an image store is made with podman and mksquashfs, and {' and '.join(missing)} is not installed",
             "apt install podman squashfs-tools",
         )
@@ -85,7 +86,7 @@ def _load(image: manifest.Image, path: Path, podman: list[str], runner: Runner) 
     command = [*podman, "pull", "--quiet", f"docker-archive:{path}:@{image.index}"]
     loaded = runner.run(command, timeout=PULL_SECONDS).stdout.strip().removeprefix("sha256:")
     if loaded != image.id:
-        raise errors.BuildError(f"podman loads {image.reference} as {loaded}, not as {image.id}", "build again")
+        raise BuildError(f"podman loads {image.reference} as {loaded}, not as {image.id}", "build again")
     runner.run([*podman, "tag", image.id, image.reference], timeout=PULL_SECONDS)
 
 

@@ -6,8 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from build.failure import BuildError
 from installer.bundle import manifest
-from installer.core import digest, errors, files
+from installer.core import digest, files
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -50,7 +51,7 @@ def _download(lock: Path, version: tuple[int, int], machine: str, folder: Path, 
         command += ["--platform", f"{platform}_{machine}"]
     result = runner.run(command, timeout=DOWNLOAD_SECONDS, check=False)
     if not result.ok:
-        raise errors.BuildError(
+        raise BuildError(
             f"the wheels of {lock.name} for Python {major}.{minor} on {machine} cannot be had: {result.last_words}",
             "check the network and pip's index; a hash that differs means that the file is not the pinned one",
         )

@@ -103,11 +103,6 @@ class Manifest:
         """The sizes, by diff ID, of the layers that this bundle holds; all others are the base's."""
         return {layer: size for archive in self.archives for layer, size in archive.layers.items()}
 
-    @property
-    def largest_image(self) -> int:
-        """Bytes of the largest image: what podman spools for each load that runs."""
-        return max((image.size for image in self.images), default=0)
-
 
 def archive_index(images: Iterable[Image]) -> bytes:
     """Return the `manifest.json` of the archive that holds these images, in their order."""

@@ -75,13 +75,6 @@ class ModelServerFailed(InstallerError):
     meaning = "a required model server fails (--require-llm)"
 
 
-class BuildError(InstallerError):
-    """The build cannot go on: a source, an image, a wheel or the machine is not as needed."""
-
-    exit_code = 5
-    meaning = "the build failed"
-
-
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived.
 

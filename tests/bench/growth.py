@@ -135,7 +135,7 @@ def _described(bundle: Bundle) -> Run:
         size=bundle.archive.stat().st_size,
         images=len(described.images),
         layers=len(described.held_layers),
-        largest=described.largest_image,
+        largest=max(image.size for image in described.images),
     )
 
 

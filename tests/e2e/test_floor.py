@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from build import freeze, glibc_floor
-from installer.core import errors
+from build.failure import BuildError
 from installer.core.console import Console
 from installer.core.runner import Runner
 from tests.target.bundle import Bundle
@@ -26,7 +26,7 @@ def test_an_executable_of_an_ordinary_python_fails_the_same_check(work: Path, tm
     command = [str(interpreter), "-m", "PyInstaller", "--onefile", "--log-level", "ERROR", "--distpath", str(tmp_path)]
     command += ["--workpath", str(tmp_path / "w"), "--specpath", str(tmp_path), str(tmp_path / "hello.py")]
     subprocess.run(command, check=True, cwd=tmp_path)
-    with pytest.raises(errors.BuildError, match=r"does not run on glibc 2\.28: .* needs 2\."):
+    with pytest.raises(BuildError, match=r"does not run on glibc 2\.28: .* needs 2\."):
         glibc_floor.require(tmp_path / "hello", scanner(work), Runner())
 
 

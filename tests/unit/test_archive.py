@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from build import archive, images, source
+from build.failure import BuildError
 from installer.bundle import manifest, verify
-from installer.core import errors
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -119,13 +119,13 @@ def test_a_layer_that_is_not_the_configurations_is_refused(tmp_path: Path) -> No
     saved(tmp_path / "one", "podman", [layer("base")])
     data = (tmp_path / "one").read_bytes()
     (tmp_path / "one").write_bytes(data.replace(b"base\0\0", b"bast\0\0", 2))
-    with pytest.raises(errors.BuildError, match="not those of its configuration"):
+    with pytest.raises(BuildError, match="not those of its configuration"):
         save(tmp_path, ["one"])
     assert not (tmp_path / "dify-images.tar").exists()
 
 
 def test_an_engine_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(errors.BuildError, match="cannot be saved"):
+    with pytest.raises(BuildError, match="cannot be saved"):
         save(tmp_path, ["no-such-image"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docker"]
 
@@ -162,7 +162,7 @@ def test_a_file_ends_before_the_image_that_would_make_it_too_large(tmp_path: Pat
 
 def test_an_image_that_is_too_large_alone_is_named(tmp_path: Path) -> None:
     saved(tmp_path / "one", "podman", [layer("base")])
-    with pytest.raises(errors.BuildError, match="one alone is larger than"):
+    with pytest.raises(BuildError, match="one alone is larger than"):
         parts(tmp_path, ["one"], archive.Cut(largest=archive.LARGEST_END))
     assert not list(tmp_path.glob("*.tar"))
 

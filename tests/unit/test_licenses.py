@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from build import licenses
+from build.failure import BuildError
 from installer.commands.licenses import show_licenses
 from installer.core import errors, layout
 
@@ -66,13 +67,13 @@ def test_a_text_is_found_where_distributions_put_it(tmp_path: Path, name: str) -
 
 def test_a_distribution_without_a_licence_file_fails_the_build(tmp_path: Path) -> None:
     bare = licenses.of_distribution(distribution(tmp_path, "top_level.txt"))
-    with pytest.raises(errors.BuildError, match=r"no licence text is found for thing 1\.0") as caught:
+    with pytest.raises(BuildError, match=r"no licence text is found for thing 1\.0") as caught:
         licenses.dumps([component("other"), bare])
     assert "License-File" in caught.value.remedy
 
 
 def test_an_empty_licence_file_is_none() -> None:
-    with pytest.raises(errors.BuildError, match="thing"):
+    with pytest.raises(BuildError, match="thing"):
         licenses.dumps([component("thing", " \n")])
 
 

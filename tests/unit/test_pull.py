@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from build import images
-from installer.core import errors
+from build.failure import BuildError
 from installer.core.console import Console
 from installer.core.runner import Runner
 
@@ -54,18 +54,18 @@ def test_what_is_there_for_another_architecture_is_pulled(tmp_path: Path) -> Non
 
 def test_a_registry_without_the_architecture_is_told(tmp_path: Path) -> None:
     (tmp_path / "registry").write_text(IMAGE % ("a" * 64, "amd64"))
-    with pytest.raises(errors.BuildError, match="gave amd64 for arm64"):
+    with pytest.raises(BuildError, match="gave amd64 for arm64"):
         pull(tmp_path, "arm64")
 
 
 def test_a_registry_that_refuses_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(errors.BuildError, match="authentication required"):
+    with pytest.raises(BuildError, match="authentication required"):
         pull(tmp_path)
 
 
 def test_no_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(errors.BuildError, match="podman or docker is not installed"):
+    with pytest.raises(BuildError, match="podman or docker is not installed"):
         images.engine(None)
 
 
@@ -75,11 +75,11 @@ def test_what_is_being_pulled_ends_when_saving_fails(tmp_path: Path) -> None:
     engine.chmod(0o755)
     begun = time.monotonic()
     with (
-        pytest.raises(errors.BuildError, match="the disk is full"),
+        pytest.raises(BuildError, match="the disk is full"),
         images.pulling(["one", "two"], "amd64", str(engine), Runner(), Console(silent=True)) as jobs,
     ):
         while not (tmp_path / "engine.pulls").exists():
             time.sleep(0.01)
-        raise errors.BuildError("the disk is full")
+        raise BuildError("the disk is full")
     assert jobs[1].cancelled()
     assert time.monotonic() - begun < 30
