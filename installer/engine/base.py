@@ -42,8 +42,8 @@ class Container:
     exit_code: int
     restarts: int
     created: int  # seconds since the epoch
-    started: int  # seconds since the epoch
-    ports: tuple[int, ...] = ()  # those on the host
+    started: int  # seconds since the epoch, 0 for never
+    ports: tuple[int, ...] = ()  # TCP ports on the host
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

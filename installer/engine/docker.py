@@ -145,7 +145,16 @@ def read_container(entry: Mapping[str, Any]) -> Container:
         created=_seconds(entry["Created"]),
         started=_seconds(state["StartedAt"]),
         # IPv4 and IPv6 each have an entry.
-        ports=tuple(sorted({int(each["HostPort"]) for bound in published.values() for each in bound or ()})),
+        ports=tuple(
+            sorted(
+                {
+                    int(each["HostPort"])
+                    for port, bound in published.items()
+                    if port.endswith("/tcp")
+                    for each in bound or ()
+                }
+            )
+        ),
     )
 
 

@@ -62,10 +62,12 @@ class Podman(Engine):
     def images(self) -> list[Stored]:
         """Return the images that the engine has. Raises CommandFailed."""
         listed = self.run(["images", "--no-trunc", "--format", "json"], timeout=LIST_SECONDS).stdout
-        return [
+        read = (
             Stored(id=bare(entry["Id"]), names=frozenset(entry.get("Names") or ()))
             for entry in json.loads(listed or "[]") or []
-        ]
+        )
+        # An image with two names is listed twice, each time with both (4.6 to 5.6).
+        return list(dict.fromkeys(read))
 
     def compose_version(self) -> Version | None:
         """Return None: podman-compose comes with us."""
@@ -154,6 +156,12 @@ def read_container(entry: Mapping[str, Any]) -> Container:
         exit_code=int(entry.get("ExitCode") or 0),
         restarts=int(entry.get("Restarts") or 0),
         created=int(entry.get("Created") or 0),
-        started=int(entry.get("StartedAt") or 0),
-        ports=tuple(port["host_port"] + offset for port in published for offset in range(port.get("range") or 1)),
+        # "Never" is the year 1, a negative number (4.6 to 5.6).
+        started=max(0, int(entry.get("StartedAt") or 0)),
+        ports=tuple(
+            port["host_port"] + offset
+            for port in published
+            if port.get("protocol", "tcp") == "tcp"
+            for offset in range(port.get("range") or 1)
+        ),
     )

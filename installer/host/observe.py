@@ -35,6 +35,9 @@ from installer.release import compose
 
 COMMAND_SECONDS = 20.0
 
+# In these states a container holds the ports that it publishes; `stopping` is podman's.
+HOLDING_PORTS = frozenset({"running", "paused", "stopping"})
+
 # Interpreters that may make podman-compose's environment: a plain python3 first, then the newest.
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
 PYTHON_FACTS = "import sys, importlib.util as u; print(*sys.version_info[:2], bool(u.find_spec('venv')))"
@@ -243,7 +246,7 @@ def _firewall(runner: Runner) -> tuple[bool, tuple[int, ...]]:
 def _listeners(sockets: str | None, containers: list[Container]) -> tuple[Listener, ...] | None:
     if sockets is None:
         return None
-    published = {port: each for each in containers if each.state == "running" for port in each.ports}
+    published = {port: each for each in containers if each.state in HOLDING_PORTS for port in each.ports}
     held = parse.parse_listeners(sockets)
     return tuple(_listener(port, held.get(port, ""), published.get(port)) for port in sorted({*held, *published}))
 
