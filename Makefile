@@ -17,8 +17,11 @@ STORE ?=
 DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
+# How long the fault trials go on, and the seed that they are drawn from (else one at random, which is told).
+MINUTES ?= 30
+SEED ?=
 
-.PHONY: help bundle test check demo bench growth docs selinux format clean system-packages
+.PHONY: help bundle test check demo bench growth faults docs selinux format clean system-packages
 
 help:
 	@echo "make bundle   dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS"
@@ -27,6 +30,7 @@ help:
 	@echo "make test     style, types, unit and end-to-end tests (root); DIFY=PATH adds upstream's real files"
 	@echo "make bench    measures our way against the manual one, side by side (root)"
 	@echo "make growth   measures how an installation's cost grows with the bundle: 1 to 16 GB, 13 to 40 images (root)"
+	@echo "make faults   breaks installations on purpose, MINUTES=30 long, drawn from SEED (root): tests/faults/RESULTS.md"
 	@echo "make selinux  installs on a virtual machine with SELinux enforcing: RIG=PATH DIST=PATH"
 	@echo "make check    style, types and unit tests alone"
 	@echo "make docs     writes the tables in docs/ that are made from the code"
@@ -67,6 +71,10 @@ bench: system-packages $(VENV)/complete
 # What an installation costs as the bundle grows; 40 GB of disk and half an hour. Writes tests/bench/GROWTH.md.
 growth: system-packages $(VENV)/complete
 	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)
+
+# Kills, power cuts, damage, full disks, broken states. Writes tests/faults/RESULTS.md, and JSON lines below WORK.
+faults: system-packages $(VENV)/complete
+	$(RUN) -m tests.faults --work $(WORK) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # On a virtual machine with SELinux enforcing, made by the rig in RIG; a quarter of an hour, emulated.
 selinux: $(VENV)/complete

@@ -24,6 +24,7 @@ def main() -> int:
     given = arguments()
     work: Path = given.work.resolve()
     folder = work / "faults"
+    print(f"== trials of seed {given.seed}", flush=True)
     lab = prepare(work, folder)
     results: list[trials.Result] = []
     started = time.monotonic()

@@ -290,9 +290,11 @@ def _cut(scene: Scene, running: Running, parameters: Parameters) -> None:
 
 
 def draw_damage(rng: random.Random) -> Parameters:
+    # The ends of a file have its index, its configurations, its seal.
+    where = rng.choice([rng.random(), rng.random(), rng.random() / 1000, 1 - rng.random() / 1000])
     return {
         "how": rng.choice(["flip", "flip", "zeros", "truncated", "longer"]),
-        "where": round(rng.random(), 6),
+        "where": round(where, 6),
         "bit": rng.randrange(8),
         "length": rng.choice([1, 512, 65536]),
     }
