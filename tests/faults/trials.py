@@ -203,11 +203,11 @@ def kill_uninstall(scene: Scene, parameters: Parameters) -> None:
 
 def _kill(scene: Scene, name: str, running: Running, parameters: Parameters) -> dict[int, str]:
     """Kill a run at its moment and judge how it ends; return what it had started, by process, and when each began."""
-    _await_moment(running, parameters)
+    _await_moment(scene, name, running, parameters)
     number, target = signal.Signals[f"SIG{parameters['signal']}"], parameters["target"]
     tree = {pid: rig.born(pid) for pid in running.tree()}
     if not running.send(number, target, parameters["pick"]):
-        running.wait()
+        scene.end(name, running, {0})
         raise Void(f"{name} had ended before" if target != "child" else f"{name} had no child any more")
     sent = time.monotonic()
     own = {0, -number, 128 + number}
@@ -235,10 +235,11 @@ def _await_gone(tree: dict[int, str], seconds: float) -> list[int]:
     return left
 
 
-def _await_moment(running: Running, parameters: Parameters) -> None:
+def _await_moment(scene: Scene, name: str, running: Running, parameters: Parameters) -> None:
     if parameters["after"] and not running.await_line(parameters["after"]):
-        running.wait()
-        raise Void(f"no step {parameters['after']} ended before the run did")
+        # Nothing has been done to it yet.
+        scene.end(name, running, {0})
+        raise Void(f"{name} had ended before its moment")
     time.sleep(parameters["delay"])
 
 
@@ -264,7 +265,7 @@ def cut_power(scene: Scene, parameters: Parameters) -> None:
         "uninstall": ["./dify-installer", "uninstall"],
     }
     running = scene.start(parameters["during"], commands[parameters["during"]])
-    _cut(scene, running, parameters)
+    _cut(scene, parameters["during"], running, parameters)
 
 
 def draw_power_cut_of_install(rng: random.Random) -> Parameters:
@@ -272,11 +273,11 @@ def draw_power_cut_of_install(rng: random.Random) -> Parameters:
 
 
 def cut_power_of_install(scene: Scene, parameters: Parameters) -> None:
-    _cut(scene, scene.install("install"), parameters)
+    _cut(scene, "install", scene.install("install"), parameters)
 
 
-def _cut(scene: Scene, running: Running, parameters: Parameters) -> None:
-    _await_moment(running, parameters)
+def _cut(scene: Scene, name: str, running: Running, parameters: Parameters) -> None:
+    _await_moment(scene, name, running, parameters)
     scene.memory = _with_secrets(scene)
     scene.server.machine.kill()
     running.wait(30)
@@ -380,7 +381,7 @@ def _restored(scene: Scene, path: Path) -> Iterator[None]:
 
 
 # Large enough for the sample, and what is mounted where.
-FILE_SYSTEMS = {"folder": ("/opt/dify", 1024 * MEBIBYTE), "storage": ("/var/lib/containers", 3072 * MEBIBYTE)}
+FILE_SYSTEMS = {"folder": ("/opt/dify", 2048 * MEBIBYTE), "storage": ("/var/lib/containers", 3072 * MEBIBYTE)}
 
 
 def draw_full_disk(rng: random.Random) -> Parameters:
@@ -398,7 +399,7 @@ def fill_disk(scene: Scene, parameters: Parameters) -> None:
     machine, (path, size) = scene.server.machine, FILE_SYSTEMS[parameters["full"]]
     machine.run(f"mkdir -p {path} && mount -t tmpfs -o mode=0755,size={size} none {path}")
     running = scene.install("install")
-    _await_moment(running, parameters)
+    _await_moment(scene, "install", running, parameters)
     used = _shrink(scene, path, parameters["left"])
     # A service that finds no room is a stack that is not healthy, with its own words.
     ended = scene.end("install", running, {0, 5, 6})
@@ -638,7 +639,7 @@ def run(planned: Plan, lab: rig.Lab) -> Result:
     if verdict == "held":
         rig.clear(folder)
         folder.rmdir()
-    reasons = [f"{what}: {how}" for what, how in scene.broken] or list(filter(None, [void])) or scene.notes
+    reasons = [*(f"{what}: {how}" for what, how in scene.broken), *filter(None, [void]), *scene.notes]
     return Result(
         seed=planned.seed,
         number=planned.number,
