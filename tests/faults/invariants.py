@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ TEMPORARY_NAME = re.compile(r"\.[^/]+\.(?!\d{8}$)[a-z0-9_]{8}")
 # A program of ours that outlives its run. systemd and conmon look after containers; they are no such thing.
 PROGRAMS = "dify-installer|podman-compose|podman (pull|stop|start|run|create|rm|wait)"
 SERVICES = 11
+STATUS_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +54,6 @@ def remember(server: Server, row: str) -> Memory:
     return Memory(secrets=read_secrets(server), row=row, foreign=foreign(server))
 
 
-def remember_fresh(server: Server) -> Memory:
-    """Look at a machine on which nothing, or half an installation, is."""
-    return Memory(secrets=read_secrets(server), foreign=foreign(server))
-
-
 def foreign(server: Server) -> str:
     """Return names, modes, owners, times and contents of the files of others."""
     paths = " ".join((*rig.FOREIGN, *rig.FOREIGN_INSIDE))
@@ -66,7 +63,11 @@ def foreign(server: Server) -> str:
 
 def status(server: Server, _memory: Memory) -> Iterator[str]:
     """`status` says that all is well."""
-    looked = server.run("./dify-installer", "status", timeout=rig.RUN_SECONDS)
+    try:
+        looked = server.run("./dify-installer", "status", timeout=STATUS_SECONDS)
+    except subprocess.TimeoutExpired:
+        yield f"no answer within {STATUS_SECONDS:.0f} s"
+        return
     if looked.returncode != 0:
         yield f"{looked.returncode}: {_first(looked.stdout, 'FAIL') or _first(looked.stderr)}"
 

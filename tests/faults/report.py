@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ def _kinds(results: Sequence[Result]) -> str:
 
 
 def _trials(results: Sequence[Result]) -> str:
-    rows = [[str(each.number), each.kind, str(each.parameters), each.reason] for each in results]
+    rows = [[str(each.number), each.kind, json.dumps(each.parameters), each.reason] for each in results]
     return _table(["number", "kind", "parameters", "why"], rows)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -52,7 +54,7 @@ FAILED = {0, *range(4, 7)}
 REFUSED = {2, 4, 5}
 NO_ROOM = re.compile(r"no space left|\bfull\b|\bneeded\b", re.IGNORECASE)
 TRACE = re.compile(r"Traceback \(most recent|unforeseen|--- Logging error")
-# README, "the api says that a database or a role does not exist": what a first start that was cut off leaves.
+# docs/troubleshooting.md, "the api says that a database or a role does not exist": a first start was cut off.
 HALF_DATABASE = re.compile(r"(database|role) \S+ does not exist")
 DATABASE_FOLDER = "/opt/dify/docker/volumes/db/data"
 MEBIBYTE = 1024**2
@@ -323,14 +325,14 @@ def verify_damaged_executable(scene: Scene, parameters: Parameters) -> None:
 def _refusals(scene: Scene, position: int) -> set[int]:
     """Return with what an executable may end that is damaged there: 3, or else what its bootloader or the kernel says.
 
-    README: where so much of it is damaged that even its bootloader cannot start, its message stands for ours.
+    docs/exit-codes.md: where so much of it is damaged that even its bootloader cannot start, its message stands for
+    ours, or a signal; a shell has its own words for what is no program any more.
     """
     with scene.server.bundle.executable.open("rb") as file:
         content = ELFFile(file).get_section_by_name("pydata")
         assert content is not None
         inside = content["sh_offset"] <= position < content["sh_offset"] + content["sh_size"]
-    bootloaders = {126, 127, 255}
-    return {3} | bootloaders | (set() if inside else {1, *range(128, 160), *range(-31, 0)})
+    return {3, 255} if inside else {3, 126, 127, 255, *range(-31, 0)}
 
 
 def install_damaged_archive(scene: Scene, parameters: Parameters) -> None:
@@ -400,7 +402,7 @@ def fill_disk(scene: Scene, parameters: Parameters) -> None:
     machine.run(f"mkdir -p {path} && mount -t tmpfs -o mode=0755,size={size} none {path}")
     running = scene.install("install")
     _await_moment(scene, "install", running, parameters)
-    used = _shrink(scene, path, parameters["left"])
+    used, late = _shrink(scene, path, parameters["left"]), running.over
     # A service that finds no room is a stack that is not healthy, with its own words.
     ended = scene.end("install", running, {0, 5, 6})
     if ended.status and not NO_ROOM.search(ended.output):
@@ -409,6 +411,8 @@ def fill_disk(scene: Scene, parameters: Parameters) -> None:
         scene.notes.append(f"it needed no more than {used} bytes")
     machine.run(f"mount -o remount,size={size} {path}")
     scene.memory = _with_secrets(scene)
+    if late:
+        raise Void("install had ended before its disk was full")
 
 
 def _shrink(scene: Scene, path: str, left: int) -> int:
@@ -614,43 +618,61 @@ def plan(seed: int, number: int, kind: str = "") -> Plan:
 
 def run(planned: Plan, lab: rig.Lab) -> Result:
     """Run a trial and judge it. What its commands print is kept unless it held."""
-    kind, started = KINDS[planned.kind], time.monotonic()
-    name = f"{planned.seed}-{planned.number}-{re.sub('[^a-z]+', '-', planned.kind)}"
-    folder = lab.folder / name
+    started = time.monotonic()
+    folder = lab.folder / f"{planned.seed}-{planned.number}-{re.sub('[^a-z]+', '-', planned.kind)}"
     rig.clear(folder)
-    server = {"fresh": lab.fresh, "installed": lab.installed, "any": lab.any}[kind.needs]()
-    memory = invariants.Memory(foreign=invariants.foreign(server))
-    if kind.needs == "installed":
+    scene, void = None, ""
+    try:
+        scene = prepare(planned, lab, folder)
+        void = _act(scene, planned)
+    except (AssertionError, OSError, LookupError, subprocess.SubprocessError) as error:
+        # A machine that does not even answer us shows nothing, and is of no use to the next trial.
+        void = f"the rig: {type(error).__name__}: {error}"
+        lab.spoil()
+    broken = scene.broken if scene else []
+    # A file system in memory would not outlive the next power cut.
+    if broken or planned.kind == "disk full":
+        lab.spoil()
+    elif not void and KINDS[planned.kind].needs != "any":
+        lab.keep()
+    verdict: Verdict = "failed" if broken else "void" if void else "held"
+    if verdict == "held":
+        shutil.rmtree(folder)
+    reasons = [*(f"{what}: {how}" for what, how in broken), *filter(None, [void]), *(scene.notes if scene else [])]
+    return Result(
+        seed=planned.seed,
+        number=planned.number,
+        kind=planned.kind,
+        parameters=planned.parameters,
+        exit_codes=scene.codes if scene else {},
+        seconds=round(time.monotonic() - started, 1),
+        verdict=verdict,
+        reason="; ".join(reasons),
+        broken=sorted({what for what, _ in broken}),
+    )
+
+
+def prepare(planned: Plan, lab: rig.Lab, folder: Path) -> Scene:
+    """Bring about the machine that a trial needs, and remember what must not change on it."""
+    needs = KINDS[planned.kind].needs
+    server = {"fresh": lab.fresh, "installed": lab.installed, "any": lab.any}[needs]()
+    if needs == "installed":
         memory = invariants.remember(server, f"{planned.seed}/{planned.number}")
-    scene = Scene(server=server, folder=folder, memory=memory)
-    void = ""
+    else:
+        memory = invariants.Memory(foreign=invariants.foreign(server))
+    return Scene(server=server, folder=folder, memory=memory)
+
+
+def _act(scene: Scene, planned: Plan) -> str:
+    """Do what the trial does, and look what the same command makes of it; return why it is void, if it is."""
+    kind, void = KINDS[planned.kind], ""
     try:
         kind.act(scene, planned.parameters)
     except Void as nothing:
         void = str(nothing)
     if kind.needs != "any":
         recover(scene)
-    # A file system in memory would not outlive the next power cut.
-    if scene.broken or planned.kind == "disk full":
-        lab.spoil()
-    elif kind.needs != "any":
-        lab.keep()
-    verdict: Verdict = "failed" if scene.broken else "void" if void else "held"
-    if verdict == "held":
-        rig.clear(folder)
-        folder.rmdir()
-    reasons = [*(f"{what}: {how}" for what, how in scene.broken), *filter(None, [void]), *scene.notes]
-    return Result(
-        seed=planned.seed,
-        number=planned.number,
-        kind=planned.kind,
-        parameters=planned.parameters,
-        exit_codes=scene.codes,
-        seconds=round(time.monotonic() - started, 1),
-        verdict=verdict,
-        reason="; ".join(reasons),
-        broken=sorted({what for what, _ in scene.broken}),
-    )
+    return void
 
 
 def recover(scene: Scene) -> None:
@@ -659,12 +681,20 @@ def recover(scene: Scene) -> None:
     ended = _again(scene, "again")
     if ended.status == errors.NotHealthy.exit_code and HALF_DATABASE.search(ended.output):
         scene.server.machine.run(f"mv {DATABASE_FOLDER} /root/half-a-database")
-        scene.notes.append("its half database was moved away, as the README says")
+        scene.notes.append("its half database was moved away, as docs/troubleshooting.md says")
         ended = _again(scene, "again without the half database")
     if ended.status != 0:
         scene.fail("again", f"the same command ends with {ended.status}: {_line(ended.output, re.compile('error'))}")
+    elif (level := _level(scene)) not in scene.options and scene.options:
+        scene.fail("setting", f"containers have {level}, asked was {scene.options[1]}")
     for what, how in invariants.broken(scene.server, scene.memory, healthy=ended.status == 0):
         scene.fail(what, how)
+
+
+def _level(scene: Scene) -> str:
+    """Return the setting that changes ask for, as the api's container has it."""
+    shown = scene.server.machine.run("podman exec dify_api_1 printenv LOG_LEVEL", check=False)
+    return f"LOG_LEVEL={shown.stdout.strip()}"
 
 
 def _again(scene: Scene, name: str) -> Ended:
