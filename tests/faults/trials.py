@@ -29,7 +29,7 @@ Parameters = dict[str, Any]
 Verdict = Literal["held", "failed", "void"]
 
 # Moments of an installation, as the step that has ended; and for how many seconds after it a fault may come.
-# The long steps come more often.
+# The longer that is, the more often it is drawn.
 MOMENTS = {
     "": 2.5,
     "verify": 1.0,
@@ -41,9 +41,8 @@ MOMENTS = {
     "health": 2.0,
     "boot": 1.0,
 }
-LONG = ["preflight", "preflight", "settings", "settings"]
 # The same of an uninstallation, which names what it has removed.
-REMOVALS = {"": 9.0, "boot": 9.0, "containers": 0.5, "networks": 0.3, "image store": 2.0, "images": 0.3}
+REMOVALS = {"": 4.0, "boot": 9.0, "containers": 0.5, "networks": 0.3, "image store": 1.5, "images": 0.1}
 STOP_SECONDS = 9.0
 SIGNALS = ["KILL", "KILL", "INT", "TERM", "HUP"]
 TARGETS = ["parent", "group", "tree", "child"]
@@ -145,7 +144,7 @@ def _signal(rng: random.Random) -> Parameters:
 
 
 def _moment(rng: random.Random, moments: dict[str, float]) -> Parameters:
-    after = rng.choice([*moments, *(step for step in LONG if step in moments)])
+    (after,) = rng.choices(list(moments), list(moments.values()))
     return {"after": after, "delay": round(rng.uniform(0, moments[after]), 2)}
 
 
@@ -657,7 +656,7 @@ def prepare(planned: Plan, lab: rig.Lab, folder: Path) -> Scene:
     needs = KINDS[planned.kind].needs
     server = {"fresh": lab.fresh, "installed": lab.installed, "any": lab.any}[needs]()
     if needs == "installed":
-        memory = invariants.remember(server, f"{planned.seed}/{planned.number}")
+        memory = invariants.remember(server, f"{planned.seed}/{planned.number}/{planned.kind}")
     else:
         memory = invariants.Memory(foreign=invariants.foreign(server))
     return Scene(server=server, folder=folder, memory=memory)
