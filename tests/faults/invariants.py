@@ -39,11 +39,18 @@ class Memory:
     foreign: str = ""
 
 
+def content(server: Server, path: str) -> str:
+    """Return a file's text, as it is seen inside, where a file system may be mounted; nothing when there is none."""
+    return server.machine.run(["cat", path], check=False).stdout
+
+
 def read_secrets(server: Server) -> dict[str, str]:
     """Return the secrets of `.env`, as they stand there; none when there is no such file."""
-    path = server.machine.path(ENV)
-    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
-    pairs = [line.partition("=")[::2] for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    pairs = [
+        line.partition("=")[::2]
+        for line in content(server, ENV).splitlines()
+        if "=" in line and not line.startswith("#")
+    ]
     return {key: value.strip("'\"") for key, value in pairs if SECRET.search(key) and value.strip("'\"")}
 
 
@@ -110,8 +117,7 @@ def leftovers(server: Server, _memory: Memory) -> Iterator[str]:
 
 def secrets_elsewhere(server: Server, memory: Memory) -> Iterator[str]:
     """No secret lies in a log, a report, a rendered or a temporary file."""
-    example = server.machine.path(EXAMPLE)
-    known = example.read_text() if example.is_file() else ""
+    known = content(server, EXAMPLE)
     values = {value for value in read_secrets(server).values() if len(value) >= SHORTEST_SECRET and value not in known}
     places = "/opt/dify /tmp /var/tmp /dev/shm /etc/systemd/system"
     left_out = "--exclude-dir=volumes --exclude-dir=podman-compose --exclude=.env --exclude='.env.before*'"
@@ -179,11 +185,11 @@ def unit(server: Server, _memory: Memory) -> Iterator[str]:
 
 def report(server: Server, _memory: Memory) -> Iterator[str]:
     """The report says that all is done."""
-    path = server.machine.path(f"/opt/dify/{layout.REPORT}")
+    text = content(server, f"/opt/dify/{layout.REPORT}")
     try:
-        said = json.loads(path.read_bytes()).get("result")
-    except (OSError, ValueError) as error:
-        said = f"{type(error).__name__}"
+        said = json.loads(text).get("result")
+    except ValueError:
+        said = repr(text[:40])
     if said != "done":
         yield f"it says {said}"
 
