@@ -96,7 +96,7 @@ def row(server: Server, memory: Memory) -> Iterator[str]:
     except AssertionError as error:
         count = _first(str(error).partition("\n")[2])
     if count != "1":
-        yield f"it is not there: {count}"
+        yield f"found {count} times"
 
 
 def leftovers(server: Server, _memory: Memory) -> Iterator[str]:
@@ -115,7 +115,7 @@ def leftovers(server: Server, _memory: Memory) -> Iterator[str]:
             yield path
 
 
-def secrets_elsewhere(server: Server, memory: Memory) -> Iterator[str]:
+def secrets_elsewhere(server: Server, _memory: Memory) -> Iterator[str]:
     """No secret lies in a log, a report, a rendered or a temporary file."""
     known = content(server, EXAMPLE)
     values = {value for value in read_secrets(server).values() if len(value) >= SHORTEST_SECRET and value not in known}
