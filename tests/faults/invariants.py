@@ -104,7 +104,8 @@ def leftovers(server: Server, _memory: Memory) -> Iterator[str]:
     ours = "find /opt/dify /etc/systemd/system /etc/containers /usr/local/bin"
     commands = [
         "ls -d /opt/dify/tmp",
-        rf"find {TEMPORARY} -maxdepth 1 \( -name '_MEI*' -o -name 'dify-installer-*' \)",
+        # The log of an error that was not foreseen is no leftover: it was told.
+        rf"find {TEMPORARY} -maxdepth 1 ! -name '*.log' \( -name '_MEI*' -o -name 'dify-installer-*' \)",
         f"{ours} -path /opt/dify/docker/volumes -prune -o -name '.*' -print",
     ]
     found = server.machine.run("; ".join(f"{command} 2>/dev/null" for command in commands), check=False).stdout.split()
