@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults import __main__ as program
-from tests.faults import invariants, report, rig, trials
+from tests.faults import damage, invariants, report, rig, scene, trials
 
 ROUNDS = 6 * len(trials.KINDS)
 
 
 def damaged(path: Path, **parameters: object) -> tuple[int, bytes]:
-    position = trials.damage(path, {"where": 0.5, "bit": 3, "length": 4, **parameters})
+    position = damage.damage(path, {"where": 0.5, "bit": 3, "length": 4, **parameters})
     return position, path.read_bytes()
 
 
@@ -67,7 +67,7 @@ def test_damage_is_what_it_says(tmp_path: Path, how: str, position: int, content
 def test_damage_that_changes_nothing_is_void(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(10))
-    with pytest.raises(trials.Void):
+    with pytest.raises(scene.Void):
         damaged(path, how="zeros")
 
 
