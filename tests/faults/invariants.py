@@ -18,7 +18,7 @@ ENV = "/opt/dify/docker/.env"
 # Values that stand there are no secrets of this host.
 EXAMPLE = "/opt/dify/docker/.env.example"
 # Settings that must never change by themselves, or lie anywhere but in `.env` and its kept copies.
-SECRET = re.compile(r"SECRET|PASSWORD|KEY|TOKEN|BROKER_URL")
+SECRET = re.compile(r"(SECRET|PASSWORD|KEYS?|TOKEN|BROKER_URL)$")
 SHORTEST_SECRET = 8
 # Where a program may leave files for a while.
 TEMPORARY = "/tmp /var/tmp /dev/shm /run /var/lib /opt /root"
