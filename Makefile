@@ -20,7 +20,11 @@ WORK ?= .cache/tests
 # Tells what takes long, while it runs: what, about how many seconds, and the log.
 STEP := $(PYTHON) -m tests.target.steps
 
-.PHONY: help bundle test check demo bench growth docs selinux format lock release clean \
+# How long the fault trials go on, and the seed that they are drawn from (else one at random, which is told).
+MINUTES ?= 30
+SEED ?=
+
+.PHONY: help bundle test check demo bench growth faults docs selinux format lock release clean \
     system-packages demo-packages
 
 help: ## list the targets
@@ -61,6 +65,9 @@ bench: system-packages $(VENV)/complete ## measure our way against the manual on
 
 growth: system-packages $(VENV)/complete ## measure how the cost grows with the bundle: tests/bench/GROWTH.md (root, 40 GB, half an hour)
 	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)
+
+faults: system-packages $(VENV)/complete ## break installations on purpose, MINUTES=30 long, drawn from SEED: tests/faults/RESULTS.md (root)
+	$(RUN) -m tests.faults --work $(WORK) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 selinux: $(VENV)/complete ## install on a virtual machine with SELinux enforcing, made by a rig: RIG=PATH DIST=PATH (a quarter of an hour)
 	@test -n "$(RIG)" || { echo "name the rig: make selinux RIG=PATH" >&2; exit 2; }
