@@ -22,10 +22,7 @@ ALL = [*sorted(ROOT.glob("*.md")), *ENGLISH, *KOREAN, *DECISIONS]
 LANGUAGES = {"en": (READMES[0], ENGLISH, docs.PAGES), "ko": (READMES[1], KOREAN, docs.PAGES / "ko")}
 README_LINES = 150
 
-# What the pages tell and the code does not have yet.
-COMING = {
-    *("the command licenses", "make lock", "make faults"),
-}
+
 # Options of other programs that the pages name by themselves.
 FOREIGN_OPTIONS = {"--ignore-missing"}
 
@@ -190,7 +187,7 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
     for line in [*of_code(text), *spans(text)]:
         for part in re.split(r"&&|[|;]", line):
             words = part.split()
-            for unknown in set(unknown_in(words)) - COMING:
+            for unknown in unknown_in(words):
                 pytest.fail(f"{unknown}, in {line!r}")
 
 
