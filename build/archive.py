@@ -25,7 +25,8 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class Writer:
 
     folder: Path
     file: IO[bytes]
-    elsewhere: Set[str]
+    elsewhere: AbstractSet[str]
     compression: manifest.Compression = "none"
     layers: dict[str, int] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)

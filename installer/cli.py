@@ -22,8 +22,10 @@ from installer.core.runner import Runner
 EPILOG = "\n\n".join(
     [
         "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in sorted(errors.EXIT_CODES.items())),
-        "Without a command, `install` is meant. Every option is also a variable DIFY_INSTALLER_… "
-        "and a key of the file given with --config.",
+        (
+            "Without a command, `install` is meant. Every option is also a variable DIFY_INSTALLER_… "
+            "and a key of the file given with --config."
+        ),
     ]
 )
 
@@ -252,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
         _on_signals(signal.SIG_IGN)
         _tell(f"interrupted by {interruption.signal.name}; what was done is kept", "run the same command again")
         return interruption.exit_code
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort, logged with its traceback
         path = logfile.keep_unforeseen()
         where = f"with the log file {path}" if path else "with these words"
         _tell(f"unforeseen: {type(error).__name__}: {error}", f"this is our fault: report it {where}")

@@ -276,7 +276,7 @@ def _architecture(value: object) -> Architecture:
 
 
 def _compression(value: object, where: str) -> Compression:
-    if value == "none" or value == "zstd":
+    if value in {"none", "zstd"}:
         return value
     raise _fault(where, f"is unknown: {value!r}")
 

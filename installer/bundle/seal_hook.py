@@ -26,7 +26,7 @@ def require_intact() -> None:
         from installer.bundle import seal
 
         intact = seal.is_intact(Path(sys.executable))
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever damage does to the import, it is damage
         intact = False
     if not intact:
         try:

@@ -69,7 +69,7 @@ class Console:
         if self._bar is not None:
             self._bar.write(text, file=self.stream)
         elif not self.silent:
-            self._write(f"{self._coloured(text)}\n")
+            self._write(f"{self.coloured(text)}\n")
 
     def paint(self, meaning: str, text: str) -> str:
         """Return `text` in the colour of what it means (a level, or "error"), where there are colours."""
@@ -80,8 +80,8 @@ class Console:
         """Whether colours make sense: on a terminal that has them, unless NO_COLOR is set (https://no-color.org)."""
         return self.interactive and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
-    def _coloured(self, text: str) -> str:
-        """Paint the marks of findings at the beginning of lines."""
+    def coloured(self, text: str) -> str:
+        """Return `text` with the marks of findings at the beginning of lines painted, where there are colours."""
         if not self.colours:
             return text
         return MARK.sub(lambda found: found.group(1) + self.paint(MEANINGS[found.group(2)], found.group(2)), text)
@@ -156,7 +156,7 @@ def print_result(text: str) -> None:
     """
     console = Console(stream=sys.stdout)
     try:
-        sys.stdout.write(console._coloured(text) + ("" if text.endswith("\n") else "\n"))
+        sys.stdout.write(console.coloured(text) + ("" if text.endswith("\n") else "\n"))
         sys.stdout.flush()
     except BrokenPipeError:
         close_quietly(sys.stdout)

@@ -61,7 +61,7 @@ def keep_unforeseen() -> Path | None:
     """Log the exception that is being handled; return the log, which is a new file, 0600, where there was none yet."""
     if not log.handlers:
         begin()
-    log.exception("unforeseen")
+    log.error("unforeseen", exc_info=sys.exc_info())
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
             return Path(handler.baseFilename)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,10 +76,10 @@ def test_its_python_gets_podman_compose_from_its_own_wheels(suite: str, root: Pa
 
 
 @pytest.fixture(scope="module")
-def pip(sample: Bundle, work: Path) -> Iterator[list[str]]:
+def pip(sample: Bundle, work: Path) -> list[str]:
     """The pip of the bundle, as a command line."""
     (wheel,) = (sample.payload / layout.WHEELS).glob("pip-*.whl")
-    yield [str(scanner(work)), f"{wheel}/pip"]
+    return [str(scanner(work)), f"{wheel}/pip"]
 
 
 @pytest.mark.feature("Python 3.9 to 3.14 on glibc 2.28, 2.34, 2.39", "works, by pip's own logic of tags")

@@ -124,7 +124,7 @@ def break_images(scene: Scene, parameters: Parameters) -> None:
     names = _some(list(invariants.manifest(scene.server.bundle)), parameters)
     if parameters["how"] == "tag":
         # Another image of the bundle gets their names.
-        other = sorted(invariants.manifest(scene.server.bundle))[0]
+        other = min(invariants.manifest(scene.server.bundle))
         commands = [["podman", "tag", other, name] for name in names if name != other]
     else:
         commands = [["podman", *parameters["how"].split(), name] for name in names]

@@ -52,7 +52,7 @@ def test_comments_and_other_stores_stay() -> None:
     added = storage_conf.add(HOSTS, STORE)
     assert stores(added) == [str(STORE), "/usr/lib/containers/storage"]
     for line in HOSTS.splitlines():
-        if line.startswith("#") or "=" in line and "stores" not in line:
+        if line.startswith("#") or ("=" in line and "stores" not in line):
             assert line in added
     removed = storage_conf.remove(added, STORE)
     assert removed is not None
