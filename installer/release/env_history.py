@@ -141,12 +141,14 @@ def require_kept(found: Existing, given: Collection[str], known: Collection[str]
     Raises PreflightFailed, naming the lost keys and the copy in which they still are.
     """
     present = _filled(found.text)
-    lost = sorted(_lost(found, present, known, data) - set(given))
+    # Secrets first: they are what nobody can find out again.
+    generated = {key for secret in dify.SECRETS for key in secret.keys}
+    lost = sorted(_lost(found, present, known, data) - set(given), key=lambda key: (key not in generated, key))
     if lost:
         more = f" and {len(lost) - NAMES_SHOWN} more" if len(lost) > NAMES_SHOWN else ""
         raise errors.PreflightFailed(
             f"{found.path} has lost {', '.join(lost[:NAMES_SHOWN])}{more}: it may have been cut off, "
-            "and secrets are never made anew by themselves",
+            "and secrets never change by themselves",
             _restored(found, lost),
         )
     mark = _MARK_LINE.search(found.text)
