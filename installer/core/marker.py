@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,8 @@ from installer.core import errors, files, layout
 
 FORMAT = 1
 Kind = Literal["port", "source"]
+# What `python -m venv` makes before it writes pyvenv.cfg.
+VENV_NAMES = {"bin", "include", "lib", "lib64"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,6 +81,15 @@ def recorded(place: layout.Installation) -> Inventory:
         raise errors.CommandFailed(
             f"{place.marker} is of a later version of dify-installer", "use that version for this installation"
         ) from error
+
+
+def owns_venv(place: layout.Installation) -> bool:
+    """Tell whether the folder `podman-compose` may go: noted as ours, and what is in it is an environment of Python."""
+    if place.venv.is_symlink() or not recorded(place).venv:
+        return False
+    with contextlib.suppress(OSError):
+        return (place.venv / "pyvenv.cfg").is_file() or {path.name for path in place.venv.iterdir()} <= VENV_NAMES
+    return False
 
 
 def _update(place: layout.Installation, **changes: Any) -> None:

@@ -58,7 +58,7 @@ def assert_gone(server: Server) -> None:
     path = "/usr/local/bin" if server.user == "root" else f"{server.home}/.local/bin"
     assert not server.run("find", path, "-name", "podman-compose").stdout
     kept = set(server.run("ls", "-A", server.folder).stdout.split())
-    assert kept == {"docker", "logs", "install-report.json"}
+    assert kept == {"docker", "logs", "install-report.json", ".dify-installer.json"}
 
 
 def kill_in_the_middle(server: Server) -> None:
