@@ -1,4 +1,4 @@
-"""One run at a time for each install folder."""
+"""One run at a time for each install folder (docs/decisions/013)."""
 
 from __future__ import annotations
 
