@@ -143,7 +143,7 @@ def _by_executable(place: layout.Installation) -> None:
 
 def _replace_link(link: Path, target: Path) -> None:
     """Point a link of ours at `target`, in one step."""
-    temporary = link.with_name(f".{link.name}.new")
+    temporary = link.with_name(f".{link.name}{files.TEMPORARY}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
