@@ -181,11 +181,15 @@ def _describe(path: Path) -> Passed:
 
 
 def _is_private(group: int, user: int) -> bool:
-    """Tell whether nobody but this user, and root, is in a group: RHEL gives each user one (USERGROUPS_ENAB)."""
+    """Tell whether a group is the user's own, of the same name: RHEL gives each user one (USERGROUPS_ENAB).
+
+    Its name counts since a directory service need not list who has a group as his first (sssd.conf(5), `enumerate`).
+    """
     try:
-        entry = grp.getgrgid(group)
-        members = set(entry.gr_mem) - {"root", login.user_name(user)}
-        return not members and all(each.pw_uid in (0, user) for each in pwd.getpwall() if each.pw_gid == group)
+        entry, name = grp.getgrgid(group), login.user_name(user)
+        members = set(entry.gr_mem) - {"root", name}
+        others = [each for each in pwd.getpwall() if each.pw_gid == group and each.pw_uid not in (0, user)]
+        return entry.gr_name == name and not members and not others
     except KeyError:
         return False
 

@@ -57,27 +57,27 @@ def remove_unpacked(running: Path, folders: Iterable[Path]) -> list[Path]:
     `running` is our own. One goes if it belongs to this user, is older than ours, holds our bundle, and no living
     process has a library of it in use: Python itself is one.
     """
-    used = _used_files()
-    removed = []
-    for folder in sorted({path for parent in folders for path in parent.glob(f"{UNPACKED}*")}):
-        with contextlib.suppress(OSError):
-            if _is_abandoned(folder, running, used):
-                shutil.rmtree(folder, ignore_errors=True)
-                removed.append(folder)
-    return removed
+    found = sorted({path for parent in folders for path in parent.glob(f"{UNPACKED}*") if _is_older(path, running)})
+    used = _used_files() if found else ""
+    unused = [folder for folder in found if f" {folder}/" not in used]
+    for folder in unused:
+        shutil.rmtree(folder, ignore_errors=True)
+    return unused
 
 
-def _is_abandoned(folder: Path, running: Path, used: str) -> bool:
-    status = folder.lstat()
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and folder != running
-        # Of the folder, not of the clock: a folder's ctime cannot be set.
-        and status.st_ctime_ns < running.lstat().st_ctime_ns
-        and any((folder / layout.PAYLOAD / name).exists() for name in OURS)
-        and f" {folder}/" not in used
-    )
+def _is_older(folder: Path, running: Path) -> bool:
+    """Tell whether this is an unpacked bundle of ours, made by this user before the running one was."""
+    with contextlib.suppress(OSError):
+        status = folder.lstat()
+        return (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_uid == os.geteuid()
+            and folder != running
+            # Of the folder, not of the clock: a folder's ctime cannot be set.
+            and status.st_ctime_ns < running.lstat().st_ctime_ns
+            and any((folder / layout.PAYLOAD / name).exists() for name in OURS)
+        )
+    return False
 
 
 def _used_files() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import grp
 import os
 import subprocess
 import tempfile
@@ -166,6 +167,15 @@ def test_a_shared_group_is_not_private(tmp_path: Path) -> None:
     """Root's group has no other member on the hosts where this runs; a group without a name has who knows whom."""
     assert ownership._is_private(0, 0)
     assert not ownership._is_private(4_000_000, 0)
+
+
+def test_a_group_that_a_directory_gives_to_all_is_not_private_even_if_it_lists_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, private in (("domain users", False), ("root", True)):
+        entry = grp.struct_group((name, "x", 4_000_000, []))
+        monkeypatch.setattr(grp, "getgrgid", lambda _gid, entry=entry: entry)
+        assert ownership._is_private(4_000_000, 0) is private
 
 
 FOREIGN = ("tmp/backup.sql", "bin/my-script", "logs/install-other-1.log", "stores/theirs", "docker/notes")
