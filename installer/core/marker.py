@@ -36,6 +36,10 @@ class Inventory:
     rules: tuple[Rule, ...] = ()
 
 
+# What a marker says when nothing has been noted yet.
+EMPTY = json.dumps({"format": FORMAT, "kind": "dify-installer", "venv": False, "rules": []})
+
+
 class Newer(Exception):
     """The marker is of a later version, whose meaning we do not know."""
 

@@ -57,18 +57,15 @@ def find_ownership(place: layout.Installation) -> Ownership:
     except marker.Newer:
         return Ownership("later")
     with contextlib.suppress(OSError):
-        if place.marker.lstat().st_uid != os.geteuid():
+        status = place.marker.lstat()
+        if status.st_uid != os.geteuid():
             return Ownership("another user's")
-        if _is_cut(place.marker) and set(names) <= {layout.MARKER, *IN_NEW_FILE_SYSTEMS}:
+        if stat.S_ISREG(status.st_mode) and set(names) <= {layout.MARKER, *IN_NEW_FILE_SYSTEMS}:
             return Ownership("new")
     if written := _written_before(place):
         return Ownership("earlier" if written.stat().st_uid == os.geteuid() else "another user's")
     foreign = tuple(name for name in names if name not in IN_NEW_FILE_SYSTEMS and not name.endswith(files.TEMPORARY))
     return Ownership("foreign" if foreign else "new", foreign)
-
-
-def _is_cut(path: Path) -> bool:
-    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _written_before(place: layout.Installation) -> Path | None:

@@ -74,10 +74,19 @@ def test_a_marker_that_cannot_be_read_is_written_anew_where_the_rest_is_ours(
     assert kind(place) == "new"
     put(place.folder / "notes")
     assert kind(place) == "foreign"
+    host = changed(GOOD, ownership=ownership.find_ownership(place))
+    (found,) = [each for each in judge.judge(host, WANTED) if each.check == "folder"]
+    assert "cannot be read" in found.seen
+    assert marker.EMPTY in found.remedy
     put(place.env)
     put(place.compose, render.HEADER)
     ownership.claim(place)
     assert kind(place) == "ours"
+
+
+def test_the_marker_that_a_person_is_told_to_write_is_one(place: layout.Installation) -> None:
+    put(place.marker, f"{marker.EMPTY}\n")
+    assert marker.read(place) == marker.Inventory()
 
 
 def test_a_link_in_the_markers_place_is_not_read(place: layout.Installation, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
+from installer.core import layout, marker
 from installer.core.finding import Finding
 from installer.host.facts import Host, Wanted
 
@@ -25,7 +27,15 @@ def folder(host: Host, wanted: Wanted) -> Findings:
 def _not_ours(host: Host, wanted: Wanted) -> Findings:
     its = host.installation.ownership
     new = f"choose a folder that is new or empty, for example --dir {wanted.folder / 'dify'}"
-    if its.kind == "foreign":
+    if layout.MARKER in its.names:
+        yield Finding(
+            "folder",
+            "error",
+            f"{wanted.folder / layout.MARKER}, by which an installation of ours is known, cannot be read",
+            f"{new}; or, if all in this folder belongs to Dify, write it anew: `echo '{marker.EMPTY}' > "
+            f"{shlex.quote(str(wanted.folder / layout.MARKER))}`",
+        )
+    elif its.kind == "foreign":
         shown = ", ".join(its.names[:SHOWN]) + (f" and {len(its.names) - SHOWN} more" if len(its.names) > SHOWN else "")
         what = f"was not made by dify-installer, and holds {shown}" if its.names else "is not a folder that can be used"
         yield Finding("folder", "error", f"{wanted.folder} {what}", new)
