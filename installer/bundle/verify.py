@@ -71,21 +71,30 @@ def store_path(given: Path, described: manifest.BigFile) -> Path:
 
 
 def check_file(
-    path: Path, expected: manifest.BigFile, console: Console, label: str = "verify images", copy_to: int | None = None
+    path: Path,
+    expected: manifest.BigFile,
+    console: Console,
+    label: str = "verify images",
+    copy_to: IO[bytes] | None = None,
+    clone: Path | None = None,
 ) -> None:
     """Verify an image archive or store, all its bytes, on all processors; stop at the first damaged chunk.
 
-    What is verified is written to the file descriptor `copy_to`, if one is given. Raises BundleDamaged when it is
-    missing, of another size, or changed, and says where.
+    What is verified is written to `copy_to`, if one is given. The bytes of a `clone` are verified in place of `path`'s.
+    Raises BundleDamaged when it is missing, of another size, or changed, and says where; CommandFailed when it cannot
+    be copied.
     """
-    size = _size(path, expected)
+    size = _size(clone or path, expected)
     with console.progress(label, size) as bar:
-        chunks = digest.hash_chunks(path, expected.chunk_bytes, bar.update, copy_to)
-        for number, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
-            if found != right:
-                start = number * expected.chunk_bytes
-                end = min(start + expected.chunk_bytes, size)
-                raise _changed(path, f"bytes {start} to {end} are not what was built")
+        chunks = digest.hash_chunks(clone or path, expected.chunk_bytes, bar.update, copy_to)
+        try:
+            for number, (found, right) in enumerate(zip(chunks, expected.chunks, strict=True)):
+                if found != right:
+                    start = number * expected.chunk_bytes
+                    end = min(start + expected.chunk_bytes, size)
+                    raise _changed(path, f"bytes {start} to {end} are not what was built")
+        except OSError as error:
+            raise errors.BundleDamaged(f"{path} cannot be read: {error.strerror}", COPY_AGAIN) from error
 
 
 def check_index(path: Path, expected: manifest.Archive, images: Sequence[manifest.Image]) -> None:

@@ -14,13 +14,13 @@ from installer.core import errors, files, layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
-from installer.host import judge
+from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
 from installer.images import mounted_store, supply
 from installer.plan import Plan, Request
 from installer.release import compose, env_history
 from installer.stack import project, run, state
-from installer.system import boot_unit, firewall, own_copy
+from installer.system import boot_unit, firewall, leftovers, own_copy
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -32,19 +32,18 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     memory = logfile.begin()
     result = report.Report(folder=str(place.folder))
     runner.hide([server.key for server in request.servers])
-    with lock.hold(place.folder):
+    with lock.hold(place.folder) as held:
         plan = _plan(request, result, runner, console)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
-        files.folder(place.folder)
+        ownership.claim(place)
         result.log = str(logfile.write_to(memory, place.logs))
         with _kept(result, place):
+            leftovers.remove_leftovers(place)
             plan = _with_podman(plan, result, runner, console)
             document = _act(plan, result, runner, console)
-    with _kept(result, place):
-        # The unit starts the stack under the lock, which is free again by now.
-        _finish(plan, document, result, runner, console)
-        _judge(request, result)
-        result.result = "done"
+            _finish(plan, document, held, result, runner, console)
+            _judge(request, result)
+            result.result = "done"
     return result
 
 
@@ -102,7 +101,8 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
     if opens_firewall(plan):
         with result.step("firewall", console) as step:
-            step.seen = firewall.admit(judge.network.closed_ports(plan.host, plan.wanted), engine)
+            closed = judge.network.closed_ports(plan.host, plan.wanted)
+            step.seen = firewall.admit(judge.network.browser_ports(plan.wanted), closed, place, engine)
     front = front_door.front_door(place, result.url, plan.bundle.dify, engine)
     with result.step("health", console) as step:
         waiting.await_console(front, document, deadline, engine, console)
@@ -153,13 +153,20 @@ def _install_podman_compose(plan: Plan, result: report.Report, runner: Runner) -
     return f"{installed.version}, run by {'Python' if installed.by == 'python' else 'the installer itself'}"
 
 
-def _finish(plan: Plan, document: compose.Document, result: report.Report, runner: Runner, console: Console) -> None:
+def _finish(
+    plan: Plan,
+    document: compose.Document,
+    held: lock.Held,
+    result: report.Report,
+    runner: Runner,
+    console: Console,
+) -> None:
     """Provide for the next boot, and look at everything as a user would."""
     place, engine, request = plan.place, plan.engine, plan.request
     mounted_store.retire(place, plan.bundle.store, engine)
     if request.boot:
         with result.step("boot", console) as step:
-            step.seen = boot_unit.enable(place, runner)
+            step.seen = boot_unit.enable(place, held, runner)
     with result.step("check", console) as step:
         found = state.list_containers(engine)
         probe = layout.bundled(layout.PROBE)

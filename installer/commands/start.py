@@ -10,6 +10,7 @@ from installer.core.runner import Runner
 from installer.engine import choose
 from installer.release import settings
 from installer.stack import project, run
+from installer.system import leftovers
 
 
 def start(place: layout.Installation, timeout: float, runner: Runner, console: Console) -> None:
@@ -24,4 +25,5 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
         document = project.read_installed(place, engine)
         settings.require_kept(place)
         logfile.write_to(memory, place.logs, "start")
+        leftovers.remove_leftovers(place)
         run.up(place, document, time.monotonic() + timeout, engine, console)

@@ -7,6 +7,7 @@ from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.stack import project, run
+from installer.system import leftovers
 
 
 def stop(place: layout.Installation, runner: Runner, console: Console) -> None:
@@ -16,5 +17,6 @@ def stop(place: layout.Installation, runner: Runner, console: Console) -> None:
         engine = choose.choose_engine(None, place, runner)
         project.read_installed(place, engine)
         logfile.write_to(memory, place.logs, "stop")
+        leftovers.remove_leftovers(place)
         run.stop(place, engine)
     console.line("the stack is stopped; `dify-installer start` brings it back")

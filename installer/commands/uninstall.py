@@ -8,15 +8,16 @@ import shlex
 from pathlib import Path
 
 from installer.bundle import manifest, verify
-from installer.core import errors, files, layout, lock, logfile, login
+from installer.core import errors, files, layout, lock, logfile, login, marker
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose, podman_compose
 from installer.engine.base import Engine
+from installer.host import ownership
 from installer.images import inventory, mounted_store, spool
 from installer.release import settings
 from installer.stack import run, state
-from installer.system import boot_unit, own_copy
+from installer.system import boot_unit, firewall, leftovers, own_copy
 
 # Containers that are stopped already; images of 10 GiB on a slow disk.
 REMOVE_SECONDS = 300.0
@@ -35,7 +36,9 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
         bundle = verify.check_embedded(layout.bundled(""))
         volumes = engine.volumes(layout.COMPOSE_PROJECT)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
+        ownership.claim(place)
         log = logfile.write_to(memory, place.logs, "uninstall")
+        leftovers.remove_leftovers(place)
         # Whatever is wrong with `.env`, the rest can be removed.
         with contextlib.suppress(errors.InstallerError):
             runner.hide(settings.load(place).secrets)
@@ -46,32 +49,36 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
         _show("image store", _remove_stores(place, engine), console)
         _show("images", _remove_images(bundle, engine), console)
         # ---- The engine holds nothing of ours any more, but volumes and what others use. ----
+        _show("firewall", firewall.withdraw(place, runner), console)
         _show("programs", _remove_programs(place), console)
         kept = _kept(place, volumes, engine, log)
         # The last thing of all: we may be the executable in there, and Python reads each module from it
         # when that is first imported.
-        _remove(place.bin)
+        _remove_own_files(place)
         for line in kept:
             console.line(line)
 
 
 def _engine_of(place: layout.Installation, runner: Runner) -> Engine:
     """Return the engine of the installation. Raises UsageError when there is none, or when it is another user's."""
-    used = choose.used_by(place)
-    if used is None:
+    kind = ownership.find_ownership(place).kind
+    if kind == "another user's":
+        # Another user's podman has the containers and images, another systemd the unit.
+        raise errors.UsageError(
+            f"the installation in {place.folder} belongs to another user",
+            "run the same command as that user; nothing has been changed",
+        )
+    if kind == "later":
+        raise errors.UsageError(
+            f"{place.folder} was installed by a later version of dify-installer",
+            "use that version to remove it; nothing has been changed",
+        )
+    if kind not in ("ours", "earlier"):
         raise errors.UsageError(
             f"there is no installation in {place.folder} that {login.user_name()} may use",
             "name its folder with --dir, or run as the user who installed it; nothing has been changed",
         )
-    engine = choose.choose_engine(None, place, runner)
-    owner = engine.written_file(place).stat().st_uid
-    if owner != os.geteuid():
-        # Another user's podman has the containers and images, another systemd the unit.
-        raise errors.UsageError(
-            f"the installation in {place.folder} belongs to another user, whose ID is {owner}",
-            "run the same command as that user; nothing has been changed",
-        )
-    return engine
+    return choose.choose_engine(None, place, runner)
 
 
 def _show(name: str, seen: str, console: Console) -> None:
@@ -152,8 +159,19 @@ def _remove_programs(place: layout.Installation) -> str:
     link = podman_compose.unlink(place, own_copy.path_folder())
     spool.clear(place)
     _remove(place.spool)
-    _remove(place.venv)
-    return ", ".join(map(str, filter(None, (place.venv, place.bin, link)))) + " removed"
+    venv = place.venv if marker.owns_venv(place) else None
+    if venv:
+        _remove(venv)
+    return ", ".join(map(str, filter(None, (venv, place.podman_compose, place.executable, link)))) + " removed"
+
+
+def _remove_own_files(place: layout.Installation) -> None:
+    """Remove our programs, and their folder when nothing of others is in it. Raises CommandFailed."""
+    for program in (place.podman_compose, place.executable):
+        with files.telling(program):
+            program.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        place.bin.rmdir()
 
 
 def _remove(folder: Path) -> None:
@@ -168,11 +186,16 @@ def _kept(place: layout.Installation, volumes: list[str], engine: Engine, log: P
     root = os.geteuid() == 0
     # Without root the data belong to others: with podman to the user's subordinate IDs, with docker to root.
     by = engine.removal_prefix(root)
-    command = f"{by}rm -rf {shlex.quote(str(place.folder))}"
+    gone = (place.bin, place.venv, place.spool, place.stores)
+    foreign = ownership.list_foreign(place)
+    own = [path for path in ownership.list_own(place) if path not in gone and path.parent not in gone]
+    command = f"{by}rm -rf {shlex.join(map(str, own))}"
     lines = ["", f"Dify is uninstalled. Its settings, secrets and data are kept in {place.project}, the log is {log}"]
     if volumes:
         lines.append(f"Data are kept in volumes of {engine.name}, too: {', '.join(volumes)}")
         command += f" && {engine.name} volume rm {shlex.join(volumes)}"
+    if foreign:
+        lines.append(f"What was not made by dify-installer stays as it is: {', '.join(map(str, foreign))}")
     if not root and boot_unit.lingers():
         lines.append("Linger stays on; if nothing else needs it: `loginctl disable-linger`")
     return [

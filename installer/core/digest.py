@@ -11,6 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
+
+from installer.core import files
 
 # What is read at once; more does not make hashing faster.
 BLOCK_BYTES = 1024 * 1024
@@ -31,11 +34,12 @@ def hash_file(path: Path, advance: Advance | None = None) -> str:
 
 
 def hash_chunks(
-    path: Path, chunk_bytes: int = CHUNK_BYTES, advance: Advance | None = None, copy_to: int | None = None
+    path: Path, chunk_bytes: int = CHUNK_BYTES, advance: Advance | None = None, copy_to: IO[bytes] | None = None
 ) -> Iterator[str]:
     """Yield the SHA-256 of each `chunk_bytes` of a file, in their order, computed in parallel.
 
-    What is hashed is also written to the file descriptor `copy_to`, at the same place. Raises OSError.
+    What is hashed is also written to `copy_to`, at the same place. Raises OSError for what cannot be read, and
+    CommandFailed for what cannot be written.
     """
     size = path.stat().st_size
     starts = range(0, size, chunk_bytes)
@@ -56,14 +60,15 @@ def workers() -> int:
     return max(1, len(os.sched_getaffinity(0)))
 
 
-def _of_range(path: Path, start: int, end: int, advance: Advance | None, copy_to: int | None = None) -> str:
+def _of_range(path: Path, start: int, end: int, advance: Advance | None, copy_to: IO[bytes] | None = None) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         for block in _blocks(file.read, end - start):
             digest.update(block)
             if copy_to is not None:
-                _write_at(copy_to, block, start)
+                with files.telling(Path(copy_to.name)):
+                    _write_at(copy_to.fileno(), block, start)
             start += len(block)
             if advance is not None:
                 advance(len(block))

@@ -47,6 +47,9 @@ UNIT = "dify.service"
 # The report of the last run.
 REPORT = "install-report.json"
 
+# What makes an install folder ours: the first file that is written into it.
+MARKER = ".dify-installer.json"
+
 # Labels that podman-compose and docker compose put on their containers.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
@@ -192,4 +195,9 @@ class Installation:
     @property
     def spool(self) -> Path:
         """Podman's temporary folder while we load images, where memory does not serve; removed before and after."""
-        return self.folder / "tmp"
+        return self.folder / ".dify-installer-spool"
+
+    @property
+    def marker(self) -> Path:
+        """Says that the folder is ours, and what we have made elsewhere (`core.marker`)."""
+        return self.folder / MARKER

@@ -23,6 +23,7 @@ log = logging.getLogger("dify-installer")
 # More lines than any run makes before its folder exists.
 WAITING_LINES = 100_000
 KEPT = 20
+NAME = re.compile(r"(install|start|stop|uninstall)-\d{8}-\d{6}\.log")
 
 
 def begin() -> logging.handlers.MemoryHandler:
@@ -51,8 +52,8 @@ def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: str 
     memory.flush()
     log.removeHandler(memory)
     log.addHandler(handler)
-    ours = re.compile(rf"{command}-\d{{8}}-\d{{6}}\.log")
-    for old in sorted(each for each in folder.iterdir() if ours.fullmatch(each.name))[:-KEPT]:
+    ours = [each for each in folder.glob(f"{command}-*.log") if NAME.fullmatch(each.name)]
+    for old in sorted(ours)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 

@@ -87,6 +87,8 @@ class Engine(abc.ABC):
     needs_podman_compose: ClassVar[bool]
     # Whether what it publishes has to be let in by firewalld as well.
     asks_firewall: ClassVar[bool]
+    # Below the folder where it keeps its images: files with the settings of its containers, secrets included.
+    databases: ClassVar[tuple[str, ...]]
     # A folder besides the storage where it writes while it works, or None.
     temporary: ClassVar[Path | None]
 

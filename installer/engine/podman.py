@@ -48,6 +48,8 @@ class Podman(Engine):
     mounts_stores = True
     needs_podman_compose = True
     asks_firewall = True
+    # SQLite's since podman 4.8, BoltDB's before (podman, libpod/sqlite_state.go and libpod/boltdb_state.go).
+    databases = ("db.sql", "libpod/db.sql", "libpod/bolt_state.db")
     # Where podman spools besides TMPDIR, which we point into a folder of ours.
     temporary = Path("/var/tmp")
     _json_form = "json"

@@ -6,6 +6,7 @@ Python that does, the executable itself serves: it has podman-compose's code on 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from installer.core import errors, files, layout
+from installer.core import errors, files, layout, marker
 from installer.core.runner import Result, Runner
 
 INSTALL_SECONDS = 300.0
@@ -81,7 +82,7 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
 
     `--without-pip`: Debian and minimal hosts have no ensurepip. pip runs from its own wheel.
     """
-    shutil.rmtree(place.venv, ignore_errors=True)
+    _make_way(place)
     made = runner.run(
         [str(python), "-m", "venv", "--without-pip", str(place.venv)], timeout=INSTALL_SECONDS, check=False
     )
@@ -103,6 +104,18 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
     _readable(place.venv)
     _replace_link(place.podman_compose, program)
     return True
+
+
+def _make_way(place: layout.Installation) -> None:
+    """Remove an environment that we have made, and note that the next one is ours. Raises CommandFailed for another."""
+    if os.path.lexists(place.venv):
+        if not marker.owns_venv(place):
+            raise errors.CommandFailed(
+                f"{place.venv} was not made by dify-installer, and podman-compose has to be installed there",
+                "move it away, then run the same command again",
+            )
+        shutil.rmtree(place.venv, ignore_errors=True)
+    marker.record_venv(place)
 
 
 def _require_not_ended(result: Result, runner: Runner) -> None:
@@ -130,7 +143,7 @@ def _by_executable(place: layout.Installation) -> None:
 
 def _replace_link(link: Path, target: Path) -> None:
     """Point a link of ours at `target`, in one step."""
-    temporary = link.with_name(f".{link.name}.new")
+    temporary = link.with_name(f".{link.name}{files.TEMPORARY}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from installer.bundle import manifest
 from installer.engine.base import Name, Version
+from installer.host.ownership import Ownership, Passed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +99,7 @@ class EngineFacts:
     storage_setting: str  # where a person says where images are kept
     storage_factor: float  # loading takes so much of an image's size in the storage
     spooled_images: int  # so many images at a time lie in a temporary folder of ours
+    open_database: Path | None  # where it keeps the containers' settings, if every local user can read that
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,9 @@ class InstallationFacts:
 
     folder_exists: bool
     folder_writable: bool
+    ownership: Ownership
+    links: tuple[Path, ...]  # folders in it that are links, where we would write
+    passed: tuple[Passed, ...]  # the folders on the way to it, and itself
     has_env: bool
     has_data: bool
     conflicting: tuple[str, ...]  # containers of our project's name from another folder
@@ -137,6 +142,7 @@ class UserFacts:
     """Who runs us, and what that user has."""
 
     name: str
+    uid: int
     root: bool
     subuid: bool
     subgid: bool

@@ -17,7 +17,7 @@ from installer.bundle import manifest
 from installer.core import errors, layout, login
 from installer.core.runner import Runner
 from installer.engine.base import Container, Description, Engine, Version
-from installer.host import parse
+from installer.host import ownership, parse
 from installer.host.facts import (
     EngineFacts,
     Host,
@@ -113,7 +113,19 @@ def _engine(
         storage_setting=engine.storage_setting[described.rootless],
         storage_factor=engine.storage_factor,
         spooled_images=engine.spooled_images(number),
+        open_database=_open_database(engine, described.graph_root),
     )
+
+
+def _open_database(engine: Engine, graph_root: Path | None) -> Path | None:
+    """Return the file with the containers' settings, if every local user can read it: it, and all folders above."""
+    for name in engine.databases if graph_root else ():
+        assert graph_root is not None
+        path = graph_root / name
+        with contextlib.suppress(OSError):
+            if path.stat().st_mode & 0o004 and all(each.stat().st_mode & 0o001 for each in path.parents):
+                return path
+    return None
 
 
 def _room(folder: Path, graph_root: Path | None, temporary: Path | None) -> RoomFacts:
@@ -129,6 +141,9 @@ def _installation(wanted: Wanted, running: list[Container]) -> InstallationFacts
     return InstallationFacts(
         folder_exists=wanted.folder.is_dir(),
         folder_writable=os.access(_nearest(wanted.folder), os.W_OK | os.X_OK),
+        ownership=ownership.find_ownership(place),
+        links=tuple(ownership.list_links(place)),
+        passed=tuple(ownership.list_passed(wanted.folder)),
         has_env=_exists(place.env),
         has_data=_exists(place.volumes / "db/data"),
         conflicting=tuple(each.name for each in running if _conflicts(each, place)),
@@ -161,6 +176,7 @@ def _user() -> UserFacts:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return UserFacts(
         name=user,
+        uid=os.geteuid(),
         root=os.geteuid() == 0,
         subuid=parse.has_ranges(_read(Path("/etc/subuid")), user, uid),
         subgid=parse.has_ranges(_read(Path("/etc/subgid")), user, uid),

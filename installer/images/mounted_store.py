@@ -13,12 +13,14 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from installer.bundle import manifest, verify
 from installer.core import errors, files, layout
@@ -34,6 +36,9 @@ MOUNT_SECONDS = 120.0
 PODMAN_SECONDS = 60.0
 # Between one write-out of a copy and the next.
 WRITE_OUT_SECONDS = 0.05
+# What the files of a store are called: `Store.name`, and what a killed run leaves of a copy.
+STORE_FILE = re.compile(r"[0-9a-f]{12}\.squashfs")
+HALF_FILE = re.compile(r"\.[0-9a-f]{12}\.squashfs\..+")
 # The container that podman makes of a store as its proof.
 PROOF = "dify-installer-proof"
 # linux/fs.h, _IOW(0x94, 9, int): share the blocks of another file, where the file system can (XFS, btrfs).
@@ -89,7 +94,8 @@ def store_of(place: layout.Installation, described: manifest.BigFile) -> Store:
 
 def list_stores(place: layout.Installation) -> list[Store]:
     """Return the stores of an installation."""
-    return [Store(place.stores, path.stem) for path in sorted(place.stores.glob("*.squashfs"))]
+    paths = sorted(place.stores.glob("*.squashfs"))
+    return [Store(place.stores, path.stem) for path in paths if STORE_FILE.fullmatch(path.name)]
 
 
 def find_offered(
@@ -138,7 +144,7 @@ def mount(
             # Only what is on the disk is told to podman: after a power failure it would count half a file as images.
             written.result()
         _enable(unit, engine.runner)
-        files.write(CONFIG, changed)
+        files.rewrite(CONFIG, changed)
     except BaseException:
         remove(store, engine.runner)
         raise
@@ -166,23 +172,21 @@ def _copy(source: Path, store: Store, described: manifest.BigFile, console: Cons
         return
     files.folder(store.folder, mode=0o700)
     with (
+        files.reading(source) as original,
         files.replacing(store.file, mode=0o600, sync=False) as target,
-        source.open("rb") as original,
-        _written_out(target.fileno()),
+        _written_out(target, store.file),
     ):
-        before = os.fstat(original.fileno()).st_mtime_ns
         try:
             fcntl.ioctl(target.fileno(), FICLONE, original.fileno())
         except OSError:
-            verify.check_file(source, described, console, "copy images", copy_to=target.fileno())
+            verify.check_file(source, described, console, "copy images", copy_to=target)
             return
-        verify.check_file(source, described, console)
-        if os.fstat(original.fileno()).st_mtime_ns != before:
-            raise errors.BundleDamaged(f"{source} was written to while it was read", "let its copy end, then try again")
+        # The clone is what will be mounted: the source may be written to while it is read.
+        verify.check_file(source, described, console, clone=Path(target.name))
 
 
 @contextlib.contextmanager
-def _written_out(descriptor: int) -> Iterator[None]:
+def _written_out(target: IO[bytes], path: Path) -> Iterator[None]:
     """Let the disk write what the block writes while it does.
 
     A loop device waits for all that its file has not written yet (docs/decisions/005).
@@ -191,7 +195,8 @@ def _written_out(descriptor: int) -> Iterator[None]:
 
     def write_out() -> None:
         while not ended.wait(WRITE_OUT_SECONDS):
-            os.fdatasync(descriptor)
+            with files.telling(path):
+                os.fdatasync(target.fileno())
 
     with ThreadPoolExecutor(1) as beside:
         job = beside.submit(write_out)
@@ -278,7 +283,8 @@ def _enable(unit: str, runner: Runner) -> None:
 def clear(place: layout.Installation) -> None:
     """Remove what a run that was killed has left of a copy."""
     for half in place.stores.glob(".*.squashfs.*"):
-        half.unlink()
+        if HALF_FILE.fullmatch(half.name) and half.is_file() and half.lstat().st_uid == os.geteuid():
+            half.unlink()
     with contextlib.suppress(OSError):
         place.stores.rmdir()
 
@@ -324,6 +330,6 @@ def _forget(store: Store) -> None:
         before = CONFIG.read_text("utf-8")
         after = storage_conf.remove(before, store.mount_point)
         if after is None:
-            CONFIG.unlink()
+            CONFIG.resolve().unlink()
         elif after != before:
-            files.write(CONFIG, after)
+            files.rewrite(CONFIG, after)

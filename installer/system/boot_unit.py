@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from installer.core import files, layout, login
+from installer.core import files, layout, lock, login
 from installer.core.runner import Runner
 
 SYSTEMCTL_SECONDS = 60.0
@@ -63,8 +63,8 @@ def _quoted(path: Path) -> str:
     return f'"{text}"' if any(character.isspace() for character in text) else text
 
 
-def enable(place: layout.Installation, runner: Runner) -> str:
-    """Write, enable and activate the unit; return in words what came of it.
+def enable(place: layout.Installation, held: lock.Held, runner: Runner) -> str:
+    """Write, enable and activate the unit, which works under the lock that we hold; return in words what came of it.
 
     Never fails the installation: without systemd, or for a user without linger, the stack runs
     all the same until the host reboots, and the words say what to do.
@@ -78,9 +78,10 @@ def enable(place: layout.Installation, runner: Runner) -> str:
     if not path.exists() or path.read_bytes() != text.encode():
         files.write(path, text)
         _systemctl(root, ["daemon-reload"], runner)
-    for command in (["enable", layout.UNIT], ["start", layout.UNIT]):
-        if words := _systemctl(root, command, runner):
-            return f"the stack will not start at boot: {words}"
+    with held.lent():
+        for command in (["enable", layout.UNIT], ["start", layout.UNIT]):
+            if words := _systemctl(root, command, runner):
+                return f"the stack will not start at boot: {words}"
     return linger or f"{path} is enabled"
 
 

@@ -15,11 +15,16 @@ def path_folder() -> Path:
 
 
 def keep(place: layout.Installation) -> None:
-    """Copy the running executable to `place.executable`, unless it is there; from a checkout there is none."""
+    """Copy the running executable to `place.executable`, unless it is there; from a checkout there is none.
+
+    Raises CommandFailed, which names the executable when that cannot be read, or its copy.
+    """
     running = layout.executable()
     if running is None or running == place.executable:
         return
-    if not place.executable.exists() or digest.hash_file(place.executable) != digest.hash_file(running):
+    with files.reading(running) as source:
+        if place.executable.exists() and digest.hash_file(place.executable) == digest.hash_file(running):
+            return
         files.folder(place.bin)
-        with files.replacing(place.executable, mode=0o755) as target, running.open("rb") as source:
+        with files.replacing(place.executable, mode=0o755) as target:
             shutil.copyfileobj(source, target)

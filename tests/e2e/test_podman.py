@@ -52,8 +52,16 @@ def test_a_folder_without_podman_is_refused(server: Server) -> None:
     assert "holds no RPM of podman" in result.stderr
 
 
-@pytest.mark.feature("no podman, but its RPMs", "works with `--rpms FOLDER`")
+def test_rpms_whose_key_is_not_known_are_refused_with_the_remedy(server: Server) -> None:
+    result = server.installer(*server.arguments(), "--rpms", rpms.FOLDER)
+    assert result.returncode == 5, result.stderr
+    assert "rpm --import" in result.stderr
+    assert server.run("rpm", "-q", "podman").returncode != 0
+
+
+@pytest.mark.feature("no podman, but its RPMs", "works with `--rpms FOLDER`; their signatures are checked")
 def test_from_a_folder_of_rpms(server: Server) -> None:
+    assert server.run("rpm", "--import", rpms.KEY).returncode == 0
     result = server.install("--rpms", rpms.FOLDER)
     assert "podman" in server.run("rpm", "-q", "podman").stdout
     assert [step["name"] for step in server.report()["steps"]][:3] == ["verify", "preflight", "podman"]

@@ -210,6 +210,44 @@ class TestRefused:
             assert "no finished installation in /opt/dify" in result.stderr
 
 
+THEIRS = ("tmp/backup.sql", "podman-compose/notes", "bin/my-script", "logs/install-other-1.log", "docker/theirs")
+# What once was the lock, in the hands of a user without rights.
+SQUATTER = """
+import socket, sys
+lock = socket.socket(socket.AF_UNIX)
+lock.bind("\\0dify-installer:/srv")
+lock.listen(1)
+print("bound", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.feature("an install folder with files of others in it, or that others can change", "refused: a new folder")
+def test_a_folder_of_others_is_refused_and_all_in_it_survives(server: Server) -> None:
+    paths = [f"/srv/{name}" for name in THEIRS]
+    server.run("sh", "-c", 'for path; do mkdir -p "${path%/*}" && echo theirs > "$path"; done', "sh", *paths)
+    server.run("mkdir", "-p", "/srv/stores")
+    server.machine.login(machines.USER)
+    before = state(server)
+    squatter = server.machine.start(["python3", "-c", SQUATTER], user=machines.USER)
+    try:
+        server.run("sh", "-c", "until grep -q dify-installer:/srv /proc/net/unix; do sleep 0.1; done")
+        result = server.installer(*server.arguments(), "--dir", "/srv")
+        assert result.returncode == 4, result.stderr
+        assert "/srv was not made by dify-installer, and holds bin, docker, logs, podman-compose" in result.stderr
+        assert "--dir /srv/dify" in result.stderr
+        removed = server.installer("uninstall", "--dir", "/srv")
+        assert removed.returncode == 2, removed.stderr
+        theirs = server.installer(*server.arguments(), "--dir", f"/home/{machines.USER}/new")
+        assert theirs.returncode == 4
+        assert f"/home/{machines.USER} belongs to {machines.USER}" in theirs.stderr
+    finally:
+        server.machine.signal("TERM", "dify-installer:/srv")
+        squatter.wait(10)
+    assert state(server) - before == set()
+    assert {server.machine.read(path) for path in paths} == {"theirs\n"}
+
+
 @pytest.fixture(scope="module")
 def foreign(sample: Bundle, work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An executable whose bundle says that it is for arm64."""

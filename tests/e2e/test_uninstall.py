@@ -58,7 +58,7 @@ def assert_gone(server: Server) -> None:
     path = "/usr/local/bin" if server.user == "root" else f"{server.home}/.local/bin"
     assert not server.run("find", path, "-name", "podman-compose").stdout
     kept = set(server.run("ls", "-A", server.folder).stdout.split())
-    assert kept == {"docker", "logs", "install-report.json"}
+    assert kept == {"docker", "logs", "install-report.json", ".dify-installer.json"}
 
 
 def kill_in_the_middle(server: Server) -> None:
@@ -85,11 +85,17 @@ def test_interrupted_and_again_all_goes_but_settings_data_and_what_others_use(se
     (redis,) = [name for name in images(server) if "/redis:" in f"/{name}"]
     options = ["--detach", "--pull=never", "--name=other", "--stop-timeout=1", "--entrypoint=sleep"]
     listed(server, "run", *options, redis, "infinity")
+    theirs = [f"{server.folder}/{name}" for name in ("bin/my-script", "tmp/backup.sql", "logs/install-other.log")]
+    server.run("sh", "-c", 'for path; do mkdir -p "${path%/*}" && echo theirs > "$path"; done', "sh", *theirs)
     kill_in_the_middle(server)
     # The copy in the install folder removes itself.
     done = server.run(f"{server.folder}/bin/dify-installer", "uninstall")
     assert done.returncode == 0, done.stderr
     assert "for good: " in done.stderr.splitlines()[-1]
+    assert f"rm -rf {server.folder} " not in f"{done.stderr.splitlines()[-1]} "
+    for path in theirs:
+        assert server.machine.read(path) == "theirs\n"
+    server.run("rm", "-r", f"{server.folder}/bin", f"{server.folder}/tmp", theirs[-1])
     assert_gone(server)
     assert images(server) == [redis]
     assert "in use by others, and left: " in done.stderr

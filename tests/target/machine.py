@@ -42,7 +42,7 @@ KINDS = {
     "podman": PODMAN,
     "docker": "docker.io docker-cli docker-compose",
     # No engine yet, but the real dnf and RPMs of podman.
-    "dnf": f"{PODMAN} dnf rpm createrepo-c",
+    "dnf": f"{PODMAN} dnf rpm createrepo-c gnupg",
 }
 
 OS_RELEASE = """\

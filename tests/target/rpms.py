@@ -30,6 +30,9 @@ cd / && tar -cf - -T /srv/{name}.files | tar -xf - -C %{{buildroot}}
 %files -f /srv/{name}.files
 """
 FOLDER = "/srv/rpms"
+# The key that the RPMs are signed with: rpm does not know it until it is imported.
+KEY = "/srv/RPM-GPG-KEY-test"
+SIGNER = "Packages of the tests"
 REPOSITORY = "[medium]\nname=An installation medium\nbaseurl=file:///srv/rpms\nenabled=1\ngpgcheck=0\n"
 
 
@@ -48,7 +51,18 @@ def furnish(root: Path) -> None:
     # As RHEL's do: dnf finds packages in one folder.
     for rpm in (root / FOLDER.lstrip("/")).glob("*/*.rpm"):
         rpm.rename(rpm.parent.parent / rpm.name)
+    _sign(root)
     _inside(root, ["createrepo_c", "--quiet", FOLDER])
+
+
+def _sign(root: Path) -> None:
+    """Sign the RPMs with a key that is made for this root."""
+    gpg = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    _inside(root, [*gpg, "--quick-generate-key", SIGNER, "rsa3072", "sign", "never"])
+    _inside(root, [*gpg, "--armor", "--output", KEY, "--export", SIGNER])
+    packages = [f"{FOLDER}/{rpm.name}" for rpm in (root / FOLDER.lstrip("/")).glob("*.rpm")]
+    _inside(root, ["rpmsign", "--define", f"_gpg_name {SIGNER}", "--addsign", *packages])
+    _inside(root, ["gpgconf", "--kill", "all"])
 
 
 def _files(root: Path, packages: tuple[str, ...]) -> list[str]:

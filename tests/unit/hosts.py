@@ -22,6 +22,7 @@ from installer.host.facts import (
     UserFacts,
     Wanted,
 )
+from installer.host.ownership import Ownership, Passed
 
 GIB = 1024**3
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
@@ -77,6 +78,7 @@ GOOD = Host(
         storage_setting=Podman.storage_setting[0],
         storage_factor=Podman.storage_factor,
         spooled_images=1,
+        open_database=None,
     ),
     room=RoomFacts(
         storage=space("images", "/var/lib/containers/storage", 100),
@@ -84,7 +86,15 @@ GOOD = Host(
         temporary=space("the engine's temporary files", "/var/tmp", 100),
     ),
     installation=InstallationFacts(
-        folder_exists=False, folder_writable=True, has_env=False, has_data=False, conflicting=(), other_dify=()
+        folder_exists=False,
+        folder_writable=True,
+        ownership=Ownership("new"),
+        links=(),
+        passed=(Passed(path=Path("/"), uid=0, owner="root", mode=0o755, private_group=True),),
+        has_env=False,
+        has_data=False,
+        conflicting=(),
+        other_dify=(),
     ),
     network=NetworkFacts(
         listeners=(Listener(port=22, holder="sshd (process 1)", ours=False),),
@@ -93,13 +103,14 @@ GOOD = Host(
         firewalld=False,
         open_ports=(),
     ),
-    user=UserFacts(name="root", root=True, subuid=True, subgid=True, linger=True, session=True),
+    user=UserFacts(name="root", uid=0, root=True, subuid=True, subgid=True, linger=True, session=True),
 )
 # "name" is the user's; the engine's facts that are called as others' are, begin with "engine_".
 ROOTLESS: dict[str, Any] = {
     "root": False,
     "rootless": True,
     "name": "dify",
+    "uid": 1000,
     "storage_setting": Podman.storage_setting[1],
 }
 HIGH = {"http": 8080, "https": 8443, "plugin debugging": 5003}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from installer.core import layout
+from installer.core import layout, lock
 from installer.core.runner import Runner
 from installer.system import boot_unit
 
@@ -36,7 +36,7 @@ def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def written(place: layout.Installation, unit: Path, runner: Runner) -> None:
     place.bin.mkdir(parents=True)
     place.executable.touch()
-    boot_unit.enable(place, runner)
+    boot_unit.enable(place, lock.Held(None), runner)
     wants = unit.parent / f"{boot_unit._target(os.geteuid() == 0)}.wants"
     wants.mkdir()
     (wants / layout.UNIT).symlink_to(unit)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from installer.commands import uninstall
-from installer.core import errors, layout
+from installer.core import errors, layout, marker
 from installer.core.runner import Runner
 from installer.engine import podman_compose
 from installer.engine.base import Name
@@ -37,10 +37,11 @@ def test_no_installation_and_another_users_are_refused(tmp_path: Path, monkeypat
     place = layout.Installation(tmp_path)
     with pytest.raises(errors.UsageError, match="there is no installation"):
         uninstall._engine_of(place, Runner())
+    marker.write(place, marker.Inventory())
     place.project.mkdir()
-    place.compose.touch()
-    assert uninstall._engine_of(place, Runner()).name == "podman"
-    monkeypatch.setattr(os, "geteuid", lambda: place.compose.stat().st_uid + 1)
+    place.override.touch()
+    assert uninstall._engine_of(place, Runner()).name == "docker"
+    monkeypatch.setattr(os, "geteuid", lambda: place.marker.stat().st_uid + 1)
     with pytest.raises(errors.UsageError, match="belongs to another user"):
         uninstall._engine_of(place, Runner())
 

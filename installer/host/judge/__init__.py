@@ -21,6 +21,7 @@ CHECKS: dict[str, Check] = {
     "memory": system.memory,
     "podman": engine.podman,
     "docker": engine.docker,
+    "database": engine.database,
     "network": engine.network,
     "subordinate ids": user.sub_ids,
     "session": user.session,
@@ -38,7 +39,7 @@ CHECKS: dict[str, Check] = {
     "clock": system.clock,
 }
 # Those of one engine alone.
-ONLY: dict[str, tuple[str, ...]] = {"podman": ("podman",), "docker": ("docker",)}
+ONLY: dict[str, tuple[str, ...]] = {"podman": ("podman",), "database": ("podman",), "docker": ("docker",)}
 
 
 def judge(host: Host, wanted: Wanted) -> tuple[Finding, ...]:

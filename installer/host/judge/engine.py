@@ -100,6 +100,22 @@ def docker(host: Host, wanted: Wanted) -> Findings:
         yield Finding("docker", "ok", f"docker {version} with compose {compose} works for {host.user.name}")
 
 
+def database(host: Host, _wanted: Wanted) -> Findings:
+    """podman's database, which holds the settings of its containers, can only be read by its owner."""
+    path = host.engine.open_database
+    if path is None:
+        yield Finding("database", "ok", "no other user can read the settings of the containers")
+        return
+    # 0700 is what podman itself gives a storage that it makes (containers/storage, store.go, GetStore).
+    folder = path.parent.parent if path.parent.name == "libpod" else path.parent
+    yield Finding(
+        "database",
+        "warning",
+        f"every local user can read {path}, where podman keeps the settings of its containers, passwords included",
+        f"as its owner: `chmod 0700 {folder}`, the mode that podman gives it by itself; containers do not notice",
+    )
+
+
 def network(host: Host, _wanted: Wanted) -> Findings:
     """podman's network backend lets containers find each other by name."""
     if host.engine.network_backend == "netavark":

@@ -69,11 +69,16 @@ def address(host: Host, wanted: Wanted) -> Findings:
             )
 
 
+def browser_ports(wanted: Wanted) -> list[int]:
+    """Return the ports for browsers."""
+    return [port for name, port in wanted.ports.items() if name in FOR_BROWSERS]
+
+
 def closed_ports(host: Host, wanted: Wanted) -> list[int]:
     """Return the ports for browsers that firewalld does not let in, as far as we may ask it."""
     if not host.network.firewalld or not host.engine.asks_firewall:
         return []
-    return [port for name, port in wanted.ports.items() if name in FOR_BROWSERS and port not in host.network.open_ports]
+    return [port for port in browser_ports(wanted) if port not in host.network.open_ports]
 
 
 def firewall(host: Host, wanted: Wanted) -> Findings:
