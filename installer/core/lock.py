@@ -29,13 +29,13 @@ class Held:
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
         """Let the systemd unit work under this lock for the length of the block: it is we who start it."""
-        self._say(f"{os.getpid()} {LENT}")
+        self.say(f"{os.getpid()} {LENT}")
         try:
             yield
         finally:
-            self._say(f"{os.getpid()}")
+            self.say(f"{os.getpid()}")
 
-    def _say(self, words: str) -> None:
+    def say(self, words: str) -> None:
         """Write into the lock who holds it, for those who are refused."""
         if self.descriptor is not None:
             os.ftruncate(self.descriptor, 0)
@@ -56,7 +56,7 @@ def hold(folder: Path) -> Iterator[Held]:
         yield Held(None)
         return
     held = Held(descriptor)
-    held._say(f"{os.getpid()}")
+    held.say(f"{os.getpid()}")
     try:
         yield held
     finally:

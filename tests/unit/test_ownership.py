@@ -7,7 +7,6 @@ import grp
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -191,7 +190,7 @@ FOREIGN = ("tmp/backup.sql", "bin/my-script", "logs/install-other-1.log", "store
 
 
 @pytest.fixture
-def shared(place: layout.Installation) -> Iterator[layout.Installation]:
+def shared(place: layout.Installation) -> layout.Installation:
     """An installation of ours in whose folders others have put files since."""
     ownership.claim(place)
     put(place.executable)
@@ -199,7 +198,7 @@ def shared(place: layout.Installation) -> Iterator[layout.Installation]:
     put(place.env)
     for name in FOREIGN:
         put(place.folder / name, "theirs")
-    yield place
+    return place
 
 
 def test_uninstall_leaves_and_names_what_others_have_put_among_ours(
