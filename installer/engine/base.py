@@ -98,9 +98,11 @@ class Engine(abc.ABC):
         env: Mapping[str, str] | None = None,
         input: str | None = None,
         check: bool = True,
+        remedy: str = "",
     ) -> Result:
         """Run a command of the engine; as `Runner.run`, which see."""
-        return self.runner.run([self.name, *arguments], timeout=timeout, env=env, input=input, check=check)
+        command = [self.name, *arguments]
+        return self.runner.run(command, timeout=timeout, env=env, input=input, check=check, remedy=remedy)
 
     def container_name(self, service: str) -> str:
         """Return the name that compose gives to the container of a service of ours."""

@@ -21,10 +21,9 @@ def install(rpms: Path | None, runner: Runner) -> None:
     else:
         packages = sorted(str(path) for path in rpms.glob("*.rpm"))
         command = ["dnf", "--assumeyes", "--disablerepo=*", "install", *packages]
-    result = runner.run(command, timeout=INSTALL_SECONDS, check=False)
-    if not result.ok:
-        raise runner.failure(
-            result,
-            "give dnf a repository that has podman (an installation medium, Satellite), or a folder with the RPMs of "
-            "podman and all that it needs: --rpms FOLDER; then run the same command again",
-        )
+    runner.run(
+        command,
+        timeout=INSTALL_SECONDS,
+        remedy="give dnf a repository that has podman (an installation medium, Satellite), or a folder with the RPMs "
+        "of podman and all that it needs: --rpms FOLDER; then run the same command again",
+    )
