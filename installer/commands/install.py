@@ -16,7 +16,7 @@ from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
 from installer.host import judge
 from installer.host.judge.system import usable_pythons
-from installer.images import mounted_store, supply
+from installer.images import inventory, mounted_store, superseded, supply
 from installer.plan import Plan, Request
 from installer.release import compose, dify, settings
 from installer.stack import project, run, state
@@ -96,7 +96,9 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
         document, renewed, step.seen = _lay_down(plan, result, runner)
     deadline = time.monotonic() + plan.request.timeout
     with result.step("start", console) as step:
-        acted = run.up(place, document, deadline, engine, console)
+        variables = project.read_variables(place)
+        images = inventory.find_ids(document, variables, plan.bundle.images, inventory.list_present(engine))
+        acted = run.up(place, document, images, deadline, engine, console)
         if renewed and not acted:
             run.reload_proxy(engine)
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
@@ -158,6 +160,7 @@ def _install_podman_compose(plan: Plan, result: report.Report, runner: Runner) -
 def _finish(plan: Plan, document: compose.Document, result: report.Report, runner: Runner, console: Console) -> None:
     """Provide for the next boot, and look at everything as a user would."""
     place, engine, request = plan.place, plan.engine, plan.request
+    superseded.remove_superseded(place, plan.bundle.images, engine)
     mounted_store.retire(place, plan.bundle.store, engine)
     if request.boot:
         with result.step("boot", console) as step:

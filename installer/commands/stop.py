@@ -7,7 +7,7 @@ from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.release import settings
-from installer.stack import project, run
+from installer.stack import project, stopping
 
 
 def stop(place: layout.Installation, runner: Runner, console: Console) -> None:
@@ -15,8 +15,8 @@ def stop(place: layout.Installation, runner: Runner, console: Console) -> None:
     memory = logfile.begin()
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
-        project.read_installed(place, engine)
+        document = project.read_installed(place, engine)
         runner.hide(settings.secret_values(project.read_variables(place)))
         logfile.write_to(memory, place.logs, "stop")
-        run.stop(place, engine)
+        stopping.stop(place, document, engine)
     console.line("the stack is stopped; `dify-installer start` brings it back")

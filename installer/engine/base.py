@@ -23,6 +23,8 @@ NAMES: tuple[Name, ...] = get_args(Name)
 Version = tuple[int, ...]
 
 LIST_SECONDS = 120.0
+# States of containers with processes (podman, libpod/define/containerstate.go; docker, container/state.go).
+ALIVE = ("running", "paused", "stopping", "restarting", "removing")
 INFO_SECONDS = 60.0
 VERSION_SECONDS = 20.0
 
@@ -44,6 +46,11 @@ class Container:
     created: int  # seconds since the epoch
     started: int  # seconds since the epoch
     ports: tuple[int, ...] = ()  # those on the host
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has processes, and holds its ports; a container that is being stopped still does."""
+        return self.state in ALIVE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +92,8 @@ class Engine(abc.ABC):
     mounts_stores: ClassVar[bool]
     # Whether its compose is podman-compose, which comes with us.
     needs_podman_compose: ClassVar[bool]
+    # Whether its compose replaces a container when the name of its image means another one.
+    compose_compares_images: ClassVar[bool]
     # Whether what it publishes has to be let in by firewalld as well.
     asks_firewall: ClassVar[bool]
     # A folder besides the storage where it writes while it works, or None.
@@ -181,6 +190,10 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def up_options(self) -> list[str]:
         """Return what `compose up` has to be told besides."""
+
+    @abc.abstractmethod
+    def find_stuck(self, containers: Sequence[Container]) -> list[Container]:
+        """Return those that neither run as they should nor can be started until they have been stopped."""
 
     @abc.abstractmethod
     def hasten_health(self, container: Container) -> None:
