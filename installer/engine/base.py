@@ -24,7 +24,7 @@ Version = tuple[int, ...]
 
 LIST_SECONDS = 120.0
 # States of containers with processes (podman, libpod/define/containerstate.go; docker, container/state.go).
-ALIVE = ("running", "paused", "stopping", "restarting", "removing")
+ALIVE = ("running", "paused", "stopping", "restarting")
 INFO_SECONDS = 60.0
 VERSION_SECONDS = 20.0
 

@@ -95,10 +95,10 @@ class Podman(Engine):
         return []
 
     def find_stuck(self, containers: Sequence[Container]) -> list[Container]:
-        """Return those in the state "stopping", and those that run without their monitor. Raises CommandFailed.
+        """Return those "stopping" or "removing", and those that run without their monitor. Raises CommandFailed.
 
-        A `podman stop` that was killed leaves the state "stopping", which `podman start` refuses. Without its monitor
-        a container counts as running for ever (podman 5.4: "conmon exited prematurely", once it is stopped).
+        A `podman stop` or `podman rm` that was killed leaves such a state, which `podman start` refuses. Without its
+        monitor a container counts as running for ever (podman 5.4: "conmon exited prematurely", once it is stopped).
         """
         running = [each.name for each in containers if each.state == "running"]
         form = "{{.Name}} {{.State.ConmonPid}}"
@@ -109,7 +109,7 @@ class Podman(Engine):
         )
         monitors = dict(line.split() for line in listed.stdout.splitlines() if len(line.split()) == 2) if listed else {}
         lost = {name for name, number in monitors.items() if not _is_monitor(int(number))}
-        return [each for each in containers if each.state == "stopping" or each.name in lost]
+        return [each for each in containers if each.state in ("stopping", "removing") or each.name in lost]
 
     def hasten_health(self, container: Container) -> None:
         """Run the health check now: podman asks every 30 s unless the file says otherwise."""

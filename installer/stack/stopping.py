@@ -78,14 +78,16 @@ def _alive(names: Collection[str], engine: Engine) -> list[str]:
 def finish_stuck(place: layout.Installation, engine: Engine, console: Console) -> list[str]:
     """End the containers that neither run as they should nor can be started; return their services.
 
-    A `stop` that was interrupted leaves them in the state "stopping"; without its monitor (conmon) a container goes
-    on, but has no output and no published port, and nobody would notice its end.
+    A `stop` that was interrupted leaves them in the state "stopping", a `rm` in "removing"; without its monitor
+    (conmon) a container goes on, but has no output and no published port, and nobody would notice its end.
     """
     found = state.list_ours(place, engine)
     stuck = engine.find_stuck(found)
     if stuck:
         console.waiting(f"the end of {', '.join(each.service for each in stuck)}")
-        _stop_together(stuck, engine)
+        _stop_together([each for each in stuck if each.state != "removing"], engine)
+        if half := [each.name for each in stuck if each.state == "removing"]:
+            engine.run(["rm", "--force", *half], timeout=REMOVE_SECONDS)
         console.waiting("")
     return [each.service for each in stuck]
 

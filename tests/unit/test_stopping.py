@@ -96,12 +96,13 @@ def test_what_is_stopping_or_has_lost_its_monitor_is_ended_first(tmp_path: Path,
         entry("api", place),
         entry("nginx", place, "stopping"),
         entry("web", place, "exited"),
+        entry("redis", place, "removing"),
     ]
     # No process has this number: it is above the kernel's limit (proc(5), /proc/sys/kernel/pid_max).
     answer = f'[ "$1" = inspect ] && printf "dify_db_1 {monitor}\\ndify_api_1 4194305\\n"; exit 0'
     podman = engine(tmp_path, entries, answer)
-    assert stopping.finish_stuck(place, podman, SILENT) == ["api", "nginx"]
-    assert acted(tmp_path) == ["stop -t 40 dify_api_1 dify_nginx_1"]
+    assert stopping.finish_stuck(place, podman, SILENT) == ["api", "nginx", "redis"]
+    assert acted(tmp_path) == ["stop -t 40 dify_api_1 dify_nginx_1", "rm --force dify_redis_1"]
 
 
 def test_nothing_is_ended_that_runs_as_it_should(tmp_path: Path, monitor: int) -> None:
