@@ -54,7 +54,7 @@ def up(
     dependency without a limit. Raises NotHealthy with the last log lines of the services at fault, CommandFailed when
     compose fails.
     """
-    stopping.finish_stuck(place, engine, console)
+    stopping.finish_stuck(place, document, engine, console)
     found = list_containers(engine)
     outdated = find_outdated(found, images)
     if not outdated and _as_configured(place, document, found, engine):

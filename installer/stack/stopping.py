@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from installer.core import layout
 from installer.core.console import Console
+from installer.core.runner import Result
 from installer.engine.base import Container, Engine
 from installer.release import compose, dify
 from installer.stack import state
@@ -53,29 +55,37 @@ def stop(
 
 
 def _stop_together(containers: list[Container], engine: Engine) -> None:
-    """Stop containers at the same time. Raises CommandFailed when one is still there afterwards.
+    """Stop containers at the same time, each within its own. Raises CommandFailed when one is still there afterwards.
 
     The status says little: podman fails for a container whose monitor is gone, and has stopped it.
     """
     if not containers:
         return
-    names, seconds = [each.name for each in containers], grace(each.service for each in containers)
-    command = ["stop", "-t", str(seconds), *names]
-    result = engine.run(command, timeout=seconds + MARGIN_SECONDS, check=False)
-    if result.ok or not (left := _alive(names, engine)):
+    names: dict[int, list[str]] = {}
+    for each in containers:
+        names.setdefault(grace([each.service]), []).append(each.name)
+
+    def stop_within(seconds: int) -> Result:
+        command = ["stop", "-t", str(seconds), *names[seconds]]
+        return engine.run(command, timeout=seconds + MARGIN_SECONDS, check=False)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        failed = [result for result in pool.map(stop_within, names) if not result.ok]
+    if not failed or not (left := _alive(containers, engine)):
         return
     engine.run(["kill", *left], timeout=MARGIN_SECONDS, check=False)
-    if left := _alive(names, engine):
+    if left := _alive(containers, engine):
         raise engine.runner.failure(
-            result, f"look why they do not end: {', '.join(left)}; then run the same command again"
+            failed[0], f"look why they do not end: {', '.join(left)}; then run the same command again"
         )
 
 
-def _alive(names: Collection[str], engine: Engine) -> list[str]:
+def _alive(containers: Iterable[Container], engine: Engine) -> list[str]:
+    names = {each.name for each in containers}
     return [each.name for each in state.list_containers(engine) if each.name in names and each.is_alive]
 
 
-def finish_stuck(place: layout.Installation, engine: Engine, console: Console) -> list[str]:
+def finish_stuck(place: layout.Installation, document: compose.Document, engine: Engine, console: Console) -> list[str]:
     """End the containers that neither run as they should nor can be started; return their services.
 
     A `stop` that was interrupted leaves them in the state "stopping", a `rm` in "removing"; without its monitor
@@ -85,7 +95,7 @@ def finish_stuck(place: layout.Installation, engine: Engine, console: Console) -
     stuck = engine.find_stuck(found)
     if stuck:
         console.waiting(f"the end of {', '.join(each.service for each in stuck)}")
-        _stop_together([each for each in stuck if each.state != "removing"], engine)
+        stop(place, document, engine, {each.service for each in stuck})
         if half := [each.name for each in stuck if each.state == "removing"]:
             engine.run(["rm", "--force", *half], timeout=REMOVE_SECONDS)
         console.waiting("")

@@ -99,3 +99,20 @@ def test_no_user_sees_a_password_in_a_health_check(server: Server) -> None:
     seen = server.machine.read("/root/seen")
     assert "redis-cli ping" in seen
     assert server.env()["REDIS_PASSWORD"] not in seen
+
+
+def test_ctrl_c_while_podman_hangs(server: Server) -> None:
+    """It is asked for several things at the same time, and does not listen to SIGTERM."""
+    hanging = "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 600; done\n"
+    server.run("sh", "-c", f"cat > /usr/local/bin/podman << 'END'\n{hanging}END\nchmod +x /usr/local/bin/podman")
+    run = server.machine.start(["./dify-installer", *server.arguments()])
+    await_text(server, "pgrep --full /usr/local/bin/podman")
+    server.machine.signal("INT", "dify-installer --ip")
+    begun = time.monotonic()
+    output = run.communicate(timeout=60)[0]
+    took = time.monotonic() - begun
+    server.run("rm", "/usr/local/bin/podman")
+    assert run.returncode == 130, output
+    assert server.run("pgrep", "--full", "/usr/local/bin/podman").returncode == 1
+    # Two seconds by design, and the time that a busy machine takes to end the executable.
+    assert took < 10

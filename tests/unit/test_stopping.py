@@ -55,12 +55,14 @@ def test_a_circle_has_an_end() -> None:
     assert stopping.stop_levels(circle) == [["a", "b"]]
 
 
-def test_a_level_stops_together_within_the_longest_time_of_its_services(tmp_path: Path) -> None:
+def test_a_level_stops_together_each_service_within_its_own_time(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path / "dify")
     entries = [entry(name, place) for name in ("db", "api", "web", "old")]
     entries += [entry("nginx", place, "exited"), entry("redis", layout.Installation(tmp_path / "another"))]
     stopping.stop(place, DOCUMENT, engine(tmp_path, entries))
-    assert acted(tmp_path) == ["stop -t 10 dify_old_1", "stop -t 40 dify_api_1 dify_web_1", "stop -t 10 dify_db_1"]
+    first, *level, last = acted(tmp_path)
+    assert (first, last) == ("stop -t 10 dify_old_1", "stop -t 10 dify_db_1")
+    assert sorted(level) == ["stop -t 10 dify_web_1", "stop -t 40 dify_api_1"]
 
 
 def test_what_does_not_end_is_killed_and_then_an_error(tmp_path: Path) -> None:
@@ -101,14 +103,14 @@ def test_what_is_stopping_or_has_lost_its_monitor_is_ended_first(tmp_path: Path,
     # No process has this number: it is above the kernel's limit (proc(5), /proc/sys/kernel/pid_max).
     answer = f'[ "$1" = inspect ] && printf "dify_db_1 {monitor}\\ndify_api_1 4194305\\n"; exit 0'
     podman = engine(tmp_path, entries, answer)
-    assert stopping.finish_stuck(place, podman, SILENT) == ["api", "nginx", "redis"]
-    assert acted(tmp_path) == ["stop -t 40 dify_api_1 dify_nginx_1", "rm --force dify_redis_1"]
+    assert stopping.finish_stuck(place, DOCUMENT, podman, SILENT) == ["api", "nginx", "redis"]
+    assert acted(tmp_path) == ["stop -t 10 dify_nginx_1", "stop -t 40 dify_api_1", "rm --force dify_redis_1"]
 
 
 def test_nothing_is_ended_that_runs_as_it_should(tmp_path: Path, monitor: int) -> None:
     place = layout.Installation(tmp_path / "dify")
     podman = engine(tmp_path, [entry("db", place)], f'[ "$1" = inspect ] && echo "dify_db_1 {monitor}"; exit 0')
-    assert stopping.finish_stuck(place, podman, SILENT) == []
+    assert stopping.finish_stuck(place, DOCUMENT, podman, SILENT) == []
     assert acted(tmp_path) == []
 
 
