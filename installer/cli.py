@@ -6,6 +6,7 @@ import contextlib
 import locale
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -15,9 +16,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from installer import VERSION, options
-from installer.core import envelope, errors, finding, layout, logfile, login
+from installer.core import envelope, errors, finding, layout, logfile, login, runner
 from installer.core.console import Console, print_result
 from installer.core.runner import Runner
+
+# Signals that come so close to each other are one key.
+ONE_KEY_SECONDS = 0.3
 
 EPILOG = "\n\n".join(
     [
@@ -268,10 +272,19 @@ def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handle
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """Turn a signal into an exception, once: on a terminal Ctrl-C reaches a frozen program twice."""
-    # Not SIG_IGN yet: Python complains on standard error of a signal that is on its way already.
-    _on_signals(lambda *_: None)
-    raise errors.Interrupted(signal.Signals(number))
+    """Turn a signal into an exception, once, and end what runs; one more signal kills it."""
+    interruption = errors.Interrupted(signal.Signals(number))
+    first = time.monotonic()
+
+    def hurry(_number: int, _frame: FrameType | None) -> None:
+        # On a terminal one Ctrl-C reaches a frozen program twice: from the terminal and from the bootloader.
+        if time.monotonic() - first > ONE_KEY_SECONDS:
+            runner.kill_all()
+
+    # Not SIG_IGN: Python complains on standard error of a signal that is on its way already.
+    _on_signals(hurry)
+    runner.interrupt(interruption)
+    raise interruption
 
 
 def _tell(message: str, remedy: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from installer.commands.install import opens_firewall
 from installer.core import errors, layout
 from installer.core.console import size
+from installer.engine.base import Container
 from installer.host.judge import network
 from installer.images import inventory
 from installer.plan import Plan
@@ -131,11 +132,29 @@ def _containers(plan: Plan) -> list[Action]:
     except errors.CommandFailed:
         found = {}
     created = [name for name in document["services"] if name not in found]
-    changed = [name for name in _changed_services(plan, document) if name in found]
+    outdated = _outdated_services(plan, document, list(found.values()))
+    changed = [name for name in _changed_services(plan, document) if name in found and name not in outdated]
     waiting = state.find_unready(document, list(found.values()), time.time())
-    started = [name for name in waiting if name in found and name not in changed]
-    told = (("created", created), ("replaced, with what depends on them", changed), ("started", started))
+    started = [name for name in waiting if name in found and name not in (*changed, *outdated)]
+    told = (
+        ("created", created),
+        ("replaced, with what depends on them", changed),
+        ("replaced by new images, with what depends on them", outdated),
+        ("started", started),
+    )
     return [Action("containers", f"{how}: {', '.join(names)}") for how, names in told if names]
+
+
+def _outdated_services(plan: Plan, document: compose.Document, found: list[Container]) -> list[str]:
+    """Return the services whose container was made from another image than the one that is to run."""
+    assert plan.settings is not None
+    variables = plan.settings.resolved
+    wanted = inventory.find_ids(document, variables, plan.bundle.images, inventory.list_present(plan.engine))
+    # What is still to be loaded is not what runs.
+    missing = {image.reference for image in plan.sources.supply.missing}
+    needed = compose.images(document, variables)
+    wanted |= {service: "" for reference in needed if reference in missing for service in needed[reference]}
+    return state.find_outdated(found, wanted)
 
 
 def _changed_services(plan: Plan, document: compose.Document) -> list[str]:

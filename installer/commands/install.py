@@ -16,7 +16,7 @@ from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
 from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
-from installer.images import mounted_store, supply
+from installer.images import inventory, mounted_store, superseded, supply
 from installer.plan import Plan, Request
 from installer.release import compose, env_history
 from installer.stack import project, run, state
@@ -95,7 +95,10 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
         document, renewed, step.seen = _lay_down(plan, result)
     deadline = time.monotonic() + plan.request.timeout
     with result.step("start", console) as step:
-        acted = run.up(place, document, deadline, engine, console)
+        assert plan.settings is not None
+        found = inventory.list_present(engine)
+        images = inventory.find_ids(document, plan.settings.resolved, plan.bundle.images, found)
+        acted = run.up(place, document, images, deadline, engine, console)
         if renewed and not acted:
             run.reload_proxy(engine)
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"
@@ -163,6 +166,7 @@ def _finish(
 ) -> None:
     """Provide for the next boot, and look at everything as a user would."""
     place, engine, request = plan.place, plan.engine, plan.request
+    superseded.remove_superseded(place, plan.bundle.images, engine)
     mounted_store.retire(place, plan.bundle.store, engine)
     if request.boot:
         with result.step("boot", console) as step:

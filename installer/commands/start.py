@@ -1,29 +1,38 @@
-"""Starts the stack of an installation; the unit does it at boot."""
+"""Starts the stack of an installation, and waits until Dify answers; the unit does it at boot."""
 
 from __future__ import annotations
 
 import time
 
+from installer.bundle import verify
+from installer.checks import front_door, waiting
 from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
+from installer.images import inventory
 from installer.release import settings
 from installer.stack import project, run
 from installer.system import leftovers
 
 
 def start(place: layout.Installation, timeout: float, runner: Runner, console: Console) -> None:
-    """Start the stack in its order and wait until its services are up, at most `timeout` seconds.
+    """Start the stack in its order and wait until Dify answers, at most `timeout` seconds.
 
-    Raises CommandFailed when there is no installation or compose fails, NotHealthy, AlreadyRunning,
-    PreflightFailed when `.env` has lost keys.
+    The unit is active only then. Raises CommandFailed when there is no installation or compose fails, NotHealthy,
+    AlreadyRunning, PreflightFailed when `.env` has lost keys.
     """
     memory = logfile.begin()
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         document = project.read_installed(place, engine)
         settings.require_kept(place)
+        env = settings.load(place)
         logfile.write_to(memory, place.logs, "start")
         leftovers.remove_leftovers(place)
-        run.up(place, document, time.monotonic() + timeout, engine, console)
+        deadline = time.monotonic() + timeout
+        bundle = verify.check_embedded(layout.bundled(""))
+        images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
+        run.up(place, document, images, deadline, engine, console)
+        front = front_door.front_door(place, env.url, bundle.dify, engine)
+        waiting.await_console(front, document, deadline, engine, console)

@@ -6,7 +6,7 @@ from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
-from installer.stack import project, run
+from installer.stack import project, stopping
 from installer.system import leftovers
 
 
@@ -15,8 +15,8 @@ def stop(place: layout.Installation, runner: Runner, console: Console) -> None:
     memory = logfile.begin()
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
-        project.read_installed(place, engine)
+        document = project.read_installed(place, engine)
         logfile.write_to(memory, place.logs, "stop")
         leftovers.remove_leftovers(place)
-        run.stop(place, engine)
+        stopping.stop(place, document, engine)
     console.line("the stack is stopped; `dify-installer start` brings it back")

@@ -14,9 +14,9 @@ from installer.core.runner import Runner
 from installer.engine import choose, podman_compose
 from installer.engine.base import Engine
 from installer.host import ownership
-from installer.images import inventory, mounted_store, spool
-from installer.release import settings
-from installer.stack import run, state
+from installer.images import inventory, mounted_store, spool, superseded
+from installer.release import compose, settings
+from installer.stack import project, state, stopping
 from installer.system import boot_unit, firewall, leftovers, own_copy
 
 # Containers that are stopped already; images of 10 GiB on a slow disk.
@@ -47,7 +47,7 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
         _show("containers", _remove_containers(place, engine), console)
         _show("networks", _remove_networks(engine), console)
         _show("image store", _remove_stores(place, engine), console)
-        _show("images", _remove_images(bundle, engine), console)
+        _show("images", _remove_images(place, bundle, engine), console)
         # ---- The engine holds nothing of ours any more, but volumes and what others use. ----
         _show("firewall", firewall.withdraw(place, runner), console)
         _show("programs", _remove_programs(place), console)
@@ -90,11 +90,9 @@ def _remove_containers(place: layout.Installation, engine: Engine) -> str:
     names = _containers(place, engine)
     if not names:
         return "none is there"
-    try:
-        run.stop(place, engine)
-    except errors.CommandFailed:
-        # Without podman-compose or `.env`, half an installation is removed as well: each still gets its time to end.
-        engine.run(["stop", *names], timeout=run.STOP_SECONDS, check=False)
+    with contextlib.suppress(errors.CommandFailed):
+        # What does not end in its time is removed all the same.
+        stopping.stop(place, _document(place, engine), engine)
     left = names
     while left:
         # podman removes no container that another one requires, not even together with that: only the last of each
@@ -107,8 +105,16 @@ def _remove_containers(place: layout.Installation, engine: Engine) -> str:
     return f"{len(names)} stopped and removed"
 
 
+def _document(place: layout.Installation, engine: Engine) -> compose.Document:
+    """Return the services, for their order; none where half an installation is removed as well."""
+    try:
+        return project.read_installed(place, engine)
+    except errors.InstallerError:
+        return {"services": {}}
+
+
 def _containers(place: layout.Installation, engine: Engine) -> list[str]:
-    return [each.name for each in state.list_containers(engine) if each.folder == str(place.project)]
+    return [each.name for each in state.list_ours(place, engine)]
 
 
 def _remove_networks(engine: Engine) -> str:
@@ -133,8 +139,11 @@ def _remove_stores(place: layout.Installation, engine: Engine) -> str:
     return _counted(len(before) - len(left), [str(each.mount_point) for each in left])
 
 
-def _remove_images(bundle: manifest.Manifest, engine: Engine) -> str:
-    """Remove the bundle's images that no container uses; a name that somebody else gave one keeps it."""
+def _remove_images(place: layout.Installation, bundle: manifest.Manifest, engine: Engine) -> str:
+    """Remove the images of the bundle, and those of earlier ones, that no container uses.
+
+    A name that somebody else gave one keeps it.
+    """
     before = engine.images()
     # By name, if that still means the image of this ID: by ID, an engine refuses to remove one of several names.
     names = [
@@ -146,6 +155,7 @@ def _remove_images(bundle: manifest.Manifest, engine: Engine) -> str:
         engine.run(["rmi", *names], timeout=IMAGES_SECONDS, check=False)
     gone = inventory.find_missing(bundle.images, engine.images())
     removed = len(gone) - len(inventory.find_missing(bundle.images, before))
+    removed += superseded.remove_superseded(place, (), engine)
     return _counted(removed, [image.reference for image in bundle.images if image not in gone])
 
 

@@ -180,6 +180,11 @@ class Installation:
         return self.bin / "podman-compose"
 
     @property
+    def loaded_images(self) -> Path:
+        """The images that an installation of ours has loaded into the engine: their IDs and names."""
+        return self.folder / "images.json"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 

@@ -23,6 +23,8 @@ NAMES: tuple[Name, ...] = get_args(Name)
 Version = tuple[int, ...]
 
 LIST_SECONDS = 120.0
+# States of containers with processes (podman, libpod/define/containerstate.go; docker, container/state.go).
+ALIVE = ("running", "paused", "stopping", "restarting")
 INFO_SECONDS = 60.0
 VERSION_SECONDS = 20.0
 
@@ -44,6 +46,11 @@ class Container:
     created: int  # seconds since the epoch
     started: int  # seconds since the epoch, 0 for never
     ports: tuple[int, ...] = ()  # TCP ports on the host
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has processes, and holds its ports; a container that is being stopped still does."""
+        return self.state in ALIVE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +92,8 @@ class Engine(abc.ABC):
     mounts_stores: ClassVar[bool]
     # Whether its compose is podman-compose, which comes with us.
     needs_podman_compose: ClassVar[bool]
+    # Whether its compose replaces a container when the name of its image means another one.
+    compose_compares_images: ClassVar[bool]
     # Whether what it publishes has to be let in by firewalld as well.
     asks_firewall: ClassVar[bool]
     # Below the folder where it keeps its images: files with the settings of its containers, secrets included.
@@ -100,9 +109,11 @@ class Engine(abc.ABC):
         env: Mapping[str, str] | None = None,
         input: str | None = None,
         check: bool = True,
+        remedy: str = "",
     ) -> Result:
         """Run a command of the engine; as `Runner.run`, which see."""
-        return self.runner.run([self.name, *arguments], timeout=timeout, env=env, input=input, check=check)
+        command = [self.name, *arguments]
+        return self.runner.run(command, timeout=timeout, env=env, input=input, check=check, remedy=remedy)
 
     def container_name(self, service: str) -> str:
         """Return the name that compose gives to the container of a service of ours."""
@@ -181,6 +192,10 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def up_options(self) -> list[str]:
         """Return what `compose up` has to be told besides."""
+
+    @abc.abstractmethod
+    def find_stuck(self, containers: Sequence[Container]) -> list[Container]:
+        """Return those that neither run as they should nor can be started until they have been stopped."""
 
     @abc.abstractmethod
     def hasten_health(self, container: Container) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Docker(Engine):
     proves_layers = False
     mounts_stores = False
     needs_podman_compose = False
+    # docker compose, pkg/compose/convergence.go, `mustRecreate`.
+    compose_compares_images = True
     # What docker publishes goes past firewalld.
     # Its daemon keeps them, root's alone (moby, container/container.go: config.v2.json, 0600).
     databases = ()
@@ -89,6 +91,10 @@ class Docker(Engine):
     def up_options(self) -> list[str]:
         """Return the options that keep docker compose from asking a registry."""
         return ["--pull", "never"]
+
+    def find_stuck(self, containers: Sequence[Container]) -> list[Container]:
+        """Return none: docker's daemon ends what it has begun to stop, and restarts what supervises containers."""
+        return []
 
     def hasten_health(self, container: Container) -> None:
         """Do nothing: docker has no command for that; see `starts_checks_early`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Podman(Engine):
     proves_layers = True
     mounts_stores = True
     needs_podman_compose = True
+    # podman-compose compares its part of the file alone (podman_compose.py 1.6.0, `config_hash`).
+    compose_compares_images = False
     asks_firewall = True
     # SQLite's since podman 4.8, BoltDB's before (podman, libpod/sqlite_state.go and libpod/boltdb_state.go).
     databases = ("db.sql", "libpod/db.sql", "libpod/bolt_state.db")
@@ -96,6 +98,23 @@ class Podman(Engine):
         """Return nothing: that no image is pulled stands in the file."""
         return []
 
+    def find_stuck(self, containers: Sequence[Container]) -> list[Container]:
+        """Return those "stopping" or "removing", and those that run without their monitor. Raises CommandFailed.
+
+        A `podman stop` or `podman rm` that was killed leaves such a state, which `podman start` refuses. Without its
+        monitor a container counts as running for ever (podman 5.4: "conmon exited prematurely", once it is stopped).
+        """
+        running = [each.name for each in containers if each.state == "running"]
+        form = "{{.Name}} {{.State.ConmonPid}}"
+        listed = (
+            self.run(["inspect", "--type", "container", "--format", form, *running], timeout=LIST_SECONDS, check=False)
+            if running
+            else None
+        )
+        monitors = dict(line.split() for line in listed.stdout.splitlines() if len(line.split()) == 2) if listed else {}
+        lost = {name for name, number in monitors.items() if not _is_monitor(int(number))}
+        return [each for each in containers if each.state in ("stopping", "removing") or each.name in lost]
+
     def hasten_health(self, container: Container) -> None:
         """Run the health check now: podman asks every 30 s unless the file says otherwise."""
         self.run(["healthcheck", "run", container.name], timeout=HEALTHCHECK_SECONDS, check=False)
@@ -142,6 +161,14 @@ class Podman(Engine):
 
     def _compose_files(self, place: layout.Installation) -> list[Path]:
         return [place.compose]
+
+
+def _is_monitor(number: int) -> bool:
+    """Tell whether this process is a conmon; 0 stands for one that podman does not know of."""
+    try:
+        return number == 0 or "conmon" in Path(f"/proc/{number}/comm").read_text()
+    except OSError:
+        return False
 
 
 def read_container(entry: Mapping[str, Any]) -> Container:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from installer.core.runner import Result, Runner
 INSTALL_SECONDS = 300.0
 VERSION_SECONDS = 60.0
 NAME = "podman-compose"
+# A person's variables must not decide what is installed, nor from where a Python takes its modules.
+THEIRS = ("PIP_", "PYTHON")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +73,7 @@ def found_version(program: Path, runner: Runner) -> str:
     """Return what `podman-compose --version` says, or nothing when it does not run."""
     if not program.exists():
         return ""
-    result = runner.run([str(program), "--version"], timeout=VERSION_SECONDS, check=False)
+    result = runner.without(THEIRS).run([str(program), "--version"], timeout=VERSION_SECONDS, check=False)
     found = re.search(r"podman-compose version:? (\S+)", result.stdout + result.stderr)
     return found.group(1) if result.ok and found else ""
 
@@ -83,7 +84,8 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
     `--without-pip`: Debian and minimal hosts have no ensurepip. pip runs from its own wheel.
     """
     _make_way(place)
-    made = runner.run(
+    clean = runner.without(THEIRS)
+    made = clean.run(
         [str(python), "-m", "venv", "--without-pip", str(place.venv)], timeout=INSTALL_SECONDS, check=False
     )
     _require_not_ended(made, runner)
@@ -95,8 +97,7 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
     # Without compiling: 1.0 instead of 1.8 s, and the first run compiles what it needs of it.
     command += ["--disable-pip-version-check", "--no-compile"]
     command += ["--requirement", str(payload / layout.PODMAN_COMPOSE_LOCK)]
-    # A person's PIP_… or PYTHON… variables must not decide what is installed.
-    filled = runner.without(("PIP_", "PYTHON")).run(command, timeout=INSTALL_SECONDS, check=False)
+    filled = clean.run(command, timeout=INSTALL_SECONDS, check=False)
     _require_not_ended(filled, runner)
     program = place.venv / "bin" / NAME
     if not filled.ok or found_version(program, runner) != version:
@@ -120,7 +121,7 @@ def _make_way(place: layout.Installation) -> None:
 
 def _require_not_ended(result: Result, runner: Runner) -> None:
     """Raise CommandFailed for what was ended from outside (Ctrl-C): the next Python must not be tried then."""
-    if result.status == -signal.SIGTERM:
+    if result.ended_by_others:
         raise runner.failure(result)
 
 

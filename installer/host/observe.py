@@ -35,9 +35,6 @@ from installer.release import compose
 
 COMMAND_SECONDS = 20.0
 
-# In these states a container holds the ports that it publishes; `stopping` is podman's.
-HOLDING_PORTS = frozenset({"running", "paused", "stopping"})
-
 # Interpreters that may make podman-compose's environment: a plain python3 first, then the newest.
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
 PYTHON_FACTS = "import sys, importlib.util as u; print(*sys.version_info[:2], bool(u.find_spec('venv')))"
@@ -262,14 +259,33 @@ def _firewall(runner: Runner) -> tuple[bool, tuple[int, ...]]:
 def _listeners(sockets: str | None, containers: list[Container]) -> tuple[Listener, ...] | None:
     if sockets is None:
         return None
-    published = {port: each for each in containers if each.state in HOLDING_PORTS for port in each.ports}
+    published = {port: each for each in containers if each.is_alive for port in each.ports}
     held = parse.parse_listeners(sockets)
-    return tuple(_listener(port, held.get(port, ""), published.get(port)) for port in sorted({*held, *published}))
+    for port, holder in held.items():
+        if holder is not None and port not in published and (its := _find_published(port, holder, containers)):
+            published[port] = its
+    return tuple(_listener(port, held.get(port), published.get(port)) for port in sorted({*held, *published}))
 
 
-def _listener(port: int, process: str, container: Container | None) -> Listener:
+def _find_published(port: int, holder: parse.Holder, containers: list[Container]) -> Container | None:
+    """Return the container for which a process of podman's holds a port, although podman says that it has ended.
+
+    For root that is its monitor, which names the container in its command line; rootless, one process for each.
+    """
+    try:
+        process = Path(f"/proc/{holder.process}")
+        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        if process.stat().st_uid != os.geteuid():
+            return None
+    except OSError:
+        return None
+    rootless = holder.name.startswith("rootlessport")
+    return next((each for each in containers if port in each.ports and (rootless or each.name in words)), None)
+
+
+def _listener(port: int, holder: parse.Holder | None, container: Container | None) -> Listener:
     if container is None:
-        return Listener(port=port, holder=process or "another user's process", ours=False)
+        return Listener(port=port, holder=str(holder or "another user's process"), ours=False)
     ours = container.project == layout.COMPOSE_PROJECT
     return Listener(port=port, holder=f"the container {container.name}", ours=ours)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +20,26 @@ def parse_memory(text: str) -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def parse_listeners(text: str) -> dict[int, str]:
-    """Return port -> process of `ss -Hltnp`; the process is empty where we may not see it."""
-    found: dict[int, str] = {}
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that listens on a port."""
+
+    name: str
+    process: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.process})"
+
+
+def parse_listeners(text: str) -> dict[int, Holder | None]:
+    """Return port -> process of `ss -Hltnp`; None where we may not see it."""
+    found: dict[int, Holder | None] = {}
     for line in text.splitlines():
         columns = line.split(maxsplit=5)
         if len(columns) < 4 or not (port := columns[3].rpartition(":")[2]).isdecimal():
             continue
         process = re.search(r'\(\("([^"]+)",pid=(\d+)', columns[5] if len(columns) > 5 else "")
-        found[int(port)] = f"{process.group(1)} (process {process.group(2)})" if process else found.get(int(port), "")
+        found[int(port)] = Holder(process.group(1), int(process.group(2))) if process else found.get(int(port))
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from installer.bundle import manifest
 from installer.core import errors
 from installer.engine.base import Engine, Stored
+from installer.release import compose
 
 TAG_SECONDS = 60.0
 
@@ -34,6 +35,22 @@ def find_stored(image: manifest.Image, found: Sequence[Stored]) -> Stored | None
         if each.id == image.id or (each.layers == image.layers and image.reference in each.names):
             return each
     return None
+
+
+def find_ids(
+    document: compose.Document, variables: Mapping[str, str], images: Iterable[manifest.Image], found: Sequence[Stored]
+) -> dict[str, str]:
+    """Return the IDs, by service, that the engine has for the images that a bundle wants to run.
+
+    A service whose image the engine does not have, or the bundle does not know, is left out.
+    """
+    known = {image.reference: image for image in images}
+    return {
+        service: stored.id
+        for reference, services in compose.images(document, variables).items()
+        if reference in known and (stored := find_stored(known[reference], found))
+        for service in services
+    }
 
 
 def require_base(bundle: manifest.Manifest, missing: Iterable[manifest.Image], engine: Engine) -> None:

@@ -138,13 +138,13 @@ def _load_one(
     image: manifest.Image, archive: Path, place: layout.Installation, temporary: Path, engine: Engine
 ) -> None:
     command = ["pull", "--quiet", f"docker-archive:{archive}:@{image.index}"]
-    result = engine.run(command, timeout=LOAD_SECONDS, env={"TMPDIR": str(temporary), **GARBAGE}, check=False)
-    if not result.ok:
-        raise engine.runner.failure(
-            result,
-            f"the image is {image.reference}; look for space in podman's storage and in {place.folder} "
-            "(`dify-installer preflight`), then run the same command again: what is loaded is kept",
-        )
+    result = engine.run(
+        command,
+        timeout=LOAD_SECONDS,
+        env={"TMPDIR": str(temporary), **GARBAGE},
+        remedy=f"the image is {image.reference}; look for space in podman's storage and in {place.folder} "
+        "(`dify-installer preflight`), then run the same command again: what is loaded is kept",
+    )
     loaded = result.stdout.split()[-1].removeprefix("sha256:") if result.stdout.strip() else ""
     if loaded != image.id:
         engine.run(["rmi", "--force", loaded], timeout=TAG_SECONDS, check=False)
@@ -156,10 +156,9 @@ def _load_one(
 
 def _load_whole(part: Part, engine: Engine) -> None:
     """Load the whole archive: docker's engine takes no single image of it, and skips the layers that it has."""
-    result = engine.run(["load", "--quiet", "--input", str(part.path)], timeout=LOAD_SECONDS, check=False)
-    if not result.ok:
-        raise engine.runner.failure(
-            result,
-            "look for space in docker's storage (`dify-installer preflight`), then run the same command again: "
-            "what is loaded is kept",
-        )
+    engine.run(
+        ["load", "--quiet", "--input", str(part.path)],
+        timeout=LOAD_SECONDS,
+        remedy="look for space in docker's storage (`dify-installer preflight`), then run the same command again: "
+        "what is loaded is kept",
+    )

@@ -146,7 +146,7 @@ def mount(
         _enable(unit, engine.runner)
         files.rewrite(CONFIG, changed)
     except BaseException:
-        remove(store, engine.runner)
+        remove(store, engine.runner.for_tidying())
         raise
 
 
@@ -269,7 +269,8 @@ def _prove(bundle: manifest.Manifest, engine: Engine) -> None:
         mounted = engine.run(["mount", PROOF], timeout=PODMAN_SECONDS).stdout.strip()
         empty = not any(Path(mounted).iterdir())
     finally:
-        engine.run(["rm", "--force", PROOF], timeout=PODMAN_SECONDS, check=False)
+        tidying = dataclasses.replace(engine, runner=engine.runner.for_tidying())
+        tidying.run(["rm", "--force", PROOF], timeout=PODMAN_SECONDS, check=False)
     if empty:
         raise errors.CommandFailed(f"podman mounts {deepest.reference} from the image store, and it is empty")
 

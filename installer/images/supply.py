@@ -10,7 +10,7 @@ from installer.core import errors, layout
 from installer.core.console import Console
 from installer.engine.base import Engine
 from installer.host.facts import Host
-from installer.images import inventory, load, mounted_store
+from installer.images import inventory, load, mounted_store, superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Hos
     CommandFailed when neither can be done.
     """
     note = ""
+    superseded.remember(place, () if supply.store else supply.missing)
     if supply.store is not None:
         try:
             mounted_store.mount(supply.store, supply.bundle, place, engine, found, console)
@@ -71,8 +72,10 @@ def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Hos
         except errors.CommandFailed as error:
             _require_archives(supply, engine, error, console)
             note = f"{error.message}; so the images were loaded from the archive"
+            superseded.remember(place, supply.missing)
     loaded = load.load(supply.bundle, supply.archive, place, engine, found, console)
     inventory.tag(supply.bundle.images, engine)
+    superseded.remember(place, loaded, inventory.list_present(engine) if loaded else ())
     return _words("loaded", len(loaded), supply.bundle), note
 
 

@@ -133,6 +133,47 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 CA_FOLDER_IN_CONTAINER = "/etc/company-ca"
 
 
+# Seconds that a service gets to end after its stop signal before it is killed; every other one ends within
+# DEFAULT_STOP_SECONDS, which is compose's own limit.
+DEFAULT_STOP_SECONDS = 10
+STOP_SECONDS: dict[str, int] = {
+    # gunicorn lets requests end for 30 s (its documents, `graceful_timeout`), then ends its workers itself.
+    API: 40,
+    # celery's warm shutdown lets the tasks end that run (its documents, "Stopping the worker"): a document that is
+    # being indexed would stay half indexed. No limit is enough for all of them.
+    "worker": 60,
+    # It writes down when it ran last (celery's documents, `beat_schedule_filename`).
+    "worker_beat": 20,
+    # It marks the installations of plugins that it has begun, and gives its locks in Redis back
+    # (dify-plugin-daemon, internal/tasks/recycle.go).
+    MODEL_CALLER: 20,
+    # A checkpoint writes all that is changed to the disk; after a kill the next start reads the log instead.
+    "db_postgres": 90,
+    "db_mysql": 90,
+    # It writes its last snapshot.
+    "redis": 30,
+    # Stores with a log or segments of their own, that are read again after a kill.
+    "weaviate": 60,
+    "qdrant": 60,
+    "pgvector": 60,
+    "pgvecto-rs": 60,
+    "milvus-standalone": 60,
+    "elasticsearch": 60,
+    "opensearch": 60,
+    "oceanbase": 90,
+    "seekdb": 90,
+}
+
+# Clients of servers, the option by which a health check gives them a password, and the variable of their
+# environment that they read instead (redis-cli --help; MySQL's manual, "Environment Variables").
+PASSWORD_OPTIONS: dict[str, tuple[str, str]] = {
+    "redis-cli": ("-a ", "REDISCLI_AUTH"),
+    "mysqladmin": ("-p", "MYSQL_PWD"),
+    "mysql": ("-p", "MYSQL_PWD"),
+    "obclient": ("-p", "MYSQL_PWD"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class InnerCheck:
     """A service that is asked from inside the api's container; `service` may be inactive."""

@@ -10,6 +10,8 @@ Sources: "measured" is podman-compose 1.0.6 to 1.6.0 against Dify 1.11.3's file 
 from __future__ import annotations
 
 import copy
+import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -227,6 +229,55 @@ def selinux_labels(document: compose.Document, choice: Choice) -> None:
             service["volumes"] = [_labelled(volume, others, choice.variables) for volume in service_volumes]
 
 
+def time_to_end(document: compose.Document, _choice: Choice) -> None:
+    """Give each service the time that it needs to end.
+
+    Both composes kill after 10 s otherwise, whenever a setting changes (podman_compose.py 1.6.0, STOP_GRACE_PERIOD;
+    compose-spec, "stop_grace_period").
+    """
+    for name, service in document["services"].items():
+        if name in dify.STOP_SECONDS:
+            service.setdefault("stop_grace_period", f"{dify.STOP_SECONDS[name]}s")
+
+
+def no_secrets_in_health_checks(document: compose.Document, _choice: Choice) -> None:
+    """Let health checks take passwords from the environment of the container, and not from their command line.
+
+    Every user of the host sees a command line, each time the check runs (`ps`); the environment of a process is its
+    owner's alone (proc(5), /proc/pid/environ).
+    """
+    for service in document["services"].values():
+        check, environment = service.get("healthcheck"), service.get("environment")
+        if not isinstance(check, dict) or not isinstance(environment, dict):
+            continue
+        kind, *words = check["test"] if isinstance(check.get("test"), list) else ("CMD-SHELL", check.get("test", ""))
+        command = words[0] if kind == "CMD-SHELL" else _in_one_line(words)
+        changed = _without_password(command, environment)
+        if changed != command:
+            service["healthcheck"] = {**check, "test": ["CMD-SHELL", changed]}
+
+
+def _in_one_line(words: Iterable[str]) -> str:
+    """Return the words of a command for a shell; variables of compose stay as they are."""
+    return " ".join(word if word.startswith("-p${") else shlex.quote(word) for word in words)
+
+
+def _without_password(command: str, environment: dict[str, Any]) -> str:
+    """Return a command that has the password, which is a variable of compose, from the container's environment."""
+    for program, (option, variable) in dify.PASSWORD_OPTIONS.items():
+        found = re.search(rf"(?<![\w/.-]){program} (?:.*? )?{option}(\$\{{[^}}]*\}}) ?", command)
+        if found is None:
+            continue
+        held = next((name for name, value in environment.items() if value == found[1]), None)
+        if held is None:
+            held = variable
+            environment[variable] = found[1]
+        before, whole, after = command[: found.start()], found[0], command[found.end() :]
+        rest = before + whole.replace(f"{option}{found[1]}", "", 1).replace("  ", " ") + after
+        command = rest.strip() if held == variable else f'{variable}="$${held}" {rest.strip()}'
+    return command
+
+
 def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
     """Let docker ask each second while a container starts: else a check without an interval is asked after 30 s.
 
@@ -240,7 +291,14 @@ def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
 
 
 # What docker compose needs as well, although it understands upstream's file.
-ADDITIONS: tuple[Departure, ...] = (no_calls_home, nginx_last, company_ca, selinux_labels)
+ADDITIONS: tuple[Departure, ...] = (
+    no_calls_home,
+    nginx_last,
+    company_ca,
+    selinux_labels,
+    time_to_end,
+    no_secrets_in_health_checks,
+)
 
 DEPARTURES: tuple[Departure, ...] = (
     only_active_services,

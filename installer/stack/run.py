@@ -1,18 +1,26 @@
-"""Starts and stops the stack with podman-compose or docker compose."""
+"""Starts the stack with podman-compose or docker compose."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 
 from installer.core import digest, files, layout
 from installer.core.console import Console
 from installer.core.runner import Result
 from installer.engine.base import Container, Engine
 from installer.release import compose, dify
-from installer.stack.state import find_one_shots, find_unready, in_words, list_containers, not_healthy
+from installer.stack import stopping
+from installer.stack.state import (
+    find_one_shots,
+    find_outdated,
+    find_unready,
+    in_words,
+    list_containers,
+    not_healthy,
+)
 
-STOP_SECONDS = 300.0
 RELOAD_SECONDS = 60.0
 # Between two looks; also how often a health check is asked for ahead of its time (docs/decisions/012).
 POLL_SECONDS = 0.5
@@ -32,16 +40,29 @@ ENVIRONMENT = (
 
 
 def up(
-    place: layout.Installation, document: compose.Document, deadline: float, engine: Engine, console: Console
+    place: layout.Installation,
+    document: compose.Document,
+    images: Mapping[str, str],
+    deadline: float,
+    engine: Engine,
+    console: Console,
 ) -> bool:
     """Start what does not run, in the order of the dependencies, and wait until all services are ready.
 
-    Returns False when there was nothing to do. `deadline` is a time.monotonic(): podman-compose itself
-    waits for a healthy dependency without a limit. Raises NotHealthy with the last log lines of the
-    services at fault, CommandFailed when compose fails.
+    `images` are the IDs, by service, of the images that are to run: what runs another one is replaced. Returns False
+    when there was nothing to do. `deadline` is a time.monotonic(): podman-compose itself waits for a healthy
+    dependency without a limit. Raises NotHealthy with the last log lines of the services at fault, CommandFailed when
+    compose fails.
     """
-    if _as_configured(place, document, list_containers(engine), engine):
+    stopping.finish_stuck(place, document, engine, console)
+    found = list_containers(engine)
+    outdated = find_outdated(found, images)
+    if not outdated and _as_configured(place, document, found, engine):
         return False
+    if outdated and not engine.compose_compares_images:
+        console.waiting(f"the end of {', '.join(outdated)}, whose images are new")
+        stopping.remove(place, outdated, document, engine)
+        console.waiting("")
     while not (result := _compose_up(place, document, deadline, engine, console)).ok:
         if not any(words in result.stderr for words in DEPENDENCY_IS_DOWN):
             raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
@@ -123,9 +144,3 @@ def reload_proxy(engine: Engine) -> None:
     for container in list_containers(engine):
         if container.service == dify.PROXY:
             engine.run(["exec", container.name, "nginx", "-s", "reload"], timeout=RELOAD_SECONDS)
-
-
-def stop(place: layout.Installation, engine: Engine) -> None:
-    """Stop all containers, in reverse order; they remain. Raises CommandFailed."""
-    command = [*engine.compose_command(place), "stop"]
-    engine.runner.only(ENVIRONMENT).run(command, timeout=STOP_SECONDS, cwd=place.project)

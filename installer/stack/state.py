@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from installer.core import errors, layout
@@ -18,6 +19,12 @@ STEADY_SECONDS = 10.0
 def list_containers(engine: Engine) -> list[Container]:
     """Return the containers of our project, stopped ones too. Raises CommandFailed."""
     return engine.containers(layout.COMPOSE_PROJECT)
+
+
+def list_ours(place: layout.Installation, engine: Engine) -> list[Container]:
+    """Return those of them that were started from this installation's folder. Raises CommandFailed."""
+    folders = {str(place.project), os.path.realpath(place.project)}
+    return [each for each in list_containers(engine) if each.folder in folders]
 
 
 def find_one_shots(document: compose.Document) -> set[str]:
@@ -38,6 +45,13 @@ def find_unready(document: compose.Document, found: list[Container], now: float)
     return {name: reason for name, reason in reasons.items() if reason}
 
 
+def find_outdated(found: list[Container], images: Mapping[str, str]) -> list[str]:
+    """Return the services whose container runs another image than the one of `images` (service -> ID)."""
+    return [
+        each.service for each in found if each.service in images and each.image_id not in ("", images[each.service])
+    ]
+
+
 def _reason(container: Container | None, ends: bool, now: float) -> str:
     if container is None:
         return "not created"
@@ -54,6 +68,21 @@ def _state(container: Container) -> str:
     if container.state == "exited":
         return f"exited with status {container.exit_code}"
     return container.health or container.state
+
+
+def starting_since(document: compose.Document, found: list[Container], now: float, limit: float) -> float | None:
+    """Return when the start began that is still on its way, in seconds since the epoch; None when none is.
+
+    It is on its way while nothing has failed and the youngest container is not older than `limit` seconds: what is
+    not ready is starting, or has been created and waits for that.
+    """
+    started = [each.started for each in found if each.state == "running" and each.service in document["services"]]
+    if not started or now - max(started) > limit:
+        return None
+    reasons = find_unready(document, found, now).values()
+    if not all(reason in ("starting", "created", "initialized", "running") for reason in reasons):
+        return None
+    return min(begun for begun in started if now - begun <= limit)
 
 
 def in_words(waiting: Mapping[str, str]) -> str:

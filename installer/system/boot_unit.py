@@ -6,7 +6,9 @@ podman's own `podman-restart.service` starts containers in any order and forgets
 
 from __future__ import annotations
 
+import datetime
 import os
+import re
 from pathlib import Path
 
 from installer.core import files, layout, lock, login
@@ -15,6 +17,8 @@ from installer.core.runner import Runner
 SYSTEMCTL_SECONDS = 60.0
 # The unit's own start: podman-compose on a stack that runs already, or all containers after a boot.
 START_SECONDS = 1200
+# What all containers may take to end, one level of dependencies after the other (`stack.stopping.longest_stop`).
+STOP_SECONDS = 300
 
 TEMPLATE = """\
 # Written by dify-installer; written anew by its next run.
@@ -29,7 +33,7 @@ RemainAfterExit=yes
 ExecStart={program} start --silent --dir {folder} --timeout {timeout}
 ExecStop={program} stop --silent --dir {folder}
 TimeoutStartSec={start_limit}
-TimeoutStopSec=300
+TimeoutStopSec={stop_limit}
 # Containers belong to podman: when this unit stops, ExecStop has ended them in order.
 KillMode=process
 
@@ -50,6 +54,7 @@ def unit_text(place: layout.Installation) -> str:
         folder=_quoted(place.folder),
         timeout=START_SECONDS - 60,
         start_limit=START_SECONDS,
+        stop_limit=STOP_SECONDS,
         target=_target(os.geteuid() == 0),
     )
 
@@ -114,6 +119,19 @@ def disable(place: layout.Installation, runner: Runner) -> str:
 
 def _target(root: bool) -> str:
     return "multi-user.target" if root else "default.target"
+
+
+def starting_since(runner: Runner) -> float | None:
+    """Return when the unit began to start the stack, in seconds since the epoch; None when it does not."""
+    names = "ActiveState,InactiveExitTimestamp"
+    command = ["systemctl", *([] if os.geteuid() == 0 else ["--user"]), "show", f"--property={names}", layout.UNIT]
+    shown = runner.also({"LC_ALL": "C", "TZ": "UTC"}).run(command, timeout=SYSTEMCTL_SECONDS, check=False).stdout
+    values = dict(line.partition("=")[::2] for line in shown.splitlines())
+    if values.get("ActiveState") != "activating":
+        return None
+    # As "Thu 2026-11-26 14:35:21 UTC" (systemd.time(7)); the day's name is of no use, and strptime's is the locale's.
+    found = re.search(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC", values.get("InactiveExitTimestamp", ""))
+    return datetime.datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00").timestamp() if found else None
 
 
 def lingers() -> bool:

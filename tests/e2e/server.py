@@ -85,7 +85,8 @@ class Server:
     def await_healthy(self, *arguments: str, seconds: float = 180) -> None:
         """Wait until the stack, which something else starts, is as `status` wants it."""
         deadline = time.monotonic() + seconds
-        while (status := self.installer("status", *arguments)).returncode != 0:
+        # While it starts, what does not answer yet is a warning, and nothing has failed.
+        while (status := self.installer("status", *arguments)).returncode != 0 or "starting since" in status.stdout:
             assert time.monotonic() < deadline, status.stdout
             time.sleep(1)
 

@@ -73,3 +73,17 @@ def test_the_unit_of_another_installation_stays(tmp_path: Path, unit: Path) -> N
     assert "stays" in boot_unit.disable(layout.Installation(tmp_path / "dif"), runner)
     assert unit.exists()
     assert called(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("shown", "since"),
+    [
+        ("ActiveState=activating\nInactiveExitTimestamp=Thu 1970-01-01 00:01:40 UTC", 100.0),
+        ("ActiveState=active\nInactiveExitTimestamp=Thu 1970-01-01 00:01:40 UTC", None),
+        ("ActiveState=activating\nInactiveExitTimestamp=n/a", None),
+        ("", None),
+    ],
+)
+def test_a_unit_that_starts_tells_since_when(tmp_path: Path, shown: str, since: float | None) -> None:
+    runner = program(tmp_path, "systemctl", f"echo '{shown}'")
+    assert boot_unit.starting_since(runner) == since

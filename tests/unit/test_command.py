@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from installer import cli
 from installer.core import errors
-from installer.core.runner import Runner, host_environment
+from installer.core.runner import GRACE_SECONDS, Runner, communicate, host_environment
 
 
 def test_a_frozen_programs_library_path_does_not_reach_children() -> None:
@@ -37,7 +42,8 @@ def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started() -> No
     result = Runner().run(["sh", "-c", "sleep 60 & wait"], timeout=0.3, check=False)
     assert time.monotonic() - started < 8
     assert not result.ok
-    assert "no end after" in result.stderr
+    assert result.timed_out
+    assert "no end after" in result.last_words
 
 
 def test_what_outlives_an_ended_child_is_ended_too() -> None:
@@ -70,12 +76,105 @@ def test_restricted_runners_share_secrets_and_children() -> None:
     assert runner.only(["A"]).mask("announced-before") == "********"
 
 
-def test_what_other_threads_run_can_be_ended() -> None:
+def test_what_other_threads_run_can_be_ended_and_nothing_starts_afterwards() -> None:
+    """Whenever the end comes: before, while and after the threads start what they run."""
     runner = Runner()
-    thread = threading.Thread(target=lambda: runner.run(["sleep", "60"], timeout=90, check=False))
-    thread.start()
-    while not runner._active:
-        time.sleep(0.01)
+    started = threading.Event()
+
+    def run_for_ever() -> None:
+        with pytest.raises(errors.CommandFailed, match="no program is started any more"):
+            while True:
+                started.set()
+                runner.run(["sleep", "60"], timeout=90, check=False)
+
+    threads = [threading.Thread(target=run_for_ever) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    started.wait()
     runner.end_all()
-    thread.join(10)
-    assert not thread.is_alive()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    with pytest.raises(errors.CommandFailed):
+        runner.only(["PATH"]).run(["true"], timeout=10, check=False)
+    assert runner.for_tidying().run(["true"], timeout=10).ok
+
+
+def test_a_command_that_took_too_long_keeps_what_it_printed(tmp_path: Path) -> None:
+    script = f"echo first; echo second >&2; touch {tmp_path}/printed; trap 'echo last; exit 0' TERM; sleep 60 & wait"
+    with Runner().started(["sh", "-c", script]) as child:
+        while not (tmp_path / "printed").exists():
+            time.sleep(0.01)
+        stdout, stderr, timed_out = communicate(child, None, 0.01)
+    assert timed_out
+    assert stdout.startswith("first\n")
+    assert stderr == "second\n"
+
+
+def test_a_command_that_took_too_long_was_not_ended_by_others() -> None:
+    late = Runner().run(["sleep", "60"], timeout=0.01, check=False)
+    assert (late.ok, late.timed_out, late.ended_by_others) == (False, True, False)
+    killed = Runner().run(["sh", "-c", "kill -TERM $$"], timeout=60, check=False)
+    assert (killed.ok, killed.timed_out, killed.ended_by_others) == (False, False, True)
+
+
+def test_a_command_that_may_not_fail_tells_what_to_do() -> None:
+    with pytest.raises(errors.CommandFailed) as caught:
+        Runner().run(["false"], timeout=10, remedy="try something else")
+    assert caught.value.remedy == "try something else"
+
+
+def test_output_is_utf_8_whatever_the_locale_is() -> None:
+    program = "from installer.core.runner import Runner\n"
+    program += "print(ascii(Runner().run(['printf', '\\\\352\\\\260\\\\200'], timeout=10).stdout))"
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": os.environ["PATH"]}
+    root = Path(__file__).resolve().parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", program], env=env, cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == r"'\uac00'", done.stderr
+
+
+# Where an interruption comes: while the main thread waits for a program, and while it waits for other threads that do.
+STUBBORN = """
+import signal, sys
+from concurrent.futures import ThreadPoolExecutor
+from installer import cli
+from installer.commands import install
+from installer.core.runner import Runner
+
+STUBBORN = ["sh", "-c", "trap '' TERM; echo $$ >> {pids}; while :; do sleep 60; done"]
+
+def here(*_):
+    Runner().run(STUBBORN, timeout=600)
+
+def beside(*_):
+    runner = Runner()
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(runner.run, STUBBORN, timeout=600) for _ in range(3)]
+        for job in jobs:
+            job.result()
+
+install.install = {where}
+sys.exit(cli.main(["--ip", "10.0.0.5"]))
+"""
+
+
+@pytest.mark.parametrize(("where", "number"), [("here", 1), ("beside", 3)])
+@pytest.mark.parametrize("twice", [False, True])
+def test_ctrl_c_ends_the_most_stubborn_programs(tmp_path: Path, where: str, number: int, twice: bool) -> None:
+    pids = tmp_path / "pids"
+    command = [sys.executable, "-c", STUBBORN.format(pids=pids, where=where)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not pids.exists() or len(pids.read_text().split()) < number:
+        time.sleep(0.01)
+    begun = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    if twice:
+        # Later than what a terminal may send twice.
+        time.sleep(cli.ONE_KEY_SECONDS + 0.1)
+        child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    took = time.monotonic() - begun
+    assert child.returncode == 130, told
+    assert not [pid for pid in pids.read_text().split() if Path("/proc", pid).exists()]
+    # Two seconds by design; the rest is for a machine that is busy with something else.
+    assert took < 2 * GRACE_SECONDS + 10

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from installer.engine import base
-from installer.host import parse
+from installer.host import observe, parse
+from tests.unit.test_stack import container
 
 SS = """\
 LISTEN 0      128          0.0.0.0:22        0.0.0.0:*    users:(("sshd",pid=812,fd=3))
@@ -48,7 +52,13 @@ def test_version(text: str, version: tuple[int, ...] | None) -> None:
 
 
 def test_listeners_and_who_they_are() -> None:
-    assert parse.parse_listeners(SS) == {22: "sshd (process 812)", 80: "nginx (process 90)", 631: "", 5003: ""}
+    assert parse.parse_listeners(SS) == {
+        22: parse.Holder("sshd", 812),
+        80: parse.Holder("nginx", 90),
+        631: None,
+        5003: None,
+    }
+    assert str(parse.Holder("sshd", 812)) == "sshd (process 812)"
 
 
 @pytest.mark.parametrize(
@@ -87,3 +97,28 @@ def test_mounts(path: str, kind: str, option: str) -> None:
     found, options = parse.mount_of(Path(path), MOUNTS)
     assert found == kind
     assert option in options
+
+
+def test_a_port_is_ours_although_podman_says_that_its_container_has_ended() -> None:
+    """The monitor, which names the container in its command line, holds it still."""
+    ended = dataclasses.replace(container("nginx", "exited"), ports=(80,))
+    for name, ours in (("dify_nginx_1", True), ("another", False)):
+        child = subprocess.Popen(["sh", "-c", "sleep 600; :", "-n", name])
+        try:
+            while name not in Path(f"/proc/{child.pid}/cmdline").read_text():
+                time.sleep(0.01)
+            line = f'LISTEN 0 4096 0.0.0.0:80 0.0.0.0:* users:(("conmon",pid={child.pid},fd=5))'
+            listeners = observe._listeners(line, [ended])
+            assert listeners is not None
+            assert [each.ours for each in listeners] == [ours]
+        finally:
+            child.kill()
+            child.wait()
+
+
+def test_a_container_that_is_being_stopped_still_holds_its_port() -> None:
+    stopping = dataclasses.replace(container("nginx", "stopping"), ports=(80,))
+    listeners = observe._listeners('LISTEN 0 4096 0.0.0.0:80 0.0.0.0:* users:(("conmon",pid=1,fd=5))', [stopping])
+    assert listeners is not None
+    assert listeners[0].ours
+    assert listeners[0].holder == "the container dify_nginx_1"

@@ -185,13 +185,15 @@ def overridden(*, selinux: bool) -> dict[str, Any]:
 
 def test_docker_gets_only_what_upstreams_file_lacks() -> None:
     services = overridden(selinux=False)
-    assert set(services) == {"api", "nginx"}
+    assert set(services) == {"api", "nginx", "plugin_daemon"}
+    assert services["plugin_daemon"] == {"stop_grace_period": "20s"}
     assert services["api"] == {
+        "stop_grace_period": "40s",
         "environment": {
             "CHECK_UPDATE_URL": "${CHECK_UPDATE_URL-}",
             "HOSTED_FETCH_APP_TEMPLATES_MODE": "${HOSTED_FETCH_APP_TEMPLATES_MODE:-builtin}",
             "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "${HOSTED_FETCH_PIPELINE_TEMPLATES_MODE:-builtin}",
-        }
+        },
     }
     assert services["nginx"] == {"depends_on": {"plugin_daemon": {"condition": "service_started"}}}
 
@@ -232,3 +234,56 @@ def test_those_who_call_model_servers_trust_the_companys_authorities() -> None:
         assert result[name]["environment"]["SSL_CERT_FILE"] == "/etc/company-ca/ca-bundle.pem"
         assert result[name]["volumes"] == ["./ca:/etc/company-ca:ro,z"]
     assert "volumes" not in result["web"]
+
+
+def test_each_service_gets_the_time_that_it_needs_to_end() -> None:
+    result = rendered(
+        {"worker": {"image": "a"}, "web": {"image": "b"}, "api": {"image": "c", "stop_grace_period": "9m"}}
+    )
+    periods = {name: service.get("stop_grace_period") for name, service in result["services"].items()}
+    assert periods == {"worker": "60s", "web": None, "api": "9m"}
+
+
+@pytest.mark.parametrize("profiles", ["postgresql,weaviate", "mysql,oceanbase", "mysql,seekdb"])
+def test_no_health_check_of_upstreams_file_shows_a_secret(dify: Path, profiles: str) -> None:
+    upstream = compose.load(dify / "docker/docker-compose.yaml")
+    variables = envfile.resolve((dify / "docker/.env.example").read_text())
+    choice = render.Choice(variables={**variables, "COMPOSE_PROFILES": profiles}, selinux=False)
+    documents = (yaml.safe_load(render.render(upstream, choice)), render.with_additions(upstream, choice))
+    for document in documents:
+        for service in document["services"].values():
+            assert "PASSWORD:-" not in str((service.get("healthcheck") or {}).get("test"))
+    added = yaml.safe_load(render.override(upstream, choice))
+    assert added["services"]["redis"]["healthcheck"]["test"] == ["CMD-SHELL", "redis-cli ping | grep -q PONG"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "test", "wanted"),
+    [
+        (
+            {"MYSQL_ROOT_PASSWORD": "${P:-x}"},
+            ["CMD", "mysqladmin", "ping", "-u", "root", "-p${P:-x}"],
+            'MYSQL_PWD="$$MYSQL_ROOT_PASSWORD" mysqladmin ping -u root',
+        ),
+        (
+            {"ROOT": "${P}"},
+            ["CMD-SHELL", 'mysql -h127.0.0.1 -P2881 -uroot -p${P} -e "SELECT 1;"'],
+            'MYSQL_PWD="$$ROOT" mysql -h127.0.0.1 -P2881 -uroot -e "SELECT 1;"',
+        ),
+        ({"OTHER": "1"}, "redis-cli -a ${P:-x} ping", "redis-cli ping"),
+    ],
+)
+def test_a_health_check_has_its_password_from_the_environment(
+    environment: dict[str, str], test: object, wanted: str
+) -> None:
+    service = {"image": "a", "environment": environment, "healthcheck": {"test": test, "retries": 3}}
+    found = rendered({"a": service})["services"]["a"]
+    assert found["healthcheck"] == {"test": ["CMD-SHELL", wanted], "retries": 3}
+    if "redis" in wanted:
+        assert found["environment"]["REDISCLI_AUTH"] == "${P:-x}"
+
+
+def test_a_health_check_without_a_password_stays_as_it_is() -> None:
+    check = {"test": ["CMD", "pg_isready", "-U", "${DB_USERNAME:-postgres}"]}
+    service = {"image": "a", "environment": {"A": "1"}, "healthcheck": check}
+    assert rendered({"a": service})["services"]["a"]["healthcheck"] == check

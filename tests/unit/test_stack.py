@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from installer.checks import starting
+from installer.core.finding import Finding, any_failed
 from installer.engine.base import Container
 from installer.stack import state
 
@@ -56,3 +58,32 @@ def test_a_restarted_container_is_ready_once_it_has_stayed_up() -> None:
 
 def test_a_service_that_another_waits_for_to_end_is_a_one_shot() -> None:
     assert state.find_one_shots(DOCUMENT) == {"init"}
+
+
+@pytest.mark.parametrize(
+    ("found", "now", "since"),
+    [
+        ([DONE, container("api", "running", "starting")], 130, 100),
+        ([DONE, container("api", "running")], 130, 100),
+        ([DONE, container("api", "running", "starting")], 100 + 1201, None),
+        ([DONE, container("api", "exited", exit_code=1)], 130, None),
+        ([DONE, container("api", "running", "unhealthy")], 130, None),
+        ([DONE, container("api", "running", restarts=2)], 103, None),
+        ([DONE], 130, None),
+        ([container("init", "running"), container("api", "created")], 130, 100),
+    ],
+)
+def test_a_stack_starts_while_nothing_has_failed_and_it_is_young(
+    found: list[Container], now: float, since: float | None
+) -> None:
+    assert state.starting_since(DOCUMENT, found, now, 1200) == since
+
+
+def test_what_has_failed_is_a_warning_while_it_starts() -> None:
+    failed = Finding("console reachable", "error", "status 502", "look")
+    good = Finding("containers up", "ok", "12 services")
+    warning, same = starting.judge_as_starting([failed, good], 1000.0, 1040.0)
+    assert same == good
+    assert warning.level == "warning"
+    assert "(40 s ago), waiting for console reachable: status 502" in warning.seen
+    assert not any_failed([warning, same])

@@ -46,7 +46,8 @@ def test_no_installation_and_another_users_are_refused(tmp_path: Path, monkeypat
         uninstall._engine_of(place, Runner())
 
 
-LISTED = '{"Names": ["NAME"], "Created": 1, "Labels": {"com.docker.compose.project": "dify", "FOLDER": "DIR"}}'
+LABELS = '{"com.docker.compose.project": "dify", "FOLDER": "DIR"}'
+LISTED = f'{{"Names": ["NAME"], "State": "running", "Created": 1, "Labels": {LABELS}}}'
 
 
 def container(name: str, folder: Path) -> str:
@@ -62,9 +63,9 @@ def test_containers_that_others_require_go_after_them_and_those_of_another_folde
     script = f"cd {tmp_path}; n=$(grep -c '^rm ' called); case $1 in ps) cat list$n;; rm) exit 125;; esac"
     engine = Podman(program(tmp_path, "podman", script))
     assert uninstall._remove_containers(place, engine) == "2 stopped and removed"
-    # There is no podman-compose that could stop them in order.
+    # There is no compose file that tells their order.
     acted = [line for line in called(tmp_path) if not line.startswith("ps ")]
-    assert acted == ["stop db api", "rm --force --volumes db api", "rm --force --volumes db"]
+    assert acted == ["stop -t 10 db api", "rm --force --volumes db api", "rm --force --volumes db"]
     assert uninstall._remove_networks(engine) == "left to containers that are not ours: other"
 
 
@@ -93,7 +94,7 @@ def test_an_image_goes_by_our_name_and_never_by_somebody_elses(tmp_path: Path, n
 
     listed = f'[{{"Id": "{image.id}", "Names": {filled(names)}}}]'.replace("'", '"')
     engine = Podman(program(tmp_path, "podman", f"[ $1 = images ] && echo '{listed}'; exit 0"))
-    said = uninstall._remove_images(EXAMPLE, engine)
+    said = uninstall._remove_images(layout.Installation(tmp_path), EXAMPLE, engine)
     assert [line for line in called(tmp_path) if line.startswith("rmi")] == [filled(each) for each in removed]
     assert said == f"0 removed; in use by others, and left: {image.reference}"
 

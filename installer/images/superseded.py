@@ -1,0 +1,74 @@
+"""Remembers the images that we have loaded, and removes those that no bundle of ours wants any more.
+
+What somebody else has loaded, or has given a name to, is never removed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+
+from installer.bundle import manifest
+from installer.core import files, layout
+from installer.engine.base import Engine, Stored
+from installer.images import inventory
+
+REMOVE_SECONDS = 600.0
+
+# ID -> the name that we gave it.
+Record = dict[str, str]
+
+
+def read(place: layout.Installation) -> Record:
+    """Return what we have loaded; nothing where no record is, or one that cannot be read."""
+    try:
+        entries = json.loads(place.loaded_images.read_text("utf-8"))["images"]
+        return {str(each["id"]): str(each["reference"]) for each in entries}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def remember(place: layout.Installation, images: Iterable[manifest.Image], found: Sequence[Stored] = ()) -> None:
+    """Add images to the record: by the IDs of the bundle, and by those that the engine has given them.
+
+    Called before they are loaded, too: a run that is killed in the middle has loaded some. Raises CommandFailed.
+    """
+    record = read(place)
+    for image in images:
+        stored = inventory.find_stored(image, found)
+        record |= {image.id: image.reference, **({stored.id: image.reference} if stored else {})}
+    _write(place, record)
+
+
+def _write(place: layout.Installation, record: Record) -> None:
+    if not record:
+        place.loaded_images.unlink(missing_ok=True)
+        return
+    entries = [{"id": identity, "reference": reference} for identity, reference in sorted(record.items())]
+    text = json.dumps({"format": 1, "images": entries}, indent=2) + "\n"
+    if not place.loaded_images.is_file() or place.loaded_images.read_text("utf-8") != text:
+        files.write(place.loaded_images, text)
+
+
+def find_superseded(record: Record, wanted: Collection[str], found: Iterable[Stored]) -> list[Stored]:
+    """Return the images of the record that are not `wanted` (IDs), and have no name but the one that we gave them."""
+    return [each for each in found if each.id in record and each.id not in wanted and each.names <= {record[each.id]}]
+
+
+def remove_superseded(place: layout.Installation, images: Sequence[manifest.Image], engine: Engine) -> int:
+    """Remove those that neither the bundle nor a container needs any more; return how many went. Raises CommandFailed.
+
+    A container that uses one keeps it: the engine refuses then, and the next run tries again.
+    """
+    record = read(place)
+    if not record:
+        return 0
+    before = engine.images()
+    wanted = {image.id for image in images}
+    wanted |= {stored.id for image in images if (stored := inventory.find_stored(image, before))}
+    old = find_superseded(record, wanted, before)
+    if old:
+        engine.run(["rmi", *(each.id for each in old)], timeout=REMOVE_SECONDS, check=False)
+    left = {each.id for each in (engine.images() if old else before)}
+    _write(place, {identity: name for identity, name in record.items() if identity in left | wanted})
+    return len([each for each in old if each.id not in left])

@@ -1,0 +1,85 @@
+"""Which images are ours to remove, once no bundle wants them any more."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from installer.core import layout
+from installer.engine.base import Stored
+from installer.engine.podman import Podman
+from installer.images import inventory, superseded
+from installer.stack import state
+from tests.unit.test_boot import called, program
+from tests.unit.test_manifest import EXAMPLE
+from tests.unit.test_stack import container
+
+
+def stored(identity: str, names: Collection[str] = (), layers: tuple[str, ...] = ()) -> Stored:
+    return Stored(id=identity, names=frozenset(names), layers=layers)
+
+
+RECORD = {"old": "docker.io/library/nginx:latest", "new": "docker.io/library/nginx:latest"}
+
+
+@pytest.mark.parametrize(
+    ("found", "goes"),
+    [
+        (stored("old"), True),
+        (stored("old", {"docker.io/library/nginx:latest"}), True),
+        (stored("old", {"localhost/theirs:1"}), False),
+        (stored("old", {"docker.io/library/nginx:latest", "localhost/theirs:1"}), False),
+        (stored("new", {"docker.io/library/nginx:latest"}), False),
+        (stored("theirs"), False),
+    ],
+)
+def test_what_we_loaded_and_nobody_named_or_wants_goes(found: Stored, goes: bool) -> None:
+    assert superseded.find_superseded(RECORD, {"new"}, [found]) == ([found] if goes else [])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"images": 5}', '{"images": [{"id": "x"}]}', "\x00"])
+def test_a_record_that_cannot_be_read_removes_nothing(tmp_path: Path, content: str) -> None:
+    place = layout.Installation(tmp_path)
+    place.loaded_images.write_text(content)
+    assert superseded.read(place) == {}
+    assert superseded.remove_superseded(place, EXAMPLE.images, Podman(program(tmp_path, "podman"))) == 0
+    assert called(tmp_path) == []
+
+
+def test_images_are_remembered_and_forgotten_once_they_are_gone(tmp_path: Path) -> None:
+    place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
+    old = "f" * 64
+    superseded.remember(place, [image])
+    assert superseded.read(place) == {image.id: image.reference}
+    superseded._write(place, {image.id: image.reference, old: image.reference})
+    listing = f'echo \'[{{"Id": "{image.id}", "Names": ["{image.reference}"]}}'
+    script = f"""
+    case "$1" in
+    images) {listing}'; [ -f "{tmp_path}/gone" ] || echo ', {{"Id": "{old}", "Names": []}}'; echo ']';;
+    rmi) touch "{tmp_path}/gone";;
+    esac"""
+    podman = Podman(program(tmp_path, "podman", script))
+    assert superseded.remove_superseded(place, [image], podman) == 1
+    assert [line for line in called(tmp_path) if line.startswith("rmi")] == [f"rmi {old}"]
+    assert superseded.read(place) == {image.id: image.reference}
+    # After the last one the record goes as well.
+    superseded._write(place, {})
+    assert not place.loaded_images.exists()
+
+
+def test_what_runs_is_compared_with_what_the_engine_has_for_it() -> None:
+    image = EXAMPLE.images[0]
+    document = {"services": {"api": {"image": image.reference}, "other": {"image": "docker.io/library/other:1"}}}
+    of_its_own = stored("f" * 64, {image.reference}, image.layers)
+    assert inventory.find_ids(document, {}, EXAMPLE.images, [of_its_own]) == {"api": of_its_own.id}
+    assert inventory.find_ids(document, {}, EXAMPLE.images, []) == {}
+
+
+def test_a_container_of_another_image_is_outdated() -> None:
+    running = dataclasses.replace(container("api", "running"), image_id="a")
+    assert state.find_outdated([running], {"api": "a"}) == []
+    assert state.find_outdated([running], {"api": "b"}) == ["api"]
+    assert state.find_outdated([running], {}) == []
