@@ -10,7 +10,7 @@ from installer.core import digest, files, layout
 from installer.core.console import Console
 from installer.core.runner import Result
 from installer.engine.base import Container, Engine
-from installer.release import compose, dify
+from installer.release import compose, dify, settings
 from installer.stack import stopping
 from installer.stack.state import (
     find_one_shots,
@@ -28,15 +28,6 @@ POLL_SECONDS = 0.5
 # been started again yet, or is unhealthy (podman 4 and 5, libpod/container_graph.go and container_internal.go;
 # docker compose, pkg/compose/convergence.go).
 DEPENDENCY_IS_DOWN = ("not found in input list", "are not started", "dependency failed to start")
-
-# What compose needs of our environment. No more: both composes let any variable of the environment
-# win over `.env` (podman_compose.py 1.6.0, `_parse_compose_file`; docker's documents, "Environment
-# variables precedence"), so that a login with LANG=ko_KR.UTF-8 would change, and recreate, containers
-# that systemd had started without it.
-ENVIRONMENT = (
-    *("PATH", "HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR"),
-    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
-)
 
 
 def up(
@@ -78,7 +69,7 @@ def _compose_up(
 ) -> Result:
     """Run compose's `up`, and wait for the services when it has succeeded. Raises NotHealthy."""
     command = [*engine.compose_command(place), "up", "--detach", *engine.up_options()]
-    limited = engine.runner.only(ENVIRONMENT)
+    limited = engine.runner.only(settings.NOT_FROM_ENV)
     with tempfile.TemporaryFile() as output:
         started = time.monotonic()
         with limited.started(command, cwd=place.project, stdout=output, stderr=output) as child:
