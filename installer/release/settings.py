@@ -21,9 +21,9 @@ from installer.release import dify, env_history, envfile, masks
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443, "plugin debugging": 5003}
 
 # What the compose programs get of our environment, and take from it whatever `.env` says. No more: both let any
-# variable of the environment win over `.env` (podman_compose.py 1.6.0, `_parse_compose_file`; docker's documents, "Environment
-# variables precedence"), so that a login with LANG=ko_KR.UTF-8 would change, and recreate, containers that systemd had
-# started without it.
+# variable of the environment win over `.env` (podman_compose.py 1.6.0, `_parse_compose_file`; docker's documents,
+# "Environment variables precedence"), so that a login with LANG=ko_KR.UTF-8 would change, and recreate, containers
+# that systemd had started without it.
 NOT_FROM_ENV = (
     *("PATH", "HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR"),
     *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),

@@ -80,7 +80,7 @@ def enable(place: layout.Installation, held: lock.Held, runner: Runner) -> str:
     linger = "" if root else _linger(runner)
     path, text = unit_path(root), unit_text(place)
     files.folder(path.parent)
-    if not path.exists() or path.read_bytes() != text.encode():
+    if not path.is_file() or path.read_bytes() != text.encode():
         files.write(path, text)
         _systemctl(root, ["daemon-reload"], runner)
     with held.lent():
@@ -100,7 +100,8 @@ def disable(place: layout.Installation, runner: Runner) -> str:
     path = unit_path(root)
     there = path.is_file()
     if there:
-        text = path.read_text("utf-8")
+        # Whatever bytes it holds by now: what is not ours stays.
+        text = path.read_text("utf-8", errors="replace")
         if f"ExecStart={_quoted(place.executable)} " not in text:
             return f"{path} starts another installation, and stays"
         # Its ExecStop is `dify-installer stop`, which wants the lock that we hold: that line goes first. The unit

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from installer.core import layout, lock
+from installer.core import errors, layout, lock
 from installer.core.runner import Runner
 from installer.system import boot_unit
 
@@ -87,3 +87,22 @@ def test_the_unit_of_another_installation_stays(tmp_path: Path, unit: Path) -> N
 def test_a_unit_that_starts_tells_since_when(tmp_path: Path, shown: str, since: float | None) -> None:
     runner = program(tmp_path, "systemctl", f"echo '{shown}'")
     assert boot_unit.starting_since(runner) == since
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256))])
+def test_a_unit_with_any_bytes_in_it_is_written_again_and_is_nobodys_at_the_end(
+    tmp_path: Path, unit: Path, content: bytes
+) -> None:
+    runner = program(tmp_path, "systemctl")
+    place = layout.Installation(tmp_path / "dify")
+    unit.write_bytes(content)
+    assert "stays" in boot_unit.disable(place, runner)
+    assert unit.read_bytes() == content
+    written(place, unit, runner)
+    assert unit.read_text() == boot_unit.unit_text(place)
+
+
+def test_a_folder_in_the_units_place_is_told(tmp_path: Path, unit: Path) -> None:
+    unit.mkdir()
+    with pytest.raises(errors.CommandFailed, match=r"dify\.service cannot be written: Is a directory"):
+        written(layout.Installation(tmp_path / "dify"), unit, program(tmp_path, "systemctl"))
