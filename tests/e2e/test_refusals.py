@@ -122,11 +122,11 @@ class TestRefused:
         [
             (["--ip", "10.0.0.256"], "not a valid IP address"),
             (["--ip", "0.0.0.0"], "an address that a server can have"),
-            (["--host", "http://dify"], "no host name"),
+            (["--host", "http://dify"], "not a valid host name"),
             (["--port", "0"], "--port"),
             (["--ip", "10.0.0.5", "--port", "80", "--https-port", "80"], "the same"),
             (["--ip", "10.0.0.5", "--set", "nonsense"], "KEY=VALUE"),
-            (["--ip", "10.0.0.5", "--set", "A=it's"], "single quote"),
+            (["--ip", "10.0.0.5", "--set", "LOG_LEVEL=p${HOME}q"], "LOG_LEVEL"),
             (["--ip", "10.0.0.5", "--model", "llama"], "--ollama-url"),
             (["--ip", "10.0.0.5", "--ollama-url", "10.0.0.9:11434"], "http"),
             (["--no-such-option"], "No such option"),
