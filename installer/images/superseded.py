@@ -69,6 +69,9 @@ def remove_superseded(place: layout.Installation, images: Sequence[manifest.Imag
     old = find_superseded(record, wanted, before)
     if old:
         engine.run(["rmi", *(each.id for each in old)], timeout=REMOVE_SECONDS, check=False)
-    left = {each.id for each in (engine.images() if old else before)}
-    _write(place, {identity: name for identity, name in record.items() if identity in left | wanted})
+    after = engine.images() if old else before
+    # What somebody else has given a name to is no longer ours.
+    ours = {each.id for each in after if each.names <= {record.get(each.id, "")}}
+    _write(place, {identity: name for identity, name in record.items() if identity in ours | wanted})
+    left = {each.id for each in after}
     return len([each for each in old if each.id not in left])

@@ -83,3 +83,13 @@ def test_a_container_of_another_image_is_outdated() -> None:
     assert state.find_outdated([running], {"api": "a"}) == []
     assert state.find_outdated([running], {"api": "b"}) == ["api"]
     assert state.find_outdated([running], {}) == []
+
+
+def test_what_somebody_else_has_named_is_theirs_from_then_on(tmp_path: Path) -> None:
+    place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
+    superseded.remember(place, [image])
+    listed = f'[{{"Id": "{image.id}", "Names": ["localhost/theirs:1"]}}]'
+    podman = Podman(program(tmp_path, "podman", f"echo '{listed}'"))
+    assert superseded.remove_superseded(place, (), podman) == 0
+    assert not [line for line in called(tmp_path) if line.startswith("rmi")]
+    assert not place.loaded_images.exists()
