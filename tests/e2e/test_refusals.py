@@ -213,12 +213,12 @@ class TestRefused:
 THEIRS = ("tmp/backup.sql", "podman-compose/notes", "bin/my-script", "logs/install-other-1.log", "docker/theirs")
 # What once was the lock, in the hands of a user without rights.
 SQUATTER = """
-import socket, sys
+import socket, time
 lock = socket.socket(socket.AF_UNIX)
 lock.bind("\\0dify-installer:/srv")
 lock.listen(1)
 print("bound", flush=True)
-sys.stdin.read()
+time.sleep(600)
 """
 
 
