@@ -106,7 +106,7 @@ def test_ctrl_c_while_podman_hangs(server: Server) -> None:
     hanging = "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 600; done\n"
     server.run("sh", "-c", f"cat > /usr/local/bin/podman << 'END'\n{hanging}END\nchmod +x /usr/local/bin/podman")
     run = server.machine.start(["./dify-installer", *server.arguments()])
-    await_text(server, "pgrep --full /usr/local/bin/podman")
+    await_text(server, "pgrep --full '[/]usr/local/bin/podman'")
     server.machine.signal("INT", "dify-installer --ip")
     begun = time.monotonic()
     output = run.communicate(timeout=60)[0]
