@@ -15,8 +15,8 @@ from installer.core import errors, files, layout
 
 FORMAT = 1
 Kind = Literal["port", "source"]
-# What `python -m venv` makes before it writes pyvenv.cfg.
-VENV_NAMES = {"bin", "include", "lib", "lib64"}
+# What an environment of Python has besides pyvenv.cfg, which is missing for a moment, or lost; .gitignore from 3.13 on.
+VENV_NAMES = {"bin", "include", "lib", "lib64", "share", ".gitignore"}
 
 
 @dataclass(frozen=True, slots=True, order=True)

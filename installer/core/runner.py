@@ -257,7 +257,8 @@ class Runner:
         )
         try:
             yield child
-            if child.poll() is None:
+            # Killed by somebody else, podman-compose leaves the podman behind that it has started.
+            if child.poll() is None or child.returncode < 0:
                 _end([child])
         except BaseException:
             _end([child])

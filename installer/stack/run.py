@@ -28,6 +28,8 @@ POLL_SECONDS = 0.5
 # been started again yet, or is unhealthy (podman 4 and 5, libpod/container_graph.go and container_internal.go;
 # docker compose, pkg/compose/convergence.go).
 DEPENDENCY_IS_DOWN = ("not found in input list", "are not started", "dependency failed to start")
+# What is said when a compose that was killed has left a podman behind, which goes on to remove a container.
+GONE_MEANWHILE = ("no such container",)
 
 
 def up(
@@ -55,7 +57,7 @@ def up(
         stopping.remove(place, outdated, document, engine)
         console.waiting("")
     while not (result := _compose_up(place, document, deadline, engine, console)).ok:
-        if not any(words in result.stderr for words in DEPENDENCY_IS_DOWN):
+        if not any(words in result.stderr for words in (*DEPENDENCY_IS_DOWN, *GONE_MEANWHILE)):
             raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
         _look(document, deadline, engine, console)
         time.sleep(POLL_SECONDS)

@@ -57,6 +57,15 @@ def test_what_outlives_an_ended_child_is_ended_too() -> None:
     assert not Path(f"/proc/{sleeper}").exists()
 
 
+def test_what_a_killed_child_leaves_behind_is_ended_as_well() -> None:
+    with Runner().started(["sh", "-c", "sleep 60 > /dev/null & echo $!; kill -TERM $$"]) as child:
+        assert child.stdout is not None
+        sleeper = int(child.stdout.readline())
+        child.wait(10)
+    assert child.returncode == -signal.SIGTERM
+    assert not Path(f"/proc/{sleeper}").exists()
+
+
 def test_announced_secrets_reach_neither_log_nor_errors(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="dify-installer")
     logging.getLogger("dify-installer").propagate = True
