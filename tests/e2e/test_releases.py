@@ -53,8 +53,9 @@ def test_the_executable_runs_and_judges_an_old_podman(suite: str, root: Path, sa
 INSTALL = """
 import sys
 from pathlib import Path
-from installer import layout, podman_compose
-from installer.command import Runner
+from installer.core import layout
+from installer.core.runner import Runner
+from installer.engine import podman_compose
 place = layout.Installation(Path(sys.argv[1]))
 done = podman_compose.install(place, Path(sys.argv[2]), [Path("/usr/bin/python3")], Path("/srv/link"), Runner())
 print(done.by, done.version)
