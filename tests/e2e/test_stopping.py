@@ -45,13 +45,13 @@ def interrupt(server: Server, command: str) -> None:
 @pytest.mark.feature("Ctrl-C of `stop`, all monitors (conmon) killed", "works; the next command goes on from there")
 def test_ctrl_c_of_stop_and_then_an_installation(server: Server) -> None:
     interrupt(server, "stop")
-    server.install("--timeout", "60")
+    server.install("--timeout", "200")
     assert server.installer("status").returncode == 0
 
 
 def test_ctrl_c_of_stop_and_then_a_start(server: Server) -> None:
     interrupt(server, "stop")
-    assert server.installer("start", "--timeout", "60").returncode == 0
+    assert server.installer("start", "--timeout", "200").returncode == 0
     assert server.get("/console/api/setup").stdout.startswith("{")
 
 
@@ -59,7 +59,7 @@ def test_ctrl_c_of_stop_and_then_a_stop(server: Server) -> None:
     interrupt(server, "stop")
     assert server.installer("stop").returncode == 0
     assert server.containers() == {}
-    assert server.installer("start", "--timeout", "60").returncode == 0
+    assert server.installer("start", "--timeout", "200").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["install", "start", "stop"])
@@ -67,12 +67,12 @@ def test_all_monitors_are_killed(server: Server, command: str) -> None:
     """Their containers go on, and no podman command sees that they have lost their ports and their output."""
     server.run("pkill", "-KILL", "--exact", "conmon")
     if command == "install":
-        server.install("--timeout", "60")
+        server.install("--timeout", "200")
     else:
         assert server.installer(command).returncode == 0
     if command == "stop":
         assert server.containers() == {}
-        assert server.installer("start", "--timeout", "60").returncode == 0
+        assert server.installer("start", "--timeout", "200").returncode == 0
     assert server.installer("status").returncode == 0
     assert server.get("/console/api/setup").stdout.startswith("{")
 
@@ -115,4 +115,4 @@ def test_ctrl_c_while_podman_hangs(server: Server) -> None:
     assert run.returncode == 130, output
     assert server.run("pgrep", "--full", "/usr/local/bin/podman").returncode == 1
     # Two seconds by design, and the time that a busy machine takes to end the executable.
-    assert took < 10
+    assert took < 20

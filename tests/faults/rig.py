@@ -18,9 +18,9 @@ from tests.target.machine import Machine
 
 POLL_SECONDS = 0.02
 # No command of the installer may take longer on a machine that is busy with other tests.
-RUN_SECONDS = 300.0
+RUN_SECONDS = 400.0
 # What the installer itself waits for a healthy stack; the rest of RUN_SECONDS is for the images.
-HEALTHY_SECONDS = 150
+HEALTHY_SECONDS = 240
 # Files of others: next to ours, where ours go, and where our names begin.
 FOREIGN = (
     *("/opt/theirs", "/var/tmp/theirs", "/tmp/theirs", "/dev/shm/theirs", "/usr/local/bin/theirs"),
