@@ -17,7 +17,6 @@ ROUND = [
     ("executable damaged, verify", 14),
     ("archive damaged, verify", 8),
     ("disk full", 15),
-    ("install killed twice", 10),
     ("file broken", 7),
     ("file broken", 22),
     ("containers broken", 8),
