@@ -15,7 +15,12 @@ from tests.target import machine as machines
 from tests.target.bundle import Bundle
 
 # podman's temporary files, on the disk or in memory.
-SPOOLED = "ls -d /opt/dify/tmp /dev/shm/dify-installer-* 2>/dev/null | grep -q ."
+SPOOLED = "ls -d /opt/dify/.dify-installer-spool /dev/shm/dify-installer-* 2>/dev/null | grep -q ."
+# A run holds its lock; a killed one leaves the file alone.
+LOCKED = 'grep -q "FLOCK.*:$(stat -c %i /run/dify-installer/*.lock) " /proc/locks'
+LEFT = "ls -d /opt/dify/.dify-installer-spool /dev/shm/dify-installer-* 2>/dev/null"
+# What a killed run cannot take away: its temporary files, and what its bootloader has unpacked but for our own.
+ABANDONED = "find /opt/dify /etc/systemd /etc/containers -name '*.dify-installer-tmp'; ls -d /tmp/_MEI*"
 # A company's authority, and a model server's certificate by it.
 COMPANY_CA = """
 set -e
@@ -66,7 +71,7 @@ class TestInterrupted:
     def test_by_a_signal(self, server: Server, name: str, moment: str, status: int | None) -> None:
         # What a killed run has started goes on for a while, and its spool is there until the next run loads.
         await_text(server, "! pgrep --exact podman")
-        server.run("sh", "-c", "rm -rf /opt/dify/tmp /dev/shm/dify-installer-*")
+        server.run("sh", "-c", "rm -rf /opt/dify/.dify-installer-spool /dev/shm/dify-installer-*")
         await_text(server, NO_STACK)
         if name in ("KILL", "INT"):
             server.run("sh", "-c", "podman rmi --force --all")
@@ -81,14 +86,13 @@ class TestInterrupted:
             output = run.communicate(timeout=60)[0]
             assert run.returncode == status, output
             assert "run the same command again" in output
-            left = server.run("sh", "-c", "ls -d /opt/dify/tmp /dev/shm/dify-installer-* 2>/dev/null")
-            assert left.stdout == ""
+            assert server.run("sh", "-c", LEFT).stdout == ""
             assert server.run("pgrep", "--full", "podman pull").returncode == 1
 
     def test_a_second_run_at_the_same_time_stops(self, server: Server) -> None:
         await_text(server, NO_STACK)
         first = server.start()
-        await_text(server, "ls /run/dify-installer/*.lock")
+        await_text(server, LOCKED)
         second = server.installer(*server.arguments())
         assert second.returncode == 7
         assert "another run is active for /opt/dify (process" in second.stderr
@@ -100,7 +104,8 @@ class TestInterrupted:
         server.install()
         assert masks.secret_values(server.env()) == secrets
         assert server.installer("status").returncode == 0
-        assert server.run("sh", "-c", "ls -d /opt/dify/tmp /dev/shm/dify-installer-* 2>/dev/null").stdout == ""
+        assert server.run("sh", "-c", LEFT).stdout == ""
+        assert server.run("sh", "-c", ABANDONED).stdout == ""
 
 
 class TestSettings:
