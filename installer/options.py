@@ -78,14 +78,8 @@ def option(*names: str, group: str = "The run", **attributes: Any) -> Callable[[
     return click.option(*names, cls=Option, group=group, envvar=variable, **attributes)
 
 
-def _checked_folder(text: str) -> Path:
-    return layout.checked_folder(text)
-
-
 def _checked_port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise errors.UsageError(f"{text!r} is not a valid port", "give a number from 1 to 65535")
-    return int(text)
+    return settings.checked_port(text, "it")
 
 
 def _checked_pair(text: str) -> str:
@@ -135,7 +129,7 @@ PATH = click.Path(path_type=Path)
 FOLDER = option(
     "--dir",
     "folder",
-    type=Checked("path", _checked_folder),
+    type=Checked("path", layout.checked_folder),
     metavar="PATH",
     group="Where and with what",
     help="The install folder. [default: /opt/dify as root, ~/dify otherwise]",
