@@ -16,7 +16,7 @@ from installer.host.judge import network
 from installer.images import inventory
 from installer.plan import Plan
 from installer.release import compose, envfile, render, tls
-from installer.stack import project, state
+from installer.stack import applied, project, state
 from installer.system import boot_unit, own_copy
 
 
@@ -132,8 +132,10 @@ def _containers(plan: Plan) -> list[Action]:
     except errors.CommandFailed:
         found = {}
     created = [name for name in document["services"] if name not in found]
+    assert plan.settings is not None
     outdated = _outdated_services(plan, document, list(found.values()))
-    changed = [name for name in _changed_services(plan, document) if name in found and name not in outdated]
+    changed = applied.find_changed(plan.place, document, plan.settings.resolved, list(found.values()))
+    changed = [name for name in changed if name not in outdated]
     waiting = state.find_unready(document, list(found.values()), time.time())
     started = [name for name in waiting if name in found and name not in (*changed, *outdated)]
     told = (
@@ -155,23 +157,6 @@ def _outdated_services(plan: Plan, document: compose.Document, found: list[Conta
     needed = compose.images(document, variables)
     wanted |= {service: "" for reference in needed if reference in missing for service in needed[reference]}
     return state.find_outdated(found, wanted)
-
-
-def _changed_services(plan: Plan, document: compose.Document) -> list[str]:
-    """Return the services whose part of the compose file, with its variables expanded, is no longer what it was."""
-    assert plan.settings is not None
-    if plan.existing is None or not plan.engine.written_file(plan.place).is_file():
-        return []
-    try:
-        before = project.read_installed(plan.place, plan.engine)["services"]
-        old, new = envfile.resolve(plan.existing), plan.settings.resolved
-        return [
-            name
-            for name, service in document["services"].items()
-            if compose.expand_all(before.get(name), old) != compose.expand_all(service, new)
-        ]
-    except errors.InstallerError:
-        return list(document["services"])
 
 
 def _firewall(plan: Plan) -> list[Action]:

@@ -98,7 +98,8 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
         assert plan.settings is not None
         found = inventory.list_present(engine)
         images = inventory.find_ids(document, plan.settings.resolved, plan.bundle.images, found)
-        acted = run.up(place, document, images, deadline, engine, console)
+        wanted = run.Wanted(document, plan.settings.resolved, images)
+        acted = run.up(place, wanted, deadline, engine, console)
         if renewed and not acted:
             run.reload_proxy(engine)
         step.seen = f"{len(document['services'])} services {'started' if acted else 'run already'}"

@@ -33,6 +33,7 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
         deadline = time.monotonic() + timeout
         bundle = verify.check_embedded(layout.bundled(""))
         images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
-        run.up(place, document, images, deadline, engine, console)
+        wanted = run.Wanted(document, env.resolved, images)
+        run.up(place, wanted, deadline, engine, console)
         front = front_door.front_door(place, env.url, bundle.dify, engine)
         waiting.await_console(front, document, deadline, engine, console)

@@ -92,8 +92,9 @@ class Engine(abc.ABC):
     mounts_stores: ClassVar[bool]
     # Whether its compose is podman-compose, which comes with us.
     needs_podman_compose: ClassVar[bool]
-    # Whether its compose replaces a container when the name of its image means another one.
-    compose_compares_images: ClassVar[bool]
+    # Whether its compose replaces a container when the name of its image means another one, and replaces what has
+    # changed one by one, with nothing ended before what needs it.
+    compose_replaces: ClassVar[bool]
     # Whether what it publishes has to be let in by firewalld as well.
     asks_firewall: ClassVar[bool]
     # Below the folder where it keeps its images: files with the settings of its containers, secrets included.

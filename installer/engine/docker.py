@@ -42,7 +42,7 @@ class Docker(Engine):
     mounts_stores = False
     needs_podman_compose = False
     # docker compose, pkg/compose/convergence.go, `mustRecreate`.
-    compose_compares_images = True
+    compose_replaces = True
     # What docker publishes goes past firewalld.
     # Its daemon keeps them, root's alone (moby, container/container.go: config.v2.json, 0600).
     databases = ()

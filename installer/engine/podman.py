@@ -47,8 +47,9 @@ class Podman(Engine):
     proves_layers = True
     mounts_stores = True
     needs_podman_compose = True
-    # podman-compose compares its part of the file alone (podman_compose.py 1.6.0, `config_hash`).
-    compose_compares_images = False
+    # podman-compose compares its part of the file alone, and ends all that it replaces at the same time
+    # (podman_compose.py 1.6.0, `config_hash` and `compose_down`).
+    compose_replaces = False
     asks_firewall = True
     # SQLite's since podman 4.8, BoltDB's before (podman, libpod/sqlite_state.go and libpod/boltdb_state.go).
     databases = ("db.sql", "libpod/db.sql", "libpod/bolt_state.db")

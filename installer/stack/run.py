@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from installer.core import digest, files, layout
+from installer.core import layout
 from installer.core.console import Console
 from installer.core.runner import Result
 from installer.engine.base import Container, Engine
 from installer.release import compose, dify, settings
-from installer.stack import stopping
+from installer.stack import applied, stopping
 from installer.stack.state import (
     find_one_shots,
     find_outdated,
@@ -32,38 +33,55 @@ DEPENDENCY_IS_DOWN = ("not found in input list", "are not started", "dependency 
 GONE_MEANWHILE = ("no such container",)
 
 
-def up(
-    place: layout.Installation,
-    document: compose.Document,
-    images: Mapping[str, str],
-    deadline: float,
-    engine: Engine,
-    console: Console,
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to run: the services, the settings that their variables expand to, and the image IDs by service."""
+
+    document: compose.Document
+    variables: Mapping[str, str]
+    images: Mapping[str, str]
+
+
+def up(place: layout.Installation, wanted: Wanted, deadline: float, engine: Engine, console: Console) -> bool:
     """Start what does not run, in the order of the dependencies, and wait until all services are ready.
 
-    `images` are the IDs, by service, of the images that are to run: what runs another one is replaced. Returns False
-    when there was nothing to do. `deadline` is a time.monotonic(): podman-compose itself waits for a healthy
-    dependency without a limit. Raises NotHealthy with the last log lines of the services at fault, CommandFailed when
-    compose fails.
+    What runs another image, or with other settings, is replaced. Returns False when there was nothing to do.
+    `deadline` is a time.monotonic(): podman-compose itself waits for a healthy dependency without a limit. Raises
+    NotHealthy with the last log lines of the services at fault, CommandFailed when compose fails.
     """
+    document = wanted.document
     stopping.finish_stuck(place, document, engine, console)
     found = list_containers(engine)
-    outdated = find_outdated(found, images)
+    outdated = find_outdated(found, wanted.images)
     if not outdated and _as_configured(place, document, found, engine):
         return False
-    if outdated and not engine.compose_compares_images:
-        console.waiting(f"the end of {', '.join(outdated)}, whose images are new")
-        stopping.remove(place, outdated, document, engine)
-        console.waiting("")
+    if not engine.compose_replaces:
+        _take_away(place, wanted, outdated, found, engine, console)
     while not (result := _compose_up(place, document, deadline, engine, console)).ok:
         if not any(words in result.stderr for words in (*DEPENDENCY_IS_DOWN, *GONE_MEANWHILE)):
             raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
         _look(document, deadline, engine, console)
         time.sleep(POLL_SECONDS)
-    files.write(place.applied, _applied(place, list_containers(engine), engine), mode=0o600)
+    applied.write(place, document, wanted.variables, list_containers(engine), engine)
     refresh_proxy(document, engine)
     return True
+
+
+def _take_away(
+    place: layout.Installation,
+    wanted: Wanted,
+    outdated: list[str],
+    found: list[Container],
+    engine: Engine,
+    console: Console,
+) -> None:
+    """End what is to be replaced, each container before those that it needs; compose then makes them anew."""
+    changed = applied.find_changed(place, wanted.document, wanted.variables, found)
+    for services, reason in ((outdated, "whose images are new"), (changed, "whose settings are new")):
+        if services:
+            console.waiting(f"the end of {', '.join(services)}, {reason}")
+            stopping.remove(place, services, wanted.document, engine)
+            console.waiting("")
 
 
 def _compose_up(
@@ -91,14 +109,7 @@ def _as_configured(
     """Tell whether all services are ready, in the containers that we last started with these very settings."""
     if find_unready(document, found, time.time()):
         return False
-    return place.applied.is_file() and place.applied.read_bytes() == _applied(place, found, engine).encode()
-
-
-def _applied(place: layout.Installation, found: list[Container], engine: Engine) -> str:
-    """Return what stands for the settings and the containers made from them: compose need not be asked to compare."""
-    read = [place.env, place.upstream_compose, engine.written_file(place)]
-    made = sorted(f"{container.name} {container.created}" for container in found)
-    return "\n".join([*(digest.hash_file(path) for path in read), *made])
+    return applied.is_current(place, found, engine)
 
 
 def _look(document: compose.Document, deadline: float, engine: Engine, console: Console) -> None:

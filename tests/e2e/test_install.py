@@ -106,7 +106,13 @@ def test_a_second_run_repairs(server: Server) -> None:
 
 def test_a_setting_of_env_reaches_the_containers_and_secrets_stay(server: Server) -> None:
     before = masks.secret_values(server.env())
+    since = server.run("date", "+%s").stdout.strip()
     server.install("--set", "LOG_LEVEL=WARNING")
+    if server.engine == "podman":
+        # podman-compose would end them all at the same time.
+        shown = ["podman", "events", "--stream=false", "--since", since, "--filter", "event=died"]
+        ended = server.run(*shown, "--format", "{{.Name}}").stdout.split()
+        assert ended.index(server.container("nginx")) < ended.index(server.container("api"))
     assert (
         server.run(server.engine, "exec", server.container("api"), "printenv", "LOG_LEVEL").stdout.strip() == "WARNING"
     )

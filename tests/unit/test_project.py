@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from installer.core.runner import Runner
 from installer.engine.base import Container
 from installer.engine.podman import Podman
 from installer.release import compose, env_history
-from installer.stack import project, run
+from installer.stack import applied, project, run
 from tests.unit import hosts
 
 UPSTREAM = """\
@@ -32,6 +33,14 @@ def place(tmp_path: Path) -> layout.Installation:
     return installation
 
 
+def container(created: int) -> Container:
+    """Return the api's container, running."""
+    return Container(
+        project="dify", service="api", folder="/opt/dify/docker", image="api", name="dify_api_1", state="running",
+        health="", exit_code=0, restarts=0, created=created, started=1,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", bytes(range(256)), b"services: ["])
 def test_a_rendered_file_that_was_damaged_is_rendered_anew(place: layout.Installation, content: bytes) -> None:
     project.write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})), hosts.GOOD)
@@ -48,16 +57,25 @@ def test_a_note_of_what_was_started_that_was_damaged_counts_as_another(
 ) -> None:
     engine = Podman(Runner({}))
     document = project.write_compose(place, {"SECRET_KEY": "x"}, engine, hosts.GOOD)
-    found = [
-        Container(
-            project="dify", service="api", folder=str(place.project), image="api", name="dify_api_1", state="running",
-            health="", exit_code=0, restarts=0, created=1, started=1,
-        )
-    ]  # fmt: skip
-    place.applied.write_text(run._applied(place, found, engine))
+    found = [container(created=1)]
+    applied.write(place, document, {"SECRET_KEY": "x"}, found, engine)
     assert run._as_configured(place, document, found, engine)
     place.applied.write_bytes(content)
     assert not run._as_configured(place, document, found, engine)
+    assert applied.find_changed(place, document, {"SECRET_KEY": "y"}, found) == []
+
+
+def test_what_has_changed_is_known_by_the_container_and_its_settings(place: layout.Installation) -> None:
+    engine = Podman(Runner({}))
+    document = project.write_compose(place, {"SECRET_KEY": "x"}, engine, hosts.GOOD)
+    (api,) = found = [container(created=1)]
+    applied.write(place, document, {"SECRET_KEY": "x"}, found, engine)
+    assert applied.find_changed(place, document, {"SECRET_KEY": "x"}, found) == []
+    assert applied.find_changed(place, document, {"SECRET_KEY": "y"}, found) == ["api"]
+    # One that a run made that was cut off afterwards may have the new settings already: compose compares.
+    made_since = dataclasses.replace(api, created=2)
+    assert applied.find_changed(place, document, {"SECRET_KEY": "y"}, [made_since]) == []
+    assert b"SECRET_KEY" not in place.applied.read_bytes()
 
 
 def test_who_reads_an_installation_hides_its_secrets(place: layout.Installation) -> None:
