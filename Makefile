@@ -17,6 +17,8 @@ STORE ?=
 DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
+# How many tests run at the same time; the end-to-end ones take a processor, 4 GB of memory and 15 GB of disk each.
+LANES ?= 2
 # Tells what takes long, while it runs: what, about how many seconds, and the log.
 STEP := $(PYTHON) -m tests.target.steps
 
@@ -51,7 +53,7 @@ test: system-packages $(VENV)/complete ## style, types, unit and end-to-end test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests --durations=10 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+	$(RUN) -m pytest tests --numprocesses $(LANES) --dist loadgroup --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
 demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it on an air-gapped target machine (root), in 3 minutes
 	@$(RUN) -m tests.target.demo $(WORK)

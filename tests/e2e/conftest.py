@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -21,14 +24,29 @@ NUMBERS = itertools.count()
 MachineMaker = Callable[[], Machine]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one worker (pytest-xdist) what shares a server: a module, or one journey of it."""
+    for item in items:
+        journey = item.callspec.params.get("server", "") if hasattr(item, "callspec") else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {journey}".strip()))
+
+
 @pytest.fixture(scope="session")
-def work(request: pytest.FixtureRequest) -> Path:
-    """Where the suite keeps what is slow to make."""
+def kept(request: pytest.FixtureRequest) -> Path:
+    """Where all workers keep what is slow to make."""
     if os.geteuid() != 0:
         pytest.skip("the end-to-end tests boot machines, which needs root")
     path = Path(request.config.getoption("--work") or bundles.WORK).resolve()
-    shutil.rmtree(path / "machines", ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def work(kept: Path) -> Path:
+    """Where this worker keeps what is slow to make."""
+    path = kept / os.environ.get("PYTEST_XDIST_WORKER", "")
+    shutil.rmtree(path / "machines", ignore_errors=True)
+    path.mkdir(exist_ok=True)
     return path
 
 
@@ -52,9 +70,9 @@ def upstream(work: Path, registry: Registry, dify: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def base(work: Path) -> Path:
+def base(kept: Path) -> Path:
     """The root that machines are copied from."""
-    return machines.base_root(work)
+    return _base(kept, "podman")
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +82,23 @@ def new_machine(work: Path, base: Path) -> Iterator[MachineMaker]:
 
 
 @pytest.fixture(scope="module")
-def new_docker_machine(work: Path) -> Iterator[MachineMaker]:
+def new_docker_machine(work: Path, kept: Path) -> Iterator[MachineMaker]:
     """The same with docker, and no podman."""
-    yield from _maker(work, machines.base_root(work, "docker"))
+    yield from _maker(work, _base(kept, "docker"))
 
 
 @pytest.fixture(scope="module")
-def new_dnf_machine(work: Path) -> Iterator[MachineMaker]:
+def new_dnf_machine(work: Path, kept: Path) -> Iterator[MachineMaker]:
     """The same with dnf, and no engine."""
-    yield from _maker(work, machines.base_root(work, "dnf"))
+    yield from _maker(work, _base(kept, "dnf"))
+
+
+@functools.cache
+def _base(kept: Path, kind: Literal["podman", "docker", "dnf"]) -> Path:
+    """Return the root of a kind; one worker makes it, the others wait."""
+    with (kept / "base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return machines.base_root(kept, kind)
 
 
 def _maker(work: Path, base: Path) -> Iterator[MachineMaker]:
