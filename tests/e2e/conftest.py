@@ -24,6 +24,7 @@ NUMBERS = itertools.count()
 MachineMaker = Callable[[], Machine]
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the mark in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep on one worker (pytest-xdist) what shares a server: a module, or one journey of it."""
     for item in items:
