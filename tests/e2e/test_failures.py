@@ -127,7 +127,7 @@ class TestSettings:
     def test_a_wrong_value_is_an_unhealthy_stack_with_the_reason(self, server: Server) -> None:
         right = server.env()["DB_PASSWORD"]
         self.edit(server, "DB_PASSWORD", "not-the-password-of-these-data")
-        result = server.installer(*server.arguments(), "--timeout", "25")
+        result = server.installer(*server.arguments(), "--timeout", "60")
         self.edit(server, "DB_PASSWORD", right)
         assert result.returncode == 6, result.stderr
         assert "password authentication failed" in result.stderr
