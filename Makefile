@@ -53,7 +53,7 @@ test: system-packages $(VENV)/complete ## style, types, unit and end-to-end test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests --numprocesses $(LANES) --dist loadgroup --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+	$(RUN) -m pytest tests --numprocesses $(LANES) --dist loadfile --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
 demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it on an air-gapped target machine (root), in 3 minutes
 	@$(RUN) -m tests.target.demo $(WORK)

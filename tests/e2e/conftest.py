@@ -24,14 +24,6 @@ NUMBERS = itertools.count()
 MachineMaker = Callable[[], Machine]
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the mark in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker (pytest-xdist) what shares a server: a module, or one journey of it."""
-    for item in items:
-        journey = item.callspec.params.get("server", "") if hasattr(item, "callspec") else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {journey}".strip()))
-
-
 @pytest.fixture(scope="session")
 def kept(request: pytest.FixtureRequest) -> Path:
     """Where all workers keep what is slow to make."""
