@@ -22,7 +22,10 @@ def mended(sample: Bundle, registry: Registry, work: Path) -> Bundle:
     layer = work / "images" / "mended.tar"
     with tarfile.open(layer, "w") as archive:
         archive.addfile(tarfile.TarInfo("mended"))
-    return bundles.make("mended", bundles.SAMPLE, registry, work, {"web": [layer]})
+    made = bundles.make("mended", bundles.SAMPLE, registry, work, {"web": [layer]})
+    # The tests that come later build from the same registry.
+    bundles.publish(sample.checkout, registry, work)
+    return made
 
 
 @pytest.fixture(scope="module")
