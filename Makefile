@@ -6,6 +6,9 @@ ARCH ?=
 SOURCE ?=
 TAG ?=
 VECTOR_STORE ?=
+PLUGINS ?=
+MARKETPLACE ?=
+PLUGIN_KEY ?=
 COMPRESS ?=
 DB ?=
 PROFILE ?=
@@ -41,7 +44,8 @@ $(VENV)/complete: specs/dev.lock
 
 bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; its variables stand in docs/building.md
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
-	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress)
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress) \
+	    $(foreach plugin,$(PLUGINS),--plugin $(plugin)) $(if $(MARKETPLACE),--marketplace $(MARKETPLACE)) $(if $(PLUGIN_KEY),--plugin-key $(PLUGIN_KEY))
 
 check: $(VENV)/complete ## style, types and unit tests with their coverage, which has a floor
 	$(VENV)/bin/ruff check .

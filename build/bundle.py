@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,10 @@ from build import (
     store,
 )
 from build.failure import BuildError
+from build.images import Pulled
+from build.plugins import choose, gather
+from build.plugins.gather import Gathered
+from build.plugins.package import Daemon
 from build.spec import Spec
 from installer import VERSION
 from installer.bundle import manifest
@@ -60,7 +66,15 @@ class Shape:
     compress: bool = False
 
 
-def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: Runner, console: Console) -> None:
+def make(
+    spec: Spec,
+    plugins: choose.Wanted,
+    shape: Shape,
+    places: Places,
+    engine: str | None,
+    runner: Runner,
+    console: Console,
+) -> None:
     """Make a bundle in `places.output`, verified by the finished executable itself.
 
     Raises BuildError, UsageError or CommandFailed; no half-written file is left under a final name.
@@ -80,7 +94,11 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
     state = places.work / f"archives-{digest.hash_bytes(str(places.output).encode())[:16]}"
-    with images.pulling(needs.images, spec.architecture, program, runner, console) as pulled:
+    with images.pulling(needs.images, spec.architecture, program, runner, console) as jobs:
+        pulled, gathered = list(jobs), None
+        if plugins.plugins:
+            gathered, carrier = _plugins(plugins, needs, spec, pulled, program, places.work, runner, console)
+            pulled.append(carrier)
         before = kept.archives(state, pulled, cut, places.output, console)
         if before is not None:
             console.line("save     nothing has changed: the archive of the last build is kept")
@@ -114,6 +132,7 @@ def make(spec: Spec, shape: Shape, places: Places, engine: str | None, runner: R
         archives=described,
         store=mounted,
         base=f"Dify {base.dify}, made by dify-installer {base.installer}" if base else "",
+        plugins=gathered.described if gathered else None,
     )
     for folder in (places.payload, places.output):
         files.write(folder / layout.MANIFEST, manifest.dumps(bundle))
@@ -141,6 +160,31 @@ def _tools(places: Places, architecture: manifest.Architecture, runner: Runner, 
         return tools
     python = portable_python.portable_python(places.work, places.portable_python, architecture, runner, console)
     return freeze.Tools(python=python, bootloader=bootloader.bootloader(places.work, runner, console))
+
+
+def _plugins(
+    wanted: choose.Wanted,
+    needs: resolve.Needs,
+    spec: Spec,
+    pulled: Sequence[Future[Pulled]],
+    program: str,
+    work: Path,
+    runner: Runner,
+    console: Console,
+) -> tuple[Gathered, Future[Pulled]]:
+    """Return the plugins, and the image that carries them as if it had been pulled."""
+    if not needs.daemon:
+        raise errors.UsageError("this release has no plugin daemon: no plugin goes along", "give --plugin none")
+    daemon = Daemon(
+        image=needs.daemon, dify=needs.version, architecture=spec.architecture, largest=needs.largest_plugin
+    )
+    identity = pulled[needs.images.index(needs.daemon)].result().id
+    gathered = gather.gather(wanted, daemon, identity, program, work, runner, console)
+    image = gather.as_image(gathered, daemon, program, work, runner)
+    carrier: Future[Pulled] = Future()
+    carrier.set_result(image)
+    described = dataclasses.replace(gathered.described, image=image.reference)
+    return dataclasses.replace(gathered, described=described), carrier
 
 
 def _store(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from build import bundle, images, resolve, source, spec
+from build.plugins import choose, marketplace, signature
 from installer.bundle import manifest
 from installer.core import errors
 from installer.core.console import Console
@@ -50,6 +51,46 @@ def _read_spec(
     )
 
 
+def _plugin_options(command: Any) -> Any:
+    options = [
+        click.option(
+            "--plugin",
+            "plugins",
+            multiple=True,
+            metavar="PLUGIN",
+            help="AUTHOR/NAME[:VERSION], a .difypkg file, a folder of them, or none; may be repeated. [default: the "
+            "spec's]",
+        ),
+        click.option(
+            "--marketplace", metavar="URL", default=marketplace.URL, show_default=True, help="Where plugins come from."
+        ),
+        click.option(
+            "--plugin-key",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            metavar="FILE",
+            help="Sign packages of your own with this RSA key; the server gets its public half.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _wanted_plugins(
+    plugins: tuple[str, ...], marketplace: str, plugin_key: Path | None, usual: tuple[str, ...]
+) -> choose.Wanted:
+    named = plugins or usual
+    if choose.NONE in named and len(named) > 1:
+        raise errors.UsageError(
+            f"--plugin {choose.NONE} leaves no room for another one", "give it alone, or leave it out"
+        )
+    return choose.Wanted(
+        plugins=() if choose.NONE in named else named,
+        marketplace=marketplace,
+        owner=signature.load_private_key(plugin_key) if plugin_key else None,
+    )
+
+
 def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """Read a size, as 4G, 700M or a number of bytes."""
     if text is None:
@@ -72,6 +113,7 @@ def cli() -> None:
 
 @cli.command("bundle")
 @_spec_options
+@_plugin_options
 @click.option("--engine", type=click.Choice(images.ENGINES), help="What pulls and saves; default: what is there.")
 @click.option(
     "--split",
@@ -135,9 +177,14 @@ def bundle_command(
     payload: Path,
     portable_python: Path | None,
     own_python: bool,
+    plugins: tuple[str, ...],
+    marketplace: str,
+    plugin_key: Path | None,
     **chosen: Any,
 ) -> None:
     """Make the executable and the image archive."""
+    wanted = _read_spec(**chosen)
+    brought = _wanted_plugins(plugins, marketplace, plugin_key, wanted.plugins)
     places = bundle.Places(
         output=output.resolve(),
         work=work.resolve(),
@@ -146,7 +193,7 @@ def bundle_command(
         own_python=own_python,
     )
     shape = bundle.Shape(largest=largest, base=base, store=store, compress=compress)
-    bundle.make(_read_spec(**chosen), shape, places, engine, Runner(), Console())
+    bundle.make(wanted, brought, shape, places, engine, Runner(), Console())
 
 
 @cli.command("images")

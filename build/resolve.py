@@ -17,11 +17,16 @@ FILE_SUFFIXES = (".sh", ".template", ".conf", ".yaml", ".yml", ".xml", ".txt", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """`images` are full references, sorted; `version` is the tag of the api's image; `variables` go into `.env`."""
+    """`images` are full references, sorted; `version` is the tag of the api's image; `variables` go into `.env`.
+
+    `daemon` is the image of the plugin daemon, empty where there is none, `largest_plugin` what it takes, in bytes.
+    """
 
     images: tuple[str, ...]
     version: str
     variables: dict[str, str]
+    daemon: str
+    largest_plugin: int
 
 
 def resolve(docker: Path, wanted: Spec) -> Needs:
@@ -39,7 +44,14 @@ def resolve(docker: Path, wanted: Spec) -> Needs:
     api = next((reference for reference, services in images.items() if dify.API in services), None)
     if api is None:
         raise BuildError(f"the compose file has no active service {dify.API!r}", "is it a release of Dify?")
-    return Needs(images=tuple(sorted(images)), version=api.rpartition(":")[2], variables=choices)
+    daemon = next((reference for reference, services in images.items() if dify.MODEL_CALLER in services), "")
+    return Needs(
+        images=tuple(sorted(images)),
+        version=api.rpartition(":")[2],
+        variables=choices,
+        daemon=daemon,
+        largest_plugin=int(variables.get(dify.LARGEST_PLUGIN, "") or dify.LARGEST_PLUGIN_BYTES),
+    )
 
 
 def _choices(example: str, wanted: Spec) -> dict[str, str]:

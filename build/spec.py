@@ -16,18 +16,22 @@ from installer.core import errors
 EPOCH = "1735689600"
 FOLDER = Path(__file__).resolve().parent.parent / "specs"
 DEFAULT = FOLDER / "dify-1.11.3.yaml"
-KEYS = ("source", "tag", "architecture", "variables", "profiles")
+KEYS = ("source", "tag", "architecture", "variables", "profiles", "plugins")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spec:
-    """`source` is a git URL (then `tag` counts), a folder or a tarball; `profiles` are started besides the usual."""
+    """`source` is a git URL (then `tag` counts), a folder or a tarball; `profiles` are started besides the usual.
+
+    `plugins` are those that go along unless others are named.
+    """
 
     source: str
     tag: str
     architecture: manifest.Architecture
     variables: Mapping[str, str]
     profiles: tuple[str, ...]
+    plugins: tuple[str, ...]
 
 
 def read(path: Path, **options: Any) -> Spec:
@@ -53,4 +57,5 @@ def read(path: Path, **options: Any) -> Spec:
         architecture=given["architecture"],
         variables=variables,
         profiles=tuple(map(str, given["profiles"])),
+        plugins=tuple(map(str, given["plugins"])),
     )

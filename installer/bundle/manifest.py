@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from installer.core import errors
 
-FORMAT = 3
+FORMAT = 4
 
 Compression = Literal["none", "zstd"]
+Signer = Literal["Dify", "owner"]
 Architecture = Literal["amd64", "arm64"]
 ARCHITECTURES: tuple[Architecture, ...] = ("amd64", "arm64")
 
@@ -77,11 +78,35 @@ class Archive(BigFile):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Plugin:
+    """A plugin's package: `identity` is AUTHOR/NAME:VERSION, `signer` whose signature proves it."""
+
+    identity: str
+    signer: Signer
+    file: File
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugins:
+    """What an image of ours carries, below `layout.PLUGINS_INSIDE`: packages, and wheels and keys for them."""
+
+    image: str
+    packages: tuple[Plugin, ...]
+    others: tuple[File, ...]
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All files."""
+        return (*(package.file for package in self.packages), *self.others)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """A bundle. `variables` are the choices made at the build (VECTOR_STORE, DB_TYPE, …).
 
     `base` describes, for people, the bundle whose layers this one does without; it is empty for a whole one.
-    `store` holds the images once more, ready to be mounted, if the bundle was built with one.
+    `store` holds the images once more, ready to be mounted, if the bundle was built with one. `plugins` are those that
+    the bundle brings, if any.
     """
 
     format: int
@@ -97,6 +122,7 @@ class Manifest:
     archives: tuple[Archive, ...]
     store: BigFile | None
     base: str
+    plugins: Plugins | None
 
     @property
     def held_layers(self) -> dict[str, int]:
@@ -155,6 +181,7 @@ def loads(data: bytes) -> Manifest:
         archives=tuple(_archive(item, f"archives[{i}]") for i, item in enumerate(archives)),
         store=None if fields["store"] is None else _store(fields["store"], "store"),
         base=_text(fields["base"], "base"),
+        plugins=None if fields["plugins"] is None else _plugins(fields["plugins"], "plugins"),
     )
 
 
@@ -165,6 +192,28 @@ def _file(value: object, where: str) -> File:
         size=_size(fields["size"], f"{where}.size"),
         sha256=_sha256(fields["sha256"], f"{where}.sha256"),
         executable=_truth(fields["executable"], f"{where}.executable"),
+    )
+
+
+def _plugins(value: object, where: str) -> Plugins:
+    fields = _object(value, where, Plugins)
+    packages, others = f"{where}.packages", f"{where}.others"
+    return Plugins(
+        image=_text(fields["image"], f"{where}.image"),
+        packages=tuple(_plugin(item, f"{packages}[{i}]") for i, item in enumerate(_list(fields["packages"], packages))),
+        others=tuple(_file(item, f"{others}[{i}]") for i, item in enumerate(_list(fields["others"], others))),
+    )
+
+
+def _plugin(value: object, where: str) -> Plugin:
+    fields = _object(value, where, Plugin)
+    signer = fields["signer"]
+    if signer not in ("Dify", "owner"):
+        raise _fault(f"{where}.signer", "is nobody whom we know")
+    return Plugin(
+        identity=_text(fields["identity"], f"{where}.identity"),
+        signer=signer,
+        file=_file(fields["file"], f"{where}.file"),
     )
 
 

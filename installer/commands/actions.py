@@ -13,7 +13,7 @@ from installer.core import errors, layout
 from installer.core.console import size
 from installer.engine.base import Container
 from installer.host.judge import network
-from installer.images import inventory
+from installer.images import inventory, plugins
 from installer.plan import Plan
 from installer.release import compose, envfile, render, tls
 from installer.stack import applied, project, state
@@ -107,6 +107,8 @@ def _files(plan: Plan) -> list[Action]:
     written, text = plan.engine.written_file(plan.place), _rendered(plan)
     if not written.is_file() or written.read_bytes() != text.encode():
         actions.append(Action("files", f"{written} is written"))
+    if brought := plugins.find_missing(plan.bundle, plan.place):
+        actions.append(Action("plugins", f"{len(brought)} files are written into {plan.place.plugins}"))
     if plan.certificate is not None and not tls.holds(plan.place, plan.certificate):
         actions.append(Action("certificate", f"{plan.place.certificate} and its key are written"))
     if plan.authorities is not None:
@@ -116,7 +118,9 @@ def _files(plan: Plan) -> list[Action]:
 
 def _choice(plan: Plan) -> render.Choice:
     assert plan.settings is not None
-    return project.choose(plan.place, plan.settings.resolved, plan.engine, plan.host, plan.authorities is not None)
+    coming = {plan.place.ca_bundle} if plan.authorities is not None else set()
+    coming |= {plan.place.plugins / file.path for file in plugins.find_missing(plan.bundle, plan.place)}
+    return project.choose(plan.place, plan.settings.resolved, plan.engine, plan.host, coming)
 
 
 def _rendered(plan: Plan) -> str:

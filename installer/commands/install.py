@@ -16,7 +16,7 @@ from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
 from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
-from installer.images import inventory, mounted_store, superseded, supply
+from installer.images import inventory, mounted_store, plugins, superseded, supply
 from installer.plan import Plan, Request
 from installer.release import compose, env_history
 from installer.stack import project, run, state
@@ -91,6 +91,10 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
     if engine.needs_podman_compose:
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()
+    if plan.bundle.plugins is not None:
+        with result.step("plugins", console) as step:
+            written = plugins.lay_down(plan.bundle, place, engine)
+            step.seen = f"{len(plan.bundle.plugins.packages)} packages, {written} files written into {place.plugins}"
     with result.step("settings", console) as step:
         document, renewed, step.seen = _lay_down(plan, result)
     deadline = time.monotonic() + plan.request.timeout

@@ -29,6 +29,13 @@ PROJECT = "docker"
 WHEELS = "wheels"
 PODMAN_COMPOSE_LOCK = "podman-compose.lock"
 PROBE = "probe.py"
+
+# Plugins: the image that carries them in the archive, the folder in it; and below that, as below the install folder's
+# own: packages, the wheels that they need (WHEELS), the key with which the owner has signed some of them.
+PLUGINS_IMAGE = "localhost/dify-installer-plugins"
+PLUGINS_INSIDE = "/plugins"
+PACKAGES = "packages"
+OWNER_KEY = "keys/owner.pem"
 LICENSES = "licenses.json"
 
 # Dify's own names, below its `docker/` folder.
@@ -159,6 +166,11 @@ class Installation:
     def ca_bundle(self) -> Path:
         """The authorities that Dify trusts when it calls model servers, if any were given."""
         return self.project / "ca/ca-bundle.pem"
+
+    @property
+    def plugins(self) -> Path:
+        """Packages of plugins and what they need; the plugin daemon has it mounted."""
+        return self.project / "plugins"
 
     @property
     def venv(self) -> Path:

@@ -98,7 +98,7 @@ def list_foreign(place: layout.Installation) -> list[Path]:
         place.folder: {path.name for path in _own_paths(place)} | set(IN_NEW_FILE_SYSTEMS),
         place.bin: {place.executable.name, place.podman_compose.name},
         place.project: upstream
-        | {path.name for path in (place.compose, place.override, place.applied, place.volumes)}
+        | {path.name for path in (place.compose, place.override, place.applied, place.volumes, place.plugins)}
         | {path.relative_to(place.project).parts[0] for path in (place.certificate, place.ca_bundle)},
     }
     foreign = [path for folder, names in known.items() for path in _entries(folder) if not _is_known(path, names)]

@@ -69,19 +69,20 @@ def verify_parts(needed: Sequence[Part], bundle: manifest.Manifest, engine: Engi
 
 def load(
     bundle: manifest.Manifest,
+    needed: Sequence[manifest.Image],
     archive: Path,
     place: layout.Installation,
     engine: Engine,
     found: Host,
     console: Console,
 ) -> list[manifest.Image]:
-    """Load the images that are missing and return those that were loaded; `tag` is to follow.
+    """Load those of the needed images that are missing and return them; `tag` is to follow.
 
     Raises CommandFailed when the engine fails or the disk is full, BundleDamaged when an archive, or an image of it, is
     not what was built: podman has unpacked none of the damaged layer then. Podman's temporary files are ours, and gone
     afterwards.
     """
-    wanted = find_missing(bundle.images, list_present(engine))
+    wanted = find_missing(needed, list_present(engine))
     spool.clear(place)
     if wanted:
         with console.progress("load images", sum(layer_sizes(wanted, bundle).values())) as bar:

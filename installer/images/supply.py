@@ -10,7 +10,7 @@ from installer.core import errors, layout
 from installer.core.console import Console
 from installer.engine.base import Engine
 from installer.host.facts import Host
-from installer.images import inventory, load, mounted_store, superseded
+from installer.images import inventory, load, mounted_store, plugins, superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Supply:
 
 def find_supply(bundle: manifest.Manifest, archive: Path, place: layout.Installation, engine: Engine) -> Supply:
     """Ask the engine what it lacks, and look what is there to serve it."""
-    missing = tuple(inventory.find_missing(bundle.images, inventory.list_present(engine)))
+    needed = plugins.needed_images(bundle, place)
+    missing = tuple(inventory.find_missing(needed, inventory.list_present(engine)))
     return Supply(bundle, archive, missing, mounted_store.find_offered(bundle, archive, place, missing, engine))
 
 
@@ -73,8 +74,9 @@ def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Hos
             _require_archives(supply, engine, error, console)
             note = f"{error.message}; so the images were loaded from the archive"
             superseded.remember(place, supply.missing)
-    loaded = load.load(supply.bundle, supply.archive, place, engine, found, console)
-    inventory.tag(supply.bundle.images, engine)
+    needed = plugins.needed_images(supply.bundle, place)
+    loaded = load.load(supply.bundle, needed, supply.archive, place, engine, found, console)
+    inventory.tag(needed, engine)
     superseded.remember(place, loaded, inventory.list_present(engine) if loaded else ())
     return _words("loaded", len(loaded), supply.bundle), note
 

@@ -18,6 +18,16 @@ PROXIED = ("api", "web", "plugin_daemon")
 API = "api"
 MODEL_CALLER = "plugin_daemon"
 
+# What a package of a plugin may hold, unpacked, in bytes: the setting, and its value in the example.
+LARGEST_PLUGIN = "PLUGIN_MAX_PACKAGE_SIZE"
+LARGEST_PLUGIN_BYTES = 52428800
+# Where the plugin daemon sees the install folder's plugins. It hands PIP_EXTRA_ARGS to uv, and reads further keys,
+# whose signature it takes, from files (plugin daemon 0.5.2, internal/types/app/config.go); the compose file passes
+# none of these on.
+PLUGINS_IN_CONTAINER = "/dify-plugins"
+PIP_EXTRA_ARGS = "PIP_EXTRA_ARGS"
+OWNER_KEYS = ("THIRD_PARTY_SIGNATURE_VERIFICATION_ENABLED", "THIRD_PARTY_SIGNATURE_VERIFICATION_PUBLIC_KEYS")
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:

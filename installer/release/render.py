@@ -36,14 +36,16 @@ OVERRIDE_HEADER = """\
 class Choice:
     """What the rendering depends on.
 
-    The variables of `.env`, whether SELinux labels files here, whether Dify trusts authorities of its own, and whether
-    the engine can ask a health check more often while a container starts (docker 25 and later).
+    The variables of `.env`, whether SELinux labels files here, whether Dify trusts authorities of its own, whether
+    the engine can ask a health check more often while a container starts (docker 25 and later), and whether the owner
+    signs plugins.
     """
 
     variables: Mapping[str, str]
     selinux: bool
     ca_bundle: bool = False
     start_interval: bool = False
+    owner_key: bool = False
 
 
 Departure = Callable[[compose.Document, Choice], None]
@@ -208,6 +210,24 @@ def company_ca(document: compose.Document, choice: Choice) -> None:
             service["volumes"] = [*(service.get("volumes") or ()), mounted]
 
 
+def offline_plugins(document: compose.Document, choice: Choice) -> None:
+    """Let the plugin daemon install from the wheels that came along, and take packages that the owner has signed.
+
+    Who has an index of his own sets PIP_EXTRA_ARGS in `.env`, to nothing if need be.
+    """
+    daemon = document["services"].get(dify.MODEL_CALLER)
+    if daemon is None or not isinstance(environment := daemon.get("environment"), dict):
+        return
+    place, inside = layout.Installation(Path()), dify.PLUGINS_IN_CONTAINER
+    wheels = f"--no-index --find-links={inside}/{layout.WHEELS}"
+    environment.setdefault(dify.PIP_EXTRA_ARGS, f"${{{dify.PIP_EXTRA_ARGS}-{wheels}}}")
+    if choice.owner_key:
+        enabled, keys = dify.OWNER_KEYS
+        environment |= {enabled: "true", keys: f"{inside}/{layout.OWNER_KEY}"}
+    mounted = f"./{place.plugins.relative_to(place.project)}:{inside}:ro"
+    daemon["volumes"] = [*(daemon.get("volumes") or ()), mounted]
+
+
 def selinux_labels(document: compose.Document, choice: Choice) -> None:
     """Label bind mounts where SELinux is on: `:z` for what several services mount, `:Z` for one's own.
 
@@ -295,6 +315,7 @@ ADDITIONS: tuple[Departure, ...] = (
     no_calls_home,
     nginx_last,
     company_ca,
+    offline_plugins,
     selinux_labels,
     time_to_end,
     no_secrets_in_health_checks,

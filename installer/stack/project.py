@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from installer.bundle import manifest
@@ -56,7 +56,7 @@ def write_compose(
     Upstream's own file is in the install folder already.
     """
     upstream = compose.load(place.upstream_compose)
-    choice = choose(place, variables, engine, found, False)
+    choice = choose(place, variables, engine, found)
     path, text = engine.written_file(place), engine.render_file(upstream, choice)
     document = engine.services_of(upstream, choice)
     if not path.is_file() or path.read_bytes() != text.encode():
@@ -69,14 +69,23 @@ def write_compose(
 
 
 def choose(
-    place: layout.Installation, variables: Mapping[str, str], engine: Engine, found: Host, authorities: bool
+    place: layout.Installation,
+    variables: Mapping[str, str],
+    engine: Engine,
+    found: Host,
+    coming: Collection[Path] = (),
 ) -> render.Choice:
-    """Return what the rendering depends on; `authorities` tells that some will be put into the install folder."""
+    """Return what the rendering depends on; `coming` are files that this run will put into the install folder."""
+
+    def is_there(path: Path) -> bool:
+        return path in coming or path.is_file()
+
     return render.Choice(
         variables=variables,
         selinux=found.engine.labels,
-        ca_bundle=authorities or place.ca_bundle.is_file(),
+        ca_bundle=is_there(place.ca_bundle),
         start_interval=engine.starts_checks_early(found.engine.version),
+        owner_key=is_there(place.plugins / layout.OWNER_KEY),
     )
 
 

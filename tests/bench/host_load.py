@@ -97,5 +97,7 @@ def _ours(made: Bundle, disk: Path, env: dict[str, str]) -> None:
     )
     missing = inventory.find_missing(bundle.images, inventory.list_present(engine))
     load.verify_parts(load.list_parts(bundle, made.archive, missing), bundle, engine, quiet)
-    load.load(bundle, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet)
+    load.load(
+        bundle, bundle.images, made.archive, layout.Installation(disk / "dify"), engine, observe(wanted, engine), quiet
+    )
     inventory.tag(bundle.images, engine)

@@ -62,6 +62,7 @@ def command(bundle: Bundle, work: Path, *options: str) -> list[str]:
     return [
         *(sys.executable, "-m", "build", "bundle", "--engine", "podman", "--source", str(bundle.checkout)),
         *("--output", str(bundle.folder), "--payload", str(bundle.payload), "--work", str(work / "build")),
+        *(() if "--plugin" in options else ("--plugin", "none")),
         *options,
     ]
 

@@ -34,6 +34,17 @@ EXAMPLE = manifest.Manifest(
     ),
     store=manifest.BigFile(name="dify-images.squashfs", size=9, sha256=SHA, chunk_bytes=8, chunks=(SHA, SHA)),
     base="",
+    plugins=manifest.Plugins(
+        image="localhost/dify-installer-plugins:1",
+        packages=(
+            manifest.Plugin(
+                identity="a/b:1.0.0",
+                signer="owner",
+                file=manifest.File(path="packages/a-b_1.0.0.difypkg", size=3, sha256=SHA, executable=False),
+            ),
+        ),
+        others=(manifest.File(path="wheels/c.whl", size=3, sha256=SHA, executable=False),),
+    ),
 )
 
 

@@ -222,6 +222,25 @@ def test_what_docker_runs_is_upstreams_file_with_the_additions() -> None:
     assert services["nginx"]["depends_on"].keys() == {"api", "plugin_daemon"}
 
 
+def test_plugins_are_installed_from_the_wheels_that_came_along() -> None:
+    services = {"plugin_daemon": {"image": "plugin", "environment": {"A": "1"}, "volumes": ["./data:/app/storage"]}}
+    for key in (False, True):
+        choice = render.Choice(variables=VARIABLES, selinux=True, owner_key=key)
+        daemon = yaml.safe_load(render.render({"services": services}, choice))["services"]["plugin_daemon"]
+        assert daemon["volumes"] == ["./data:/app/storage:Z", "./plugins:/dify-plugins:ro,Z"]
+        told = daemon["environment"]
+        offline = "--no-index --find-links=/dify-plugins/wheels"
+        assert envfile.expand(told["PIP_EXTRA_ARGS"], {}) == offline
+        # Who has an index of his own may say so, and may say that nothing is to be said.
+        assert envfile.expand(told["PIP_EXTRA_ARGS"], {"PIP_EXTRA_ARGS": ""}) == ""
+        keys = {name: value for name, value in told.items() if name.startswith("THIRD_PARTY_")}
+        assert bool(keys) is key
+        assert not key or keys == {
+            "THIRD_PARTY_SIGNATURE_VERIFICATION_ENABLED": "true",
+            "THIRD_PARTY_SIGNATURE_VERIFICATION_PUBLIC_KEYS": "/dify-plugins/keys/owner.pem",
+        }
+
+
 def test_those_who_call_model_servers_trust_the_companys_authorities() -> None:
     choice = render.Choice(variables=VARIABLES, selinux=True, ca_bundle=True)
     services = {
@@ -232,7 +251,7 @@ def test_those_who_call_model_servers_trust_the_companys_authorities() -> None:
     result = yaml.safe_load(render.render({"services": services}, choice))["services"]
     for name in ("api", "plugin_daemon"):
         assert result[name]["environment"]["SSL_CERT_FILE"] == "/etc/company-ca/ca-bundle.pem"
-        assert result[name]["volumes"] == ["./ca:/etc/company-ca:ro,z"]
+        assert "./ca:/etc/company-ca:ro,z" in result[name]["volumes"]
     assert "volumes" not in result["web"]
 
 

@@ -1,0 +1,66 @@
+"""The plugins of a bundle, top to bottom: choose and prove the packages, collect their wheels, pack both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from build.images import Pulled
+from build.plugins import carrier, choose, signature, wheelhouse
+from build.plugins.choose import Chosen, Wanted
+from build.plugins.package import Daemon
+from installer.bundle import manifest
+from installer.core import digest, layout
+from installer.core.console import Console, size
+from installer.core.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the plugins of a bundle are, and the content of each of their files, by its path."""
+
+    described: manifest.Plugins
+    contents: Mapping[str, bytes]
+
+
+def gather(
+    wanted: Wanted, daemon: Daemon, identity: str, program: str, work: Path, runner: Runner, console: Console
+) -> Gathered:
+    """Return packages and wheels; what is slow to make is kept below `work`.
+
+    `identity` is the ID of the daemon's image, which the engine has. Raises UsageError for what names no plugin,
+    BuildError for a package that the server would refuse and for wheels that cannot be had.
+    """
+    kept = work / "plugins"
+    chosen = choose.choose(wanted, daemon, kept)
+    packages = [each.package for each in chosen]
+    wheels = wheelhouse.collect(packages, daemon, identity, program, kept, runner, console)
+    contents = {f"{layout.PACKAGES}/{each.package.file_name}": each.package.path.read_bytes() for each in chosen}
+    contents |= {f"{layout.WHEELS}/{wheel.name}": wheel.read_bytes() for wheel in wheels}
+    if wanted.owner is not None:
+        contents[layout.OWNER_KEY] = signature.public_pem(wanted.owner.public_key())
+    total = size(sum(map(len, contents.values())))
+    console.line(f"plugins  {choose.identities(chosen)}; with {len(wheels)} wheels {total}")
+    return Gathered(_described(chosen, contents), contents)
+
+
+def _described(chosen: Sequence[Chosen], contents: Mapping[str, bytes]) -> manifest.Plugins:
+    listed = {
+        path: manifest.File(path=path, size=len(content), sha256=digest.hash_bytes(content), executable=False)
+        for path, content in sorted(contents.items())
+    }
+    packages = tuple(
+        manifest.Plugin(
+            identity=each.package.identity,
+            signer=each.signer,
+            file=listed.pop(f"{layout.PACKAGES}/{each.package.file_name}"),
+        )
+        for each in chosen
+    )
+    return manifest.Plugins(image="", packages=packages, others=tuple(listed.values()))
+
+
+def as_image(gathered: Gathered, daemon: Daemon, program: str, work: Path, runner: Runner) -> Pulled:
+    """Put the files into an image of the engine's. Raises BuildError."""
+    return carrier.make(gathered.contents, daemon.architecture, program, work, runner)
