@@ -149,6 +149,41 @@ def make(
     _say_done(places.output, sums, console)
 
 
+def make_plugins(
+    spec: Spec,
+    plugins: choose.Wanted,
+    output: Path,
+    work: Path,
+    engine: str | None,
+    runner: Runner,
+    console: Console,
+) -> None:
+    """Write a file of plugins for an installation that is there.
+
+    Raises BuildError, UsageError or CommandFailed; no half-written file is left under the final name.
+    """
+    program = images.engine(engine)
+    for folder in (output.parent, work):
+        files.folder(folder)
+    release = source.fetch(spec.source, spec.tag, work, runner)
+    needs = resolve.resolve(release.docker, spec)
+    daemon = _daemon(needs, spec)
+    with images.pulling([daemon.image], spec.architecture, program, runner, console) as jobs:
+        gathered = gather.gather(plugins, daemon, jobs[0].result().id, program, work, runner, console)
+    gather.as_file(gathered, daemon, output)
+    console.line(f"{size(output.stat().st_size):>10}  {digest.hash_file(output)}  {output}")
+    console.line()
+    console.line("Copy it to the server, and type there, as the user who installed Dify:")
+    console.line(f"  {layout.EXECUTABLE} plugins add {output.name}")
+
+
+def _daemon(needs: resolve.Needs, spec: Spec) -> Daemon:
+    """Return what installs plugins on the server. Raises UsageError for a release without a plugin daemon."""
+    if not needs.daemon:
+        raise errors.UsageError("this release has no plugin daemon: no plugin goes along", "give --plugin none")
+    return Daemon(image=needs.daemon, dify=needs.version, architecture=spec.architecture, largest=needs.largest_plugin)
+
+
 def _tools(places: Places, architecture: manifest.Architecture, runner: Runner, console: Console) -> freeze.Tools:
     """Return what the executable is frozen with; made here where it is not ready."""
     if places.own_python:
@@ -173,11 +208,7 @@ def _plugins(
     console: Console,
 ) -> tuple[Gathered, Future[Pulled]]:
     """Return the plugins, and the image that carries them as if it had been pulled."""
-    if not needs.daemon:
-        raise errors.UsageError("this release has no plugin daemon: no plugin goes along", "give --plugin none")
-    daemon = Daemon(
-        image=needs.daemon, dify=needs.version, architecture=spec.architecture, largest=needs.largest_plugin
-    )
+    daemon = _daemon(needs, spec)
     identity = pulled[needs.images.index(needs.daemon)].result().id
     gathered = gather.gather(wanted, daemon, identity, program, work, runner, console)
     image = gather.as_image(gathered, daemon, program, work, runner)

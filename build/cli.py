@@ -54,14 +54,6 @@ def _read_spec(
 def _plugin_options(command: Any) -> Any:
     options = [
         click.option(
-            "--plugin",
-            "plugins",
-            multiple=True,
-            metavar="PLUGIN",
-            help="AUTHOR/NAME[:VERSION], a .difypkg file, a folder of them, or none; may be repeated. [default: the "
-            "spec's]",
-        ),
-        click.option(
             "--marketplace", metavar="URL", default=marketplace.URL, show_default=True, help="Where plugins come from."
         ),
         click.option(
@@ -113,6 +105,13 @@ def cli() -> None:
 
 @cli.command("bundle")
 @_spec_options
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="PLUGIN",
+    help="AUTHOR/NAME[:VERSION], a .difypkg file, a folder of them, or none; may be repeated. [default: the spec's]",
+)
 @_plugin_options
 @click.option("--engine", type=click.Choice(images.ENGINES), help="What pulls and saves; default: what is there.")
 @click.option(
@@ -194,6 +193,37 @@ def bundle_command(
     )
     shape = bundle.Shape(largest=largest, base=base, store=store, compress=compress)
     bundle.make(wanted, brought, shape, places, engine, Runner(), Console())
+
+
+@cli.command("plugin")
+@_spec_options
+@click.argument("plugins", nargs=-1, required=True, metavar="PLUGIN…")
+@_plugin_options
+@click.option("--engine", type=click.Choice(images.ENGINES), help="What pulls and runs the plugin daemon's image.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=ROOT / "dist/dify-plugins.tar",
+    show_default="dist/dify-plugins.tar",
+)
+@click.option("--work", type=click.Path(path_type=Path), default=ROOT / ".cache", show_default=".cache")
+def plugin_command(
+    plugins: tuple[str, ...],
+    marketplace: str,
+    plugin_key: Path | None,
+    engine: str | None,
+    output: Path,
+    work: Path,
+    **chosen: Any,
+) -> None:
+    """Make a file of plugins for an installation that exists already.
+
+    PLUGIN is AUTHOR/NAME[:VERSION], a .difypkg file, or a folder of them.
+    """
+    brought = _wanted_plugins(plugins, marketplace, plugin_key, ())
+    if not brought.plugins:
+        raise errors.UsageError("a file of plugins without plugins makes no sense", "name at least one")
+    bundle.make_plugins(_read_spec(**chosen), brought, output.resolve(), work.resolve(), engine, Runner(), Console())
 
 
 @cli.command("images")

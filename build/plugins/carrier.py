@@ -11,6 +11,7 @@ import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from build import archive
 from build.failure import BuildError
@@ -52,12 +53,18 @@ def make(
 
 def _layer(contents: Mapping[str, bytes]) -> bytes:
     made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in sorted(contents.items()):
-            entry = tarfile.TarInfo(f"{layout.PLUGINS_INSIDE}/{name}".lstrip("/"))
+    folder = layout.PLUGINS_INSIDE.removeprefix("/")
+    write_tar(made, {f"{folder}/{name}": content for name, content in sorted(contents.items())})
+    return made.getvalue()
+
+
+def write_tar(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
+    """Write files into a tar, in their order; the same files give the same bytes."""
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in contents.items():
+            entry = tarfile.TarInfo(name)
             entry.size, entry.mode, entry.mtime = len(content), 0o444, int(EPOCH)
             tar.addfile(entry, io.BytesIO(content))
-    return made.getvalue()
 
 
 def _config(diff_id: str, architecture: manifest.Architecture) -> bytes:

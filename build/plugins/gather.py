@@ -11,7 +11,7 @@ from build.plugins import carrier, choose, signature, wheelhouse
 from build.plugins.choose import Chosen, Wanted
 from build.plugins.package import Daemon
 from installer.bundle import manifest
-from installer.core import digest, layout
+from installer.core import digest, files, layout
 from installer.core.console import Console, size
 from installer.core.runner import Runner
 
@@ -42,10 +42,11 @@ def gather(
         contents[layout.OWNER_KEY] = signature.public_pem(wanted.owner.public_key())
     total = size(sum(map(len, contents.values())))
     console.line(f"plugins  {choose.identities(chosen)}; with {len(wheels)} wheels {total}")
-    return Gathered(_described(chosen, contents), contents)
+    return Gathered(describe(chosen, contents), contents)
 
 
-def _described(chosen: Sequence[Chosen], contents: Mapping[str, bytes]) -> manifest.Plugins:
+def describe(chosen: Sequence[Chosen], contents: Mapping[str, bytes]) -> manifest.Plugins:
+    """Return what the manifest says of packages, and of the other files among these contents (path -> content)."""
     listed = {
         path: manifest.File(path=path, size=len(content), sha256=digest.hash_bytes(content), executable=False)
         for path, content in sorted(contents.items())
@@ -59,6 +60,19 @@ def _described(chosen: Sequence[Chosen], contents: Mapping[str, bytes]) -> manif
         for each in chosen
     )
     return manifest.Plugins(image="", packages=packages, others=tuple(listed.values()))
+
+
+def as_file(gathered: Gathered, daemon: Daemon, output: Path) -> None:
+    """Write the file of plugins for an installation that is there. Raises CommandFailed when it cannot be written."""
+    described = manifest.PluginBundle(
+        format=manifest.FORMAT,
+        dify=daemon.dify,
+        daemon=daemon.image,
+        architecture=daemon.architecture,
+        plugins=gathered.described,
+    )
+    with files.replacing(output) as file:
+        carrier.write_tar(file, {layout.MANIFEST: manifest.dumps(described), **gathered.contents})
 
 
 def as_image(gathered: Gathered, daemon: Daemon, program: str, work: Path, runner: Runner) -> Pulled:

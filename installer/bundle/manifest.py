@@ -101,6 +101,20 @@ class Plugins:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PluginBundle:
+    """A file of plugins for an installation that is there: a tar with this in front, and then the files themselves.
+
+    `daemon` is the image of the plugin daemon that the wheels are for, `plugins.image` is empty.
+    """
+
+    format: int
+    dify: str
+    daemon: str
+    architecture: Architecture
+    plugins: Plugins
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """A bundle. `variables` are the choices made at the build (VECTOR_STORE, DB_TYPE, …).
 
@@ -143,7 +157,7 @@ def archive_index(images: Iterable[Image]) -> bytes:
     return json.dumps(entries, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def dumps(manifest: Manifest) -> bytes:
+def dumps(manifest: Manifest | PluginBundle) -> bytes:
     """Return the manifest as canonical JSON: sorted keys, two spaces, one newline at the end."""
     text = json.dumps(dataclasses.asdict(manifest), sort_keys=True, indent=2, ensure_ascii=False)
     return text.encode() + b"\n"
@@ -192,6 +206,27 @@ def _file(value: object, where: str) -> File:
         size=_size(fields["size"], f"{where}.size"),
         sha256=_sha256(fields["sha256"], f"{where}.sha256"),
         executable=_truth(fields["executable"], f"{where}.executable"),
+    )
+
+
+def loads_plugin_bundle(data: bytes) -> PluginBundle:
+    """Read what stands in front of a file of plugins. Raises BundleDamaged."""
+    try:
+        top = json.loads(data)
+    except ValueError as error:
+        raise _fault("", f"is not JSON: {error}") from error
+    fields = _object(top, "", PluginBundle)
+    if fields["format"] != FORMAT:
+        raise errors.BundleDamaged(
+            f"the file of plugins has format {fields['format']!r}, this installer reads {FORMAT}",
+            "build it again with the version of the project that has built the installer",
+        )
+    return PluginBundle(
+        format=FORMAT,
+        dify=_text(fields["dify"], "dify"),
+        daemon=_text(fields["daemon"], "daemon"),
+        architecture=_architecture(fields["architecture"]),
+        plugins=_plugins(fields["plugins"], "plugins"),
     )
 
 

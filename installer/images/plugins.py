@@ -71,6 +71,46 @@ def lay_down(bundle: manifest.Manifest, place: layout.Installation, engine: Engi
     return number
 
 
+def read_bundle(path: Path) -> manifest.PluginBundle:
+    """Return what a file of plugins (`python -m build plugin`) says of itself, each of its files compared with that.
+
+    Raises BundleDamaged.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            described = manifest.loads_plugin_bundle(_member(archive, layout.MANIFEST))
+            for file in described.plugins.files:
+                if digest.hash_bytes(_member(archive, file.path)) != file.sha256:
+                    raise errors.BundleDamaged(f"{file.path} in {path} is not what was built", "copy the file again")
+    except (OSError, tarfile.TarError, KeyError) as error:
+        raise errors.BundleDamaged(
+            f"{path} is not a whole file of plugins: {error}",
+            "copy it again; `python -m build plugin` makes one on the connected machine",
+        ) from error
+    return described
+
+
+def add_bundle(path: Path, place: layout.Installation) -> manifest.PluginBundle:
+    """Put what a file of plugins brings into the install folder; return what that is. Raises BundleDamaged."""
+    described = read_bundle(path)
+    with tarfile.open(path) as archive:
+        for file in described.plugins.files:
+            target = place.plugins / file.path
+            if not _is_there(target, file):
+                files.folder(target.parent)
+                files.write(target, _member(archive, file.path))
+    return described
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """Return the content of a file. Raises KeyError when it is not there."""
+    member = archive.getmember(name)
+    content = archive.extractfile(member) if member.size <= LARGEST_FILE else None
+    if content is None:
+        raise KeyError(f"{name} is not a file")
+    return content.read()
+
+
 def _contents(bundle: manifest.Manifest, wanted: Collection[str], engine: Engine) -> Iterator[tuple[str, bytes]]:
     """Give the wanted files of the image, by their path below `layout.PLUGINS_INSIDE`."""
     assert bundle.plugins is not None

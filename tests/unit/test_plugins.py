@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from build.failure import BuildError
-from build.plugins import choose, marketplace, package, signature
+from build.plugins import choose, gather, marketplace, package, signature
 from build.plugins.package import Daemon
 from installer.bundle import manifest
 from installer.core import digest, errors, layout
@@ -296,3 +296,39 @@ def test_a_zip_with_two_files_of_a_name_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "x.difypkg").write_bytes(made.getvalue())
     with pytest.raises(BuildError, match="two files of one name"):
         package.read(tmp_path / "x.difypkg")
+
+
+def file_of_plugins(path: Path, key: rsa.RSAPrivateKey, tmp_path: Path) -> gather.Gathered:
+    """Write a file of plugins with one package and one wheel."""
+    packed = write_package(tmp_path / "somebody-answers_0.1.0.difypkg")
+    signature.sign(packed, key, packed)
+    chosen = [choose.Chosen(package.read(packed), "owner")]
+    contents = {"packages/somebody-answers_0.1.0.difypkg": packed.read_bytes(), "wheels/a.whl": b"wheel"}
+    made = gather.Gathered(gather.describe(chosen, contents), contents)
+    gather.as_file(made, DAEMON, path)
+    return made
+
+
+def test_a_file_of_plugins_is_put_into_the_install_folder(tmp_path: Path, key: rsa.RSAPrivateKey) -> None:
+    path, place = tmp_path / "plugins.tar", layout.Installation(tmp_path / "dify")
+    place.project.mkdir(parents=True)
+    made = file_of_plugins(path, key, tmp_path)
+    described = plugins.add_bundle(path, place)
+    assert described.plugins == made.described
+    assert [each.identity for each in described.plugins.packages] == ["somebody/answers:0.1.0"]
+    assert (place.plugins / "wheels/a.whl").read_bytes() == b"wheel"
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "missing"])
+def test_a_file_of_plugins_that_is_damaged_changes_nothing(tmp_path: Path, key: rsa.RSAPrivateKey, damage: str) -> None:
+    path, place = tmp_path / "plugins.tar", layout.Installation(tmp_path / "dify")
+    file_of_plugins(path, key, tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(
+        {"cut": data[:3000], "changed": data.replace(b"wheel\0", b"whole\0"), "empty": b""}.get(damage, data)
+    )
+    if damage == "missing":
+        path.unlink()
+    with pytest.raises(errors.BundleDamaged):
+        plugins.add_bundle(path, place)
+    assert not place.plugins.exists()
