@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,13 @@ def work(kept: Path) -> Path:
     shutil.rmtree(path / "machines", ignore_errors=True)
     path.mkdir(exist_ok=True)
     return path
+
+
+@pytest.fixture(scope="module")
+def run_root() -> Iterator[Path]:
+    """A short path for podman's runroot: 4.3 takes no more than 50 characters, and a worker's folders are deep."""
+    with tempfile.TemporaryDirectory(prefix="dify-", dir="/run", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -102,9 +102,9 @@ def test_docker_takes_the_archive(sample: Bundle, work: Path) -> None:
             assert json.loads(shown.stdout)[0]["Id"] == f"sha256:{image.id}"
 
 
-def test_podman_load_takes_the_archive(sample: Bundle, work: Path) -> None:
+def test_podman_load_takes_the_archive(sample: Bundle, work: Path, run_root: Path) -> None:
     store = work / "podman"
-    podman = ["podman", "--root", str(store / "root"), "--runroot", str(store / "run")]
+    podman = ["podman", "--root", str(store / "root"), "--runroot", str(run_root)]
     subprocess.run([*podman, "load", "--input", str(sample.archive)], check=True, capture_output=True)
     shown = subprocess.run([*podman, "images", "--no-trunc", "--quiet"], check=True, capture_output=True, text=True)
     assert {line.removeprefix("sha256:") for line in shown.stdout.split()} == {

@@ -30,11 +30,11 @@ time.sleep(600)
 
 
 @pytest.fixture(scope="module")
-def archive(work: Path, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(work: Path, registry: Registry, tmp_path_factory: pytest.TempPathFactory, run_root: Path) -> Path:
     """An archive with one image, pulled by its public name from our registry into a store of its own."""
     bundles.publish(bundles.checkout("target", bundles.SAMPLE, work), registry, work)
     folder = tmp_path_factory.mktemp("podman")
-    podman = ["podman", "--root", f"{folder}/store", "--runroot", f"{folder}/run"]
+    podman = ["podman", "--root", f"{folder}/store", "--runroot", str(run_root)]
     environment = bundles.environment(registry)
     subprocess.run([*podman, "pull", "--quiet", IMAGE], check=True, env=environment)
     subprocess.run([*podman, "save", "--quiet", "--output", f"{folder}/image.tar", IMAGE], check=True)

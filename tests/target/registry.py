@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ STORAGE = """\
 [storage]
 driver = "{driver}"
 graphroot = "{folder}/images"
-runroot = "{folder}/images-run"
+runroot = "{run_root}"
 """
 
 
@@ -41,6 +42,8 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # podman 4.3 takes no runroot of more than 50 characters, wherever the checkout lies.
+        self._run_root = tempfile.TemporaryDirectory(prefix="dify-", dir="/run", ignore_cleanup_errors=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -62,7 +65,7 @@ class Registry:
         asked = ["podman", "info", "--format", "{{.Store.GraphDriverName}}"]
         driver = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
         path = self.folder / "storage.conf"
-        path.write_text(STORAGE.format(driver=driver, folder=self.folder))
+        path.write_text(STORAGE.format(driver=driver, folder=self.folder, run_root=self._run_root.name))
         return path
 
     def __enter__(self) -> Registry:
@@ -86,3 +89,4 @@ class Registry:
     ) -> None:
         self._process.terminate()
         self._process.wait(10)
+        self._run_root.cleanup()
