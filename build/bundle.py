@@ -26,6 +26,7 @@ from build import (
 from build.failure import BuildError
 from build.images import Pulled
 from build.plugins import choose, gather
+from build.plugins.choose import Chosen
 from build.plugins.gather import Gathered
 from build.plugins.package import Daemon
 from build.spec import Spec
@@ -36,6 +37,8 @@ from installer.core.console import Console, size
 from installer.core.runner import Runner
 
 SELF_CHECK_SECONDS = 1800.0
+# Below the folder that is kept for the next build: packages and wheels.
+KEPT_PLUGINS = "plugins"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,14 +93,17 @@ def make(
     release = source.fetch(spec.source, spec.tag, places.work, runner)
     needs = resolve.resolve(release.docker, spec)
     console.line(f"resolve  Dify {needs.version}: {len(needs.images)} images for {spec.architecture}")
+    chosen = choose.choose(plugins, _daemon(needs, spec), places.work / KEPT_PLUGINS) if plugins.plugins else []
 
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
     state = places.work / f"archives-{digest.hash_bytes(str(places.output).encode())[:16]}"
     with images.pulling(needs.images, spec.architecture, program, runner, console) as jobs:
         pulled, gathered = list(jobs), None
-        if plugins.plugins:
-            gathered, carrier = _plugins(plugins, needs, spec, pulled, program, places.work, runner, console)
+        if chosen:
+            daemon = _daemon(needs, spec)
+            identity = pulled[needs.images.index(daemon.image)].result().id
+            gathered, carrier = _gather(chosen, plugins, daemon, identity, program, places.work, runner, console)
             pulled.append(carrier)
         before = kept.archives(state, pulled, cut, places.output, console)
         if before is not None:
@@ -167,9 +173,11 @@ def make_plugins(
         files.folder(folder)
     release = source.fetch(spec.source, spec.tag, work, runner)
     needs = resolve.resolve(release.docker, spec)
-    daemon = _daemon(needs, spec)
+    daemon, kept = _daemon(needs, spec), work / KEPT_PLUGINS
+    chosen = choose.choose(plugins, daemon, kept)
     with images.pulling([daemon.image], spec.architecture, program, runner, console) as jobs:
-        gathered = gather.gather(plugins, daemon, jobs[0].result().id, program, work, runner, console)
+        identity = jobs[0].result().id
+        gathered = gather.gather(chosen, plugins.owner, daemon, identity, program, kept, runner, console)
     gather.as_file(gathered, daemon, output)
     console.line(f"{size(output.stat().st_size):>10}  {digest.hash_file(output)}  {output}")
     console.line()
@@ -197,20 +205,18 @@ def _tools(places: Places, architecture: manifest.Architecture, runner: Runner, 
     return freeze.Tools(python=python, bootloader=bootloader.bootloader(places.work, runner, console))
 
 
-def _plugins(
-    wanted: choose.Wanted,
-    needs: resolve.Needs,
-    spec: Spec,
-    pulled: Sequence[Future[Pulled]],
+def _gather(
+    chosen: Sequence[Chosen],
+    plugins: choose.Wanted,
+    daemon: Daemon,
+    identity: str,
     program: str,
     work: Path,
     runner: Runner,
     console: Console,
 ) -> tuple[Gathered, Future[Pulled]]:
     """Return the plugins, and the image that carries them as if it had been pulled."""
-    daemon = _daemon(needs, spec)
-    identity = pulled[needs.images.index(needs.daemon)].result().id
-    gathered = gather.gather(wanted, daemon, identity, program, work, runner, console)
+    gathered = gather.gather(chosen, plugins.owner, daemon, identity, program, work / KEPT_PLUGINS, runner, console)
     image = gather.as_image(gathered, daemon, program, work, runner)
     carrier: Future[Pulled] = Future()
     carrier.set_result(image)

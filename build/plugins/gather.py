@@ -1,4 +1,4 @@
-"""The plugins of a bundle, top to bottom: choose and prove the packages, collect their wheels, pack both."""
+"""The plugins of a bundle: packages that are chosen and proved get their wheels, and both are packed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from build.images import Pulled
 from build.plugins import carrier, choose, signature, wheelhouse
-from build.plugins.choose import Chosen, Wanted
+from build.plugins.choose import Chosen
 from build.plugins.package import Daemon
 from installer.bundle import manifest
 from installer.core import digest, files, layout
@@ -25,21 +27,25 @@ class Gathered:
 
 
 def gather(
-    wanted: Wanted, daemon: Daemon, identity: str, program: str, work: Path, runner: Runner, console: Console
+    chosen: Sequence[Chosen],
+    owner: rsa.RSAPrivateKey | None,
+    daemon: Daemon,
+    identity: str,
+    program: str,
+    kept: Path,
+    runner: Runner,
+    console: Console,
 ) -> Gathered:
-    """Return packages and wheels; what is slow to make is kept below `work`.
+    """Return packages and wheels; what is slow to make is kept in the folder `kept`.
 
-    `identity` is the ID of the daemon's image, which the engine has. Raises UsageError for what names no plugin,
-    BuildError for a package that the server would refuse and for wheels that cannot be had.
+    `identity` is the ID of the daemon's image, which the engine has. Raises BuildError for wheels that cannot be had.
     """
-    kept = work / "plugins"
-    chosen = choose.choose(wanted, daemon, kept)
     packages = [each.package for each in chosen]
     wheels = wheelhouse.collect(packages, daemon, identity, program, kept, runner, console)
     contents = {f"{layout.PACKAGES}/{each.package.file_name}": each.package.path.read_bytes() for each in chosen}
     contents |= {f"{layout.WHEELS}/{wheel.name}": wheel.read_bytes() for wheel in wheels}
-    if wanted.owner is not None:
-        contents[layout.OWNER_KEY] = signature.public_pem(wanted.owner.public_key())
+    if owner is not None:
+        contents[layout.OWNER_KEY] = signature.public_pem(owner.public_key())
     total = size(sum(map(len, contents.values())))
     console.line(f"plugins  {choose.identities(chosen)}; with {len(wheels)} wheels {total}")
     return Gathered(describe(chosen, contents), contents)

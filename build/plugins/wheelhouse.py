@@ -14,6 +14,7 @@ from pathlib import Path
 
 from build.failure import BuildError
 from build.plugins.package import REQUIREMENTS, Daemon, Package
+from build.spec import EPOCH
 from installer.core import digest, files
 from installer.core.console import Console
 from installer.core.runner import Result, Runner
@@ -99,7 +100,8 @@ def _run(script: str, daemon: Daemon, program: str, folder: Path, runner: Runner
     command += ["--network", "host" if network else "none", "--security-opt", "label=disable"]
     command += ["--volume", f"{folder / 'plugins'}:/plugins", "--volume", f"{folder / 'wheels'}:/wheels"]
     command += ["--env", f"PIP_EXTRA_ARGS={EXTRA_ARGS}"]
-    command += _told(network)
+    # What is built carries this time: the same sources give the same wheel.
+    command += ["--env", f"SOURCE_DATE_EPOCH={EPOCH}", *_told(network)]
     command += ["--user", "0", "--entrypoint", "/bin/sh", daemon.image, "-c", script]
     result = runner.run(command, timeout=WHEELS_SECONDS if network else PROOF_SECONDS, check=False)
     if not result.ok:

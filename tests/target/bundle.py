@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer.core import layout
-from tests.target import images
+from tests.target import images, machine
 from tests.target.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -93,6 +93,21 @@ def prepare(
     )
     publish(bundle.checkout, registry, work, ballast)
     return bundle
+
+
+def contained(command: Sequence[str]) -> list[str]:
+    """Return a command that may run containers here, with `containers_conf` in its environment."""
+    hidden = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
+    return list(command) if machine.unified_host() else ["unshare", "--mount", "sh", "-c", hidden, "sh", *command]
+
+
+def containers_conf(work: Path) -> dict[str, str]:
+    """Return what lets podman run containers on this host, whatever it is itself."""
+    if machine.unified_host():
+        return {}
+    path = work / "containers.conf"
+    path.write_text(machine.CONTAINERS_CONF)
+    return {"CONTAINERS_CONF": str(path)}
 
 
 def environment(registry: Registry) -> dict[str, str]:
