@@ -129,11 +129,23 @@ DB_TYPE = "DB_TYPE"
 EMPTY_MEANS_OFF = ("CHECK_UPDATE_URL",)
 
 # Read by the api (configs/feature/hosted_service), in neither of upstream's two files; the values
-# are those of its enumerations RecommendAppType and PipelineTemplateType.
+# are those of its enumerations RecommendAppType and PipelineTemplateType. The built-in pipelines of 1.11.3 cannot be
+# read (its JSON file is invalid), so that the page of pipelines fails; the database has none.
 OFFLINE_IN_CONTAINER: dict[str, str] = {
     "HOSTED_FETCH_APP_TEMPLATES_MODE": "builtin",
-    "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "builtin",
+    "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "database",
 }
+
+# The front end. Its program is run by pm2, which asks version.pm2.io at its first start, unless it is discrete, and
+# each day, unless that is switched off (pm2 6 and 7, lib/Client.js and lib/Worker.js; seen with 6.0.14).
+WEB = "web"
+QUIET_WEB: dict[str, str] = {"PM2_DISCRETE_MODE": "true", "PM2_DISABLE_VERSION_CHECK": "true"}
+
+# Where browsers ask for plugins (web/docker/entrypoint.sh): the page /tools asks whether the marketplace is on or not
+# (web, tools/marketplace/hooks.ts). With an empty address it asks this very server, which has no such page. The api
+# does not start with an empty one.
+MARKETPLACE_SWITCH = "MARKETPLACE_ENABLED"
+MARKETPLACE_ADDRESSES = ("MARKETPLACE_API_URL", "MARKETPLACE_URL")
 
 
 # Who calls servers outside of the stack: the api and its workers, which share an image and SECRET_KEY, and the

@@ -179,6 +179,21 @@ def no_calls_home(document: compose.Document, _choice: Choice) -> None:
                 environment.setdefault(name, f"${{{name}:-{value}}}")
 
 
+def quiet_web(document: compose.Document, choice: Choice) -> None:
+    """Keep the front end, and the browsers that it serves, from asking servers in the internet.
+
+    pm2 asks for its newest version. Browsers ask the marketplace, whose address they have from the front end, even
+    where it is off; who switches it on in `.env` gets the address back.
+    """
+    environment = (document["services"].get(dify.WEB) or {}).get("environment")
+    if not isinstance(environment, dict):
+        return
+    for name, value in dify.QUIET_WEB.items():
+        environment.setdefault(name, value)
+    if choice.variables.get(dify.MARKETPLACE_SWITCH, "").lower() == "false":
+        environment.update((name, "") for name in dify.MARKETPLACE_ADDRESSES if name in environment)
+
+
 def nginx_last(document: compose.Document, _choice: Choice) -> None:
     """Let nginx start after every service that it forwards to.
 
@@ -313,6 +328,7 @@ def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
 # What docker compose needs as well, although it understands upstream's file.
 ADDITIONS: tuple[Departure, ...] = (
     no_calls_home,
+    quiet_web,
     nginx_last,
     company_ca,
     offline_plugins,

@@ -80,7 +80,23 @@ def test_what_is_empty_stays_empty_and_templates_come_from_the_image() -> None:
     expanded = {key: envfile.expand(value, {"CHECK_UPDATE_URL": ""}) for key, value in service["environment"].items()}
     assert expanded["CHECK_UPDATE_URL"] == ""
     assert expanded["HOSTED_FETCH_APP_TEMPLATES_MODE"] == "builtin"
-    assert expanded["HOSTED_FETCH_PIPELINE_TEMPLATES_MODE"] == "builtin"
+    assert expanded["HOSTED_FETCH_PIPELINE_TEMPLATES_MODE"] == "database"
+
+
+@pytest.mark.parametrize(("switch", "address"), [("false", ""), ("true", "https://marketplace.dify.ai")])
+def test_the_front_end_and_its_browsers_ask_nobody_outside(dify: Path, switch: str, address: str) -> None:
+    upstream = compose.load(dify / "docker/docker-compose.yaml")
+    variables = envfile.resolve((dify / "docker/.env.example").read_text(), {"MARKETPLACE_ENABLED": switch})
+    choice = render.Choice(variables=variables, selinux=False)
+    for document in (yaml.safe_load(render.render(upstream, choice)), render.with_additions(upstream, choice)):
+        services = document["services"]
+        expanded = {name: compose.expand_all(services[name], variables)["environment"] for name in ("web", "api")}
+        assert expanded["web"]["MARKETPLACE_API_URL"] == expanded["web"]["MARKETPLACE_URL"] == address
+        # The api refuses an empty one.
+        assert expanded["api"]["MARKETPLACE_API_URL"] == "https://marketplace.dify.ai"
+        assert expanded["web"]["PM2_DISCRETE_MODE"] == expanded["web"]["PM2_DISABLE_VERSION_CHECK"] == "true"
+    added = yaml.safe_load(render.override(upstream, choice))["services"]["web"]["environment"]
+    assert added.get("MARKETPLACE_URL") == ("" if switch == "false" else None)
 
 
 def test_nginx_waits_for_all_that_it_forwards_to() -> None:
@@ -192,7 +208,7 @@ def test_docker_gets_only_what_upstreams_file_lacks() -> None:
         "environment": {
             "CHECK_UPDATE_URL": "${CHECK_UPDATE_URL-}",
             "HOSTED_FETCH_APP_TEMPLATES_MODE": "${HOSTED_FETCH_APP_TEMPLATES_MODE:-builtin}",
-            "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "${HOSTED_FETCH_PIPELINE_TEMPLATES_MODE:-builtin}",
+            "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "${HOSTED_FETCH_PIPELINE_TEMPLATES_MODE:-database}",
         },
     }
     assert services["nginx"] == {"depends_on": {"plugin_daemon": {"condition": "service_started"}}}
