@@ -21,7 +21,7 @@ from installer import answers
 from installer.checks import models
 from installer.core import errors, layout
 from installer.engine.base import NAMES, Name
-from installer.plan import DEFAULT_TIMEOUT, Request
+from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
 from installer.release import dify, settings
 
 PREFIX = "DIFY_INSTALLER_"
@@ -271,6 +271,13 @@ RUN = (
     TIMEOUT,
     VERIFY,
     option("--no-boot", is_flag=True, help="Write no systemd unit: the stack will not come back after a reboot."),
+    option(
+        "--language",
+        type=click.Choice(LANGUAGES),
+        default=LANGUAGES[0],
+        show_default=True,
+        help="The language of the report's page.",
+    ),
     option("--dry-run", is_flag=True, help="Show what would be done, and change nothing."),
     SILENT,
     CONFIG,
@@ -340,6 +347,7 @@ class Given:
     timeout: float = DEFAULT_TIMEOUT
     verify: Literal["auto", "full"] = "auto"
     no_boot: bool = False
+    language: Language = LANGUAGES[0]
 
     @property
     def ports(self) -> dict[str, int]:
@@ -373,6 +381,7 @@ def make_request(**options: Any) -> Request:
         rpms=given.rpms,
         boot=not given.no_boot,
         firewall=not given.no_firewall,
+        language=given.language,
     )
 
 

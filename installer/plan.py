@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 900.0
 
+# Those of the report's page.
+Language = Literal["en", "ko"]
+LANGUAGES: tuple[Language, ...] = ("en", "ko")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -52,6 +56,7 @@ class Request:
     rpms: Path | None = None  # a folder from which podman may be installed
     boot: bool = True
     firewall: bool = True
+    language: Language = "en"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

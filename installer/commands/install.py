@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from installer import plan as plans
 from installer.checks import checklist, front_door, models, waiting
-from installer.commands import report
+from installer.commands import page, report
 from installer.core import errors, files, layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
@@ -37,7 +37,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
         # ---- The point of no return: above this line nothing on the host has been changed. ----
         ownership.claim(place)
         result.log = str(logfile.write_to(memory, place.logs))
-        with _kept(result, place):
+        with _kept(result, lambda: plan):
             leftovers.remove_leftovers(place)
             plan = _with_podman(plan, result, runner, console)
             document = _act(plan, result, runner, console)
@@ -190,8 +190,8 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _kept(result: report.Report, place: layout.Installation) -> Iterator[None]:
-    """Write the report whatever happens in the block; it then says how far the run came.
+def _kept(result: report.Report, planned: Callable[[], Plan]) -> Iterator[None]:
+    """Write the report whatever happens in the block; it then says how far the run came. `planned` gives today's plan.
 
     What failed in the block is told even where the report cannot be written.
     """
@@ -199,12 +199,18 @@ def _kept(result: report.Report, place: layout.Installation) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, errors.InstallerError):
-            result.result = error.meaning
+            result.result, result.error, result.remedy = error.meaning, error.message, error.remedy
             error.remedy = "; ".join(filter(None, (error.remedy, f"the log is {result.log}")))
         with contextlib.suppress(errors.CommandFailed):
-            files.write(place.report, report.as_json(result), mode=0o600)
+            _write(result, planned())
         raise
-    files.write(place.report, report.as_json(result), mode=0o600)
+    _write(result, planned())
+
+
+def _write(result: report.Report, plan: Plan) -> None:
+    """Write the report for programs and for people. Raises CommandFailed."""
+    files.write(plan.place.report, report.as_json(result), mode=0o600)
+    files.write(plan.place.report_page, page.make(result, plan), mode=0o600)
 
 
 def _judge(request: Request, result: report.Report) -> None:

@@ -37,6 +37,8 @@ class Report:
     checks: list[Finding] = field(default_factory=list)
     models: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    error: str = ""  # what the run failed with, and what to do
+    remedy: str = ""
 
     @contextlib.contextmanager
     def step(self, name: str, console: Console) -> Iterator[Step]:
@@ -64,5 +66,6 @@ def show(report: Report, console: Console) -> None:
     for note in report.notes:
         console.line(f"  note {note}")
     console.line()
-    console.line(f"The report is {Path(report.folder, layout.REPORT)}, the log {report.log}")
+    page = Path(report.folder, layout.REPORT_PAGE)
+    console.line(f"The report is {page}, for programs {layout.REPORT} beside it, the log {report.log}")
     console.line(f"Dify {report.dify} is at {report.url}")

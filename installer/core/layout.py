@@ -51,8 +51,9 @@ COMPOSE_PROJECT = "dify"
 # The systemd unit that brings the stack up at boot.
 UNIT = "dify.service"
 
-# The report of the last run.
+# The report of the last run, for programs and for people.
 REPORT = "install-report.json"
+REPORT_PAGE = "install-report.html"
 
 # What makes an install folder ours: the first file that is written into it.
 MARKER = ".dify-installer.json"
@@ -203,6 +204,10 @@ class Installation:
     @property
     def report(self) -> Path:
         return self.folder / REPORT
+
+    @property
+    def report_page(self) -> Path:
+        return self.folder / REPORT_PAGE
 
     @property
     def stores(self) -> Path:

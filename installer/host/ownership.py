@@ -126,8 +126,8 @@ def list_own(place: layout.Installation) -> list[Path]:
 def _own_paths(place: layout.Installation) -> list[Path]:
     """Return what we make in an install folder."""
     return [
-        *(place.project, place.logs, place.report, place.bin, place.venv, place.stores, place.spool, place.marker),
-        place.loaded_images,
+        *(place.project, place.logs, place.report, place.report_page, place.bin, place.venv, place.stores),
+        *(place.spool, place.marker, place.loaded_images),
     ]
 
 

@@ -1,10 +1,12 @@
-"""Tells which settings are secrets, for the masks of logs and messages."""
+"""Tells which settings are secrets, for the masks of logs, messages and the report's page."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
+
+from installer.core.runner import SHORTEST_SECRET
 
 # The shape of a key whose value must not be shown. TOKENS, …_KEY_FILENAME and the like do not count secrets.
 _SECRET_SHAPE = re.compile(
@@ -15,6 +17,25 @@ _PATH = re.compile(r"(?:\.{1,2}|/(?:etc|run|app|var|opt|usr|home|root|mnt|data|s
 # The password in a URL, as far as the first @ and as far as the last: one that is not encoded may hold some itself.
 # Digits before a slash are a port.
 _URL_PASSWORDS = tuple(re.compile(rf"://[^\s:/?#@]*:(?!\d{{1,5}}/)({shape})@") for shape in (r"[^\s@]+", r"\S+"))
+
+HIDDEN = "********"
+
+
+def without_secrets(values: Mapping[str, str], example: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the settings as they may be shown: a secret, and one within another value, is `HIDDEN`."""
+    # Longest first: a secret may be a part of another.
+    secrets = sorted(secret_values(values, example), key=len, reverse=True)
+    return {
+        key: HIDDEN if value and _SECRET_SHAPE.search(key) else _masked(value, secrets) for key, value in values.items()
+    }
+
+
+def _masked(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(f":{secret}@", f":{HIDDEN}@")
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, HIDDEN)
+    return text
 
 
 def secret_values(values: Mapping[str, str], example: Mapping[str, str] | None = None) -> tuple[str, ...]:

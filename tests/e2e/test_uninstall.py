@@ -59,7 +59,8 @@ def assert_gone(server: Server) -> None:
     assert not server.run("find", path, "-name", "podman-compose").stdout
     kept = set(server.run("ls", "-A", server.folder).stdout.split())
     # The list of our images stays as long as others use one of them.
-    assert kept - {"images.json"} == {"docker", "logs", "install-report.json", ".dify-installer.json"}
+    reports = {"install-report.json", "install-report.html"}
+    assert kept - {"images.json"} == {"docker", "logs", *reports, ".dify-installer.json"}
     assert ("images.json" in kept) == bool(images(server))
 
 

@@ -13,6 +13,7 @@ FILES = {
     "upstream": "/opt/dify/docker/docker-compose.yaml",
     "applied": "/opt/dify/docker/.applied",
     "report": "/opt/dify/install-report.json",
+    "page": "/opt/dify/install-report.html",
     "executable": "/opt/dify/bin/dify-installer",
     "podman-compose": "/opt/dify/podman-compose/bin/podman-compose",
     "python": "/opt/dify/podman-compose/pyvenv.cfg",

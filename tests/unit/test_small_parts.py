@@ -90,6 +90,7 @@ def test_the_shape_of_the_report() -> None:
         *(
             "checks",
             "dify",
+            "error",
             "folder",
             "format",
             "installer",
@@ -98,6 +99,7 @@ def test_the_shape_of_the_report() -> None:
             "models",
             "notes",
             "passed",
+            "remedy",
             "result",
             "started",
             "steps",
