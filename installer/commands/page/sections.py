@@ -11,6 +11,7 @@ from installer.commands.page.facts import Facts
 from installer.commands.page.html import Html, element, filled, join
 from installer.commands.page.style import STYLE
 from installer.commands.page.words import Words
+from installer.core import layout
 from installer.core.console import size
 from installer.core.finding import Finding, Level
 from installer.release.masks import HIDDEN
