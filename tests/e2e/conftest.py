@@ -14,6 +14,7 @@ from typing import Literal
 
 import pytest
 
+from tests.target import browser as browsers
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
@@ -92,6 +93,14 @@ def new_docker_machine(work: Path, kept: Path) -> Iterator[MachineMaker]:
 def new_dnf_machine(work: Path, kept: Path) -> Iterator[MachineMaker]:
     """The same with dnf, and no engine."""
     yield from _maker(work, _base(kept, "dnf"))
+
+
+@pytest.fixture(scope="session")
+def browser_root(kept: Path) -> Path:
+    """The root that a real browser lives in; one worker makes it, the others wait."""
+    with (kept / "browser.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return browsers.browser_root(kept)
 
 
 @functools.cache

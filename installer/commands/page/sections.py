@@ -216,13 +216,20 @@ def _hashed(name: str, hashes: Iterable[tuple[str, str]], count: int) -> Html:
 
 
 def _settings(facts: Facts, words: Words) -> Html:
+    secrets = [key for key, text in facts.settings.items() if text == HIDDEN]
     rows = [
-        element("tr", element("th", _broken(key), scope="row"), element("td", text))
+        element("tr", element("th", _broken(key), scope="row"), element("td", _broken(text) if text else words.empty))
         for key, text in facts.settings.items()
+        if key not in secrets
     ]
-    changed, total = str(len(rows)), str(facts.settings_total)
-    note = filled(words.settings_note, changed=changed, total=total, hidden=_code(HIDDEN))
-    return _section(words.settings, element("p", note), _table("settings", (words.key, words.value), rows))
+    note = words.settings_note.format(changed=len(facts.settings), total=facts.settings_total)
+    told = join([_code(key) if number == 0 else join([", ", _code(key)]) for number, key in enumerate(secrets)])
+    return _section(
+        words.settings,
+        element("p", note),
+        _table("settings", (words.key, words.value), rows),
+        element("p", filled(words.secrets, keys=told), class_="aside") if secrets else "",
+    )
 
 
 def _other(name: str, value: Any, words: Words) -> Html:
@@ -251,9 +258,9 @@ def _findings(findings: Iterable[Mapping[str, Any]], words: Words) -> Html:
     rows = [
         element(
             "tr",
-            element("th", each["check"], scope="row"),
+            element("th", _broken(each["check"]), scope="row"),
             element("td", element("span", words.levels[each["level"]], class_=f"level {each['level']}")),
-            element("td", each["seen"], _remedy(each["remedy"], words)),
+            element("td", _broken(each["seen"]), _remedy(each["remedy"], words)),
         )
         for each in findings
     ]

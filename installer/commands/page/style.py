@@ -31,7 +31,7 @@ h1, h2, h3 { font-weight: 600; line-height: 1.25; margin: 0; }
 h1 { font-size: 2.75rem; letter-spacing: -0.02em; }
 h2 { font-size: 1.25rem; }
 h3 { font-size: 1rem; margin: 2.25rem 0 0.5rem; }
-code, .hash, .settings, .hashes th[scope="row"] { font-family: var(--mono); }
+code, .hash, .settings tbody, .hashes th[scope="row"] { font-family: var(--mono); }
 code { font-size: 0.875em; overflow-wrap: anywhere; }
 
 header { padding: 3.5rem 0 2.5rem; }
@@ -51,6 +51,7 @@ dl.about { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem,
 dt { color: var(--quiet); font-size: 0.875rem; }
 dd { margin: 0 0 0.75rem; overflow-wrap: anywhere; }
 dl.told dd { white-space: pre-wrap; }
+dl.commands { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 0 1.5rem; }
 dl.commands dd { margin: 0.125rem 0 0.75rem; }
 dl.commands code { display: block; background: var(--tint); padding: 0.5rem 0.75rem; }
 ol, ul { margin: 0 0 1.25rem; padding-left: 1.25rem; }
@@ -89,7 +90,8 @@ footer p { border-top: 1px solid var(--line); padding-top: 1.5rem; }
   section { display: block; padding: 1.5rem 0 2rem; }
   h2 { margin-bottom: 1rem; }
   th, td { padding-right: 0.625rem; }
-  .findings th:nth-child(1) { width: 6.5rem; } .findings th:nth-child(2) { width: 4.75rem; }
+  table { font-size: 0.875rem; }
+  .findings th:nth-child(1) { width: 7.25rem; } .findings th:nth-child(2) { width: 5rem; }
   .times th:nth-child(1) { width: 7rem; } .times th:nth-child(3) { width: 4.25rem; }
   .hashes th:nth-child(2) { width: 5.25rem; }
 }

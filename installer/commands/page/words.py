@@ -88,6 +88,8 @@ class Words:
 
     settings: str
     settings_note: str
+    secrets: str
+    empty: str
     key: str
     value: str
 
@@ -170,7 +172,9 @@ ENGLISH = Words(
     image_id="ID",
     digest="Registry's digest",
     settings="Settings",
-    settings_note="{changed} of {total} settings differ from Dify's defaults. Secrets are shown as {hidden}.",
+    settings_note="{changed} of {total} settings differ from Dify's defaults.",
+    secrets="Not shown, since they are secrets: {keys}.",
+    empty="(empty)",
     key="Setting",
     value="Value",
     made_by="Written by dify-installer {version}. This page holds no secrets. The same for programs: {name}.",
@@ -262,7 +266,9 @@ KOREAN = Words(
     image_id="ID",
     digest="레지스트리 다이제스트",
     settings="설정",
-    settings_note="설정 {total}개 가운데 {changed}개가 Dify의 기본값과 다릅니다. 비밀 값은 {hidden}로 표시합니다.",
+    settings_note="설정 {total}개 가운데 {changed}개가 Dify의 기본값과 다릅니다.",
+    secrets="비밀 값이므로 표시하지 않는 설정: {keys}",
+    empty="(비어 있음)",
     key="설정",
     value="값",
     made_by="작성: dify-installer {version}. 이 페이지에는 비밀 값이 없습니다. 프로그램용 보고서: {name}",
