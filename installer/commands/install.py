@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from installer import plan as plans
 from installer.checks import checklist, front_door, models, waiting
 from installer.commands import page, report
-from installer.core import errors, files, layout, lock, logfile
+from installer.core import errors, files, finding, layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
@@ -61,7 +61,7 @@ def _plan(request: Request, result: report.Report, runner: Runner, console: Cons
 
 def _noted(plan: Plan, result: report.Report) -> str:
     """Add the plan's warnings to the report's notes; return in words how many findings there are."""
-    warnings = [f"{each.seen}; do: {each.remedy}" for each in plan.findings if each.level == "warning"]
+    warnings = [finding.as_note(each) for each in plan.findings if each.level == "warning"]
     result.notes += [warning for warning in warnings if warning not in result.notes]
     return f"{len(plan.findings)} checks passed, {len(warnings)} with a warning"
 

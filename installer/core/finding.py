@@ -37,6 +37,11 @@ def as_text(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
+def as_note(finding: Finding) -> str:
+    """Return a finding in one line, for the notes of a report."""
+    return f"{finding.seen}; do: {finding.remedy}"
+
+
 def as_list(findings: Iterable[Finding]) -> list[dict[str, str]]:
     """Return the findings for a machine: [{check, level, seen, remedy}]."""
     return [dataclasses.asdict(finding) for finding in findings]

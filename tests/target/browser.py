@@ -118,6 +118,7 @@ class Browser:
 
     def pdf(self, path: Path) -> None:
         """Keep the page as it is printed, on the paper that it asks for."""
+        self._call("Emulation.setEmulatedMedia", media="print")
         path.write_bytes(base64.b64decode(self._call("Page.printToPDF", preferCSSPageSize=True)["data"]))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:

@@ -86,3 +86,22 @@ def test_upstreams_secrets_have_these_shapes(dify: Path) -> None:
     assert {"SMTP_PASSWORD", "S3_SECRET_KEY", "SENTRY_DSN", "INIT_PASSWORD", "PLUGIN_DAEMON_KEY"} <= hidden
     # None of upstream's own values makes nonsense of a log: they are public.
     assert masks.secret_values(example, example) == ()
+
+
+def test_settings_are_shown_without_what_is_secret() -> None:
+    values = {
+        "DB_PASSWORD": "p@ss-word",
+        "URL": "redis://u:p%40ss-word@h/1",
+        "SHORT": "a://b:ab@c",
+        "NAME": "ab",
+        "E_KEY": "",
+    }
+    shown = masks.without_secrets(values)
+    hidden = masks.HIDDEN
+    assert shown == {
+        "DB_PASSWORD": hidden,
+        "URL": f"redis://u:{hidden}@h/1",
+        "SHORT": f"a://b:{hidden}@c",
+        "NAME": "ab",
+        "E_KEY": "",
+    }

@@ -177,3 +177,13 @@ def test_a_variable_that_is_not_an_option_is_told_with_the_one_that_may_be_meant
     with pytest.raises(errors.UsageError, match="DIFY_INSTALLER_PROT is not an option; is DIFY_INSTALLER_PORT meant"):
         options.require_known_variables({"DIFY_INSTALLER_PROT": "8080", "PATH": "/bin"})
     options.require_known_variables({"DIFY_INSTALLER_PORT": "8080", "DIFY_INSTALLER_API_KEY": "k"})
+
+
+def test_the_language_of_the_page_comes_from_everywhere_and_is_english_otherwise(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text("language: ko\n")
+    assert asked([]).language == "en"
+    assert asked(["--config", str(answers)]).language == "ko"
+    assert asked([], {"DIFY_INSTALLER_LANGUAGE": "ko"}).language == "ko"
+    with pytest.raises(errors.UsageError, match="--language"):
+        asked(["--language", "fr"])

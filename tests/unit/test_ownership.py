@@ -277,3 +277,11 @@ def test_the_inventory_survives_its_file(place: layout.Installation) -> None:
     marker.record_rules(place, [rule])
     marker.record_venv(place)
     assert marker.read(place) == dataclasses.replace(marker.Inventory(), venv=True, rules=(rule,))
+
+
+def test_the_report_is_ours_in_both_of_its_forms(place: layout.Installation) -> None:
+    ownership.claim(place)
+    for path in (place.report, place.report_page, place.folder / "other.html"):
+        put(path)
+    assert ownership.list_foreign(place) == [place.folder / "other.html"]
+    assert {place.report, place.report_page} <= set(ownership.list_own(place))

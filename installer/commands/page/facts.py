@@ -13,7 +13,7 @@ from typing import Any
 
 from installer.bundle import manifest
 from installer.commands.report import Report
-from installer.core import digest, layout
+from installer.core import digest, finding, layout
 from installer.plan import Plan
 from installer.release import envfile, masks
 
@@ -39,6 +39,7 @@ class Facts:
     bundle: manifest.Manifest
     files: tuple[File, ...]
     host_checks: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]  # those of the report that these checks do not tell
     settings: Mapping[str, str]  # those that are not Dify's defaults
     settings_total: int
     env: Path
@@ -53,6 +54,7 @@ def gather(report: Report, plan: Plan) -> Facts:
     example = _example()
     values = plan.settings.values if plan.settings else {}
     shown = masks.without_secrets(values, example)
+    told = {finding.as_note(each) for each in plan.findings}
     version = ".".join(map(str, host.engine.version or ()))
     return Facts(
         report=_masked(dataclasses.asdict(report), mask),
@@ -62,7 +64,8 @@ def gather(report: Report, plan: Plan) -> Facts:
         user=host.user.name,
         bundle=plan.bundle,
         files=_files(plan.bundle),
-        host_checks=tuple(_masked([dataclasses.asdict(each) for each in plan.findings], mask)),
+        host_checks=tuple(_masked(finding.as_list(plan.findings), mask)),
+        notes=tuple(_masked([each for each in report.notes if each not in told], mask)),
         settings={key: text for key, text in shown.items() if values[key] != example.get(key)},
         settings_total=len(values),
         env=place.env,

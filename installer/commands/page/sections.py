@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -23,6 +24,8 @@ TOLD = {
 FINDING = {field.name for field in fields(Finding)}
 # Whatever is put in: nothing is loaded, nothing runs, nothing is sent.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+# In paths and in long names.
+BREAKS = re.compile(r"(?<=\w)(?=/)|(?<=_)(?=\w)")
 # So that a browser does not ask a server for one.
 NO_ICON = "data:,"
 
@@ -72,7 +75,7 @@ def _top(facts: Facts, words: Words) -> Html:
         element("p", words.kicker, class_="kicker"),
         element("h1", f"Dify {report['dify']}"),
         element("p", verdict, class_=f"verdict {level}"),
-        element("p", _link(report["url"]), class_="address") if report["url"] else "",
+        element("p", _link(report["url"]), class_="address") if report["result"] == "done" else "",
         _pairs(about, "about"),
     )
 
@@ -83,7 +86,7 @@ def _verdict(facts: Facts, words: Words) -> tuple[Level, str]:
         return "error", words.failed
     if report["result"] != "done":
         return "warning", words.interrupted
-    found = [each["level"] for each in (*report["checks"], *report["models"])]
+    found = [each["level"] for each in (*facts.host_checks, *report["checks"], *report["models"])]
     warnings, passed = found.count("warning"), found.count("ok")
     if warnings:
         return "warning", words.done_with_warnings.format(count=passed, warnings=warnings)
@@ -96,7 +99,7 @@ def _failure(facts: Facts, words: Words) -> Html:
         return Html()
     if not report["error"]:
         return _section(words.failure, element("p", words.interrupted_remedy))
-    about = [(words.what_happened, report["error"]), (words.what_to_do, join([report["remedy"]]))]
+    about = [(words.what_happened, _prose(report["error"])), (words.what_to_do, _prose(report["remedy"]))]
     return _section(words.failure, _pairs(about, "told"), element("p", words.again))
 
 
@@ -145,8 +148,9 @@ def _models(facts: Facts, words: Words) -> Html:
 
 
 def _notes(facts: Facts, words: Words) -> Html:
-    notes = facts.report["notes"]
-    return _section(words.notes, element("ul", *(element("li", note) for note in notes))) if notes else Html()
+    if not facts.notes:
+        return Html()
+    return _section(words.notes, element("ul", *(element("li", _prose(note)) for note in facts.notes)))
 
 
 def _times(facts: Facts, words: Words) -> Html:
@@ -156,7 +160,7 @@ def _times(facts: Facts, words: Words) -> Html:
         element(
             "tr",
             element("th", words.steps.get(each["name"], each["name"]), scope="row"),
-            element("td", _bar(each["seconds"] / longest), element("span", each["seen"], class_="seen")),
+            element("td", _bar(each["seconds"] / longest), element("span", _prose(each["seen"]), class_="seen")),
             element("td", _seconds(each["seconds"], words), class_="number"),
         )
         for each in steps
@@ -260,7 +264,7 @@ def _findings(findings: Iterable[Mapping[str, Any]], words: Words) -> Html:
             "tr",
             element("th", _broken(each["check"]), scope="row"),
             element("td", element("span", words.levels[each["level"]], class_=f"level {each['level']}")),
-            element("td", _broken(each["seen"]), _remedy(each["remedy"], words)),
+            element("td", _prose(each["seen"]), _remedy(each["remedy"], words)),
         )
         for each in findings
     ]
@@ -268,7 +272,7 @@ def _findings(findings: Iterable[Mapping[str, Any]], words: Words) -> Html:
 
 
 def _remedy(text: str, words: Words) -> Html:
-    return element("p", words.do.format(remedy=text), class_="remedy") if text else Html()
+    return element("p", filled(words.do, remedy=_prose(text)), class_="remedy") if text else Html()
 
 
 def _section(title: str, *content: str) -> Html:
@@ -301,8 +305,15 @@ def _link(url: str) -> Html:
 
 def _broken(text: str) -> Html:
     """Return a long name that may be broken where a reader would break it."""
-    pieces = text.replace("/", "/\0").replace("_", "_\0").split("\0")
-    return Html(element("wbr").join(join([piece]) for piece in pieces))
+    return Html(element("wbr").join(join([piece]) for piece in BREAKS.split(text)))
+
+
+def _prose(text: str) -> Html:
+    """Return a sentence of ours; what stands in backticks is code."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return _broken(text)
+    return join(_code(piece) if number % 2 else _broken(piece) for number, piece in enumerate(pieces))
 
 
 def _moment(text: str) -> str:

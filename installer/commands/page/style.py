@@ -6,10 +6,9 @@ STYLE = """
 :root {
   --paper: #ffffff; --ink: #151515; --quiet: #4d4d4d; --line: #c7c7c7; --hair: #e0e0e0; --tint: #f5f5f5;
   --link: #0057b3; --bar: #4a6785; --ok: #2c6415; --warning: #7a4a00; --error: #a30d05;
-  --text: "Red Hat Text", "Noto Sans", "Segoe UI", system-ui, -apple-system, "Noto Sans KR", "Noto Sans CJK KR",
-    "Malgun Gothic", "Apple SD Gothic Neo", Arial, sans-serif;
-  --mono: "Red Hat Mono", ui-monospace, "Cascadia Mono", Consolas, Menlo, "Liberation Mono", "DejaVu Sans Mono",
-    monospace;
+  --text: "Red Hat Text", "Segoe UI", -apple-system, BlinkMacSystemFont, "Noto Sans", Cantarell, "Liberation Sans",
+    Arial, "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "Apple SD Gothic Neo", sans-serif;
+  --mono: "Red Hat Mono", "Cascadia Mono", Consolas, Menlo, "Liberation Mono", "DejaVu Sans Mono", monospace;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
