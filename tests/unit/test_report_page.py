@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from dataclasses import dataclass, field, fields
 from html.parser import HTMLParser
@@ -219,7 +220,7 @@ def test_it_can_be_read_with_the_ears(language: Language) -> None:
     seen = made(language)
     levels = [int(tag[1]) for tag in seen.tags() if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert all(each.get("scope") in ("col", "row") for tag, each in seen.elements if tag == "th")
     assert all(each.get("aria-hidden") == "true" for tag, each in seen.elements if tag == "svg")
     assert seen.tags().count("main") == 1
