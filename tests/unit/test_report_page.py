@@ -99,7 +99,15 @@ def made(language: Language = "en", **changes: Any) -> Seen:
 @each_language
 def test_it_tells_what_was_installed_seen_and_how_long_it_took(language: Language) -> None:
     seen = made(language)
-    for told in ("Dify 1.11.3", "http://10.0.0.5", "docker.io/a/b:1", f"sha256:{SHA}", "dify-images.tar", "3.7 GiB"):
+    for told in (
+        "Dify 1.11.3",
+        "http://10.0.0.5",
+        "docker.io/a/b:1",
+        f"sha256:{SHA}",
+        "dify-images.tar",
+        "3.7 GiB",
+        "a/b:1.0.0",
+    ):
         assert told in seen.text, told
     for told in ("podman 5.4.2", "2026-01-31 14:05:09 +0900", "30.0", "40.0", "10 loaded", "ollama serve", "refused"):
         assert told in seen.text, told
@@ -264,7 +272,8 @@ def test_each_language_has_every_text_with_the_same_places_to_fill() -> None:
             assert places(english) == places(korean), each.name
             assert english or each.name == "english"
             assert korean
-    assert set(words.ENGLISH.levels) == set(words.KOREAN.levels)
+    for name in ("levels", "signers"):
+        assert set(getattr(words.ENGLISH, name)) == set(getattr(words.KOREAN, name))
 
 
 def test_korean_knows_every_step() -> None:

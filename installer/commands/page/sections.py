@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from installer import VERSION
+from installer.bundle import manifest
 from installer.commands.page.facts import Facts
 from installer.commands.page.html import Html, element, filled, join
 from installer.commands.page.style import STYLE
@@ -207,6 +208,19 @@ def _installed(facts: Facts, words: Words) -> Html:
         element("p", words.files_note, class_="aside"),
         element("h3", f"{words.images} ({len(images)})"),
         _table("hashes", (words.image, words.size), images),
+        *(_plugins(bundle.plugins, words) if bundle.plugins else ()),
+    )
+
+
+def _plugins(plugins: manifest.Plugins, words: Words) -> tuple[Html, ...]:
+    rows = [
+        _hashed(each.identity, [("SHA-256", each.file.sha256), (words.signers[each.signer], " ")], each.file.size)
+        for each in plugins.packages
+    ]
+    return (
+        element("h3", f"{words.plugins} ({len(rows)})"),
+        _table("hashes", (words.package, words.size), rows),
+        element("p", words.plugins_note.format(count=len(plugins.others)), class_="aside"),
     )
 
 

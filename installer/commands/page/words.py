@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from installer.bundle.manifest import Signer
 from installer.core.finding import Level
 from installer.plan import Language
 
@@ -85,6 +86,10 @@ class Words:
     image: str
     image_id: str
     digest: str
+    plugins: str
+    plugins_note: str
+    package: str
+    signers: Mapping[Signer, str]
 
     settings: str
     settings_note: str
@@ -171,6 +176,10 @@ ENGLISH = Words(
     image="Image",
     image_id="ID",
     digest="Registry's digest",
+    plugins="Plugins that came along",
+    plugins_note="With {count} files for them: Python packages, and keys of signatures.",
+    package="Package",
+    signers={"Dify": "Signed by Dify", "owner": "Signed by the owner of this installation"},
     settings="Settings",
     settings_note="{changed} of {total} settings differ from Dify's defaults.",
     secrets="Not shown, since they are secrets: {keys}.",
@@ -244,6 +253,7 @@ KOREAN = Words(
         "podman": "podman 설치",
         "images": "이미지 적재",
         "podman-compose": "podman-compose 설치",
+        "plugins": "플러그인 복사",
         "settings": "설정 작성",
         "start": "스택 시작",
         "firewall": "방화벽",
@@ -265,6 +275,10 @@ KOREAN = Words(
     image="이미지",
     image_id="ID",
     digest="레지스트리 다이제스트",
+    plugins="함께 온 플러그인",
+    plugins_note="플러그인에 필요한 파일 {count}개도 있습니다: Python 패키지와 서명 키.",
+    package="패키지",
+    signers={"Dify": "Dify가 서명", "owner": "이 설치의 소유자가 서명"},
     settings="설정",
     settings_note="설정 {total}개 가운데 {changed}개가 Dify의 기본값과 다릅니다.",
     secrets="비밀 값이므로 표시하지 않는 설정: {keys}",
