@@ -214,7 +214,7 @@ def _installed(facts: Facts, words: Words) -> Html:
 
 def _plugins(plugins: manifest.Plugins, words: Words) -> tuple[Html, ...]:
     rows = [
-        _hashed(each.identity, [("SHA-256", each.file.sha256), (words.signers[each.signer], " ")], each.file.size)
+        _hashed(each.identity, [(f"{words.signers[each.signer]}, SHA-256", each.file.sha256)], each.file.size)
         for each in plugins.packages
     ]
     return (
