@@ -87,13 +87,13 @@ def make(
         store.require(shape.base is not None)
     for folder in (places.output, places.work):
         files.folder(folder)
-    tools = _tools(places, spec.architecture, runner, console)
 
     console.line(f"source   {spec.source} {spec.tag}")
     release = source.fetch(spec.source, spec.tag, places.work, runner)
     needs = resolve.resolve(release.docker, spec)
     console.line(f"resolve  Dify {needs.version}: {len(needs.images)} images for {spec.architecture}")
     chosen = choose.choose(plugins, _daemon(needs, spec), places.work / KEPT_PLUGINS) if plugins.plugins else []
+    tools = _tools(places, spec.architecture, runner, console)
 
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
