@@ -21,6 +21,15 @@ MODEL_CALLER = "plugin_daemon"
 # What a package of a plugin may hold, unpacked, in bytes: the setting, and its value in the example.
 LARGEST_PLUGIN = "PLUGIN_MAX_PACKAGE_SIZE"
 LARGEST_PLUGIN_BYTES = 52428800
+# Its image runs `/bin/bash -c /app/entrypoint.sh`, and that script a bash which becomes the daemon. The first process
+# of a container gets no signal that it does not handle (pid_namespaces(7)), and bash hands none on: the daemon was
+# killed each time, after the whole limit (seen with 0.5.2). bash stays the first process, which buries what plugins
+# leave behind; it tells the daemon's own group of processes, and waits until that has ended.
+HANDS_SIGNALS_ON = (
+    "setsid /app/entrypoint.sh & trap 'stopped=0; kill -TERM -- -$$!' TERM; wait $$!; status=$$?; "
+    "while kill -0 -- -$$! 2>/dev/null; do sleep 0.1; done; exit $${stopped:-$$status}"
+)
+DAEMON_COMMAND = ("/bin/bash", "-c", HANDS_SIGNALS_ON)
 # Where the plugin daemon sees the install folder's plugins. It hands PIP_EXTRA_ARGS to uv, and reads further keys,
 # whose signature it takes, from files (plugin daemon 0.5.2, internal/types/app/config.go); the compose file passes
 # none of these on.

@@ -275,6 +275,13 @@ def time_to_end(document: compose.Document, _choice: Choice) -> None:
             service.setdefault("stop_grace_period", f"{dify.STOP_SECONDS[name]}s")
 
 
+def daemon_that_hears(document: compose.Document, _choice: Choice) -> None:
+    """Let the plugin daemon hear that it is to end: it tells the database which plugins it has begun to install."""
+    daemon = document["services"].get(dify.MODEL_CALLER)
+    if daemon is not None and not {"command", "entrypoint"} & set(daemon):
+        daemon["command"] = list(dify.DAEMON_COMMAND)
+
+
 def no_secrets_in_health_checks(document: compose.Document, _choice: Choice) -> None:
     """Let health checks take passwords from the environment of the container, and not from their command line.
 
@@ -334,6 +341,7 @@ ADDITIONS: tuple[Departure, ...] = (
     offline_plugins,
     selinux_labels,
     time_to_end,
+    daemon_that_hears,
     no_secrets_in_health_checks,
 )
 

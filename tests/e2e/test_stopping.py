@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import yaml
 
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
@@ -75,6 +76,23 @@ def test_all_monitors_are_killed(server: Server, command: str) -> None:
         assert server.installer("start", "--timeout", "200").returncode == 0
     assert server.installer("status").returncode == 0
     assert server.get("/console/api/setup").stdout.startswith("{")
+
+
+def test_the_plugin_daemon_hears_that_it_is_to_end(server: Server) -> None:
+    """Its image starts it behind two shells (plugin daemon 0.5.2, entrypoint.sh); this one takes a second to end."""
+    rendered = yaml.safe_load(server.machine.read(f"{server.folder}/docker/dify-compose.yaml"))
+    command = [word.replace("$$", "$") for word in rendered["services"]["plugin_daemon"]["command"]]
+    daemon = "#!/bin/bash\ntrap 'sleep 1; echo ended > /app/told; exit 0' TERM\necho up > /app/told\nsleep 100 & wait\n"
+    for name, text in (("main", daemon), ("entrypoint.sh", 'bash -c "exec /app/main"')):
+        server.machine.path("/app").mkdir(exist_ok=True)
+        server.machine.path(f"/app/{name}").write_text(text)
+        server.machine.path(f"/app/{name}").chmod(0o755)
+    # As the first process, which gets no signal that it does not handle.
+    run = server.machine.start(["unshare", "--pid", "--fork", "--mount-proc", *command])
+    await_text(server, "grep -q up /app/told")
+    server.run("pkill", "-TERM", "--full", "^/bin/bash -c setsid /app/entrypoint.sh")
+    assert run.wait(timeout=20) == 0
+    assert server.machine.read("/app/told") == "ended\n"
 
 
 def test_a_stack_that_starts_says_so_and_the_unit_is_active_once_it_answers(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from installer.release import compose, envfile, render
+from installer.release import compose, dify, envfile, render
 
 VARIABLES = {"COMPOSE_PROFILES": "postgresql", "DATA": "./volumes/data"}
 
@@ -202,7 +202,7 @@ def overridden(*, selinux: bool) -> dict[str, Any]:
 def test_docker_gets_only_what_upstreams_file_lacks() -> None:
     services = overridden(selinux=False)
     assert set(services) == {"api", "nginx", "plugin_daemon"}
-    assert services["plugin_daemon"] == {"stop_grace_period": "20s"}
+    assert services["plugin_daemon"] == {"stop_grace_period": "20s", "command": list(dify.DAEMON_COMMAND)}
     assert services["api"] == {
         "stop_grace_period": "40s",
         "environment": {
@@ -322,3 +322,13 @@ def test_a_health_check_without_a_password_stays_as_it_is() -> None:
     check = {"test": ["CMD", "pg_isready", "-U", "${DB_USERNAME:-postgres}"]}
     service = {"image": "a", "environment": {"A": "1"}, "healthcheck": check}
     assert rendered({"a": service})["services"]["a"]["healthcheck"] == check
+
+
+def test_the_plugin_daemon_is_started_so_that_it_hears_signals() -> None:
+    services = {"plugin_daemon": {"image": "plugin"}, "other": {"image": "other"}}
+    result = rendered(services)["services"]
+    assert result["plugin_daemon"]["command"][:2] == ["/bin/bash", "-c"]
+    assert envfile.expand(result["plugin_daemon"]["command"][2], {}).endswith("exit ${stopped:-$status}")
+    assert "command" not in result["other"]
+    own = {"plugin_daemon": {"image": "plugin", "command": ["theirs"]}}
+    assert rendered(own)["services"]["plugin_daemon"]["command"] == ["theirs"]
