@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,16 +51,7 @@ def check_console(front: FrontDoor) -> list[Finding]:
 
     /health is reported and not judged: nginx of Dify 1.11.3 has no such page, so it is answered by the web app.
     """
-    import requests
-
-    with requests.Session() as session:
-        # The proxies of the environment lead out of this network, where we do not ask.
-        session.trust_env = False
-        name = urlsplit(front.url).hostname or ""
-        if front.certificate is not None:
-            session.verify = str(front.certificate)
-            session.mount("https://", _adapter(name, front.certificate))
-        url = _reachable(front.url, session)
+    with open_session(front) as (session, url):
         return [
             _asked(session, name, url + page, judge, front.logs)
             for name, page, judge in (
@@ -70,6 +62,20 @@ def check_console(front: FrontDoor) -> list[Finding]:
                 ("/health", "/health", _health),
             )
         ]
+
+
+@contextlib.contextmanager
+def open_session(front: FrontDoor) -> Iterator[tuple[requests.Session, str]]:
+    """Give a session that trusts the front door alone, and the address at which this host reaches it."""
+    import requests
+
+    with requests.Session() as session:
+        # The proxies of the environment lead out of this network, where we do not ask.
+        session.trust_env = False
+        if front.certificate is not None:
+            session.verify = str(front.certificate)
+            session.mount("https://", _adapter(urlsplit(front.url).hostname or "", front.certificate))
+        yield session, _reachable(front.url, session)
 
 
 def _reachable(url: str, session: requests.Session) -> str:
@@ -105,14 +111,14 @@ def _asked(
         answer = session.get(url, timeout=HTTP_SECONDS)
         level, seen = judge(answer)
     except requests.RequestException as error:
-        level, seen = "error", f"no answer: {_cause(error)}"
+        level, seen = "error", f"no answer: {innermost(error)}"
     except (ValueError, KeyError, TypeError):
         level, seen = "error", f"status {answer.status_code}, but not Dify's answer: is another service on this port?"
     remedy = "" if level != "error" else f"look at `dify-installer status` and {logs}"
     return Finding(check=name, level=level, seen=f"GET {url}: {seen}", remedy=remedy)
 
 
-def _cause(error: Exception) -> str:
+def innermost(error: Exception) -> str:
     """Return the innermost cause of a request that failed, without Python's object addresses."""
     inner: BaseException = error
     while (deeper := inner.__cause__ or inner.__context__) is not None:

@@ -75,6 +75,20 @@ class ModelServerFailed(InstallerError):
     meaning = "a required model server fails (--require-llm)"
 
 
+class AccountRefused(InstallerError):
+    """The console does not let the account in, or not do what has to be done."""
+
+    exit_code = 9
+    meaning = "the console refuses the account: its password, its lock or its role"
+
+
+class WorkspaceFailed(InstallerError):
+    """Dify runs, but what was to be done inside it was not."""
+
+    exit_code = 10
+    meaning = "Dify runs, but its account, a plugin, a model or an answer is not as asked for"
+
+
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived.
 
@@ -100,6 +114,8 @@ FAILURES: tuple[type[InstallerError], ...] = (
     NotHealthy,
     AlreadyRunning,
     ModelServerFailed,
+    AccountRefused,
+    WorkspaceFailed,
 )
 
 # Exit code -> meaning, for docs/exit-codes.md and `--help`.

@@ -174,6 +174,16 @@ class Installation:
         return self.project / "plugins"
 
     @property
+    def admin_password(self) -> Path:
+        """The password that was generated for the console's first account."""
+        return self.folder / "admin-password"
+
+    @property
+    def account(self) -> Path:
+        """The e-mail of the account with which we work in the console, and its refused passwords of the last day."""
+        return self.folder / "admin-account.json"
+
+    @property
     def venv(self) -> Path:
         """podman-compose's own Python environment."""
         return self.folder / "podman-compose"

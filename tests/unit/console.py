@@ -1,0 +1,228 @@
+"""A console that answers as the real one of Dify 1.11.3 was seen to answer: statuses, codes, cookies, fields."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import http.server
+import io
+import json
+import re
+import ssl
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from installer.checks.front_door import FrontDoor
+from installer.release import tls
+
+EMAIL, PASSWORD, INIT_PASSWORD = "ops@example.com", "passw0rd1", "init-password"
+Answer = tuple[int, Any]
+OK: Answer = (200, {"result": "success"})
+
+
+def refused(status: int, code: str, message: str) -> Answer:
+    return status, {"code": code, "message": message, "status": status}
+
+
+@dataclass
+class State:
+    """What this Dify holds, and what it is to do wrong."""
+
+    account: tuple[str, str] | None = None
+    role: str = "owner"
+    language: str = ""
+    wrong: int = 0
+    generation: int = 0  # of the tokens
+    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)  # by author/name
+    uploaded: dict[str, tuple[str, str]] = field(default_factory=dict)  # identifier: author/name, version
+    tasks: dict[str, list[str]] = field(default_factory=dict)  # states still to come; the last stays
+    install_states: list[str] = field(default_factory=lambda: ["running", "success"])
+    models: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)  # provider, model, type
+    defaults: dict[str, tuple[str, str]] = field(default_factory=dict)
+    reachable: tuple[str, ...] = ()  # models that their server has
+    apps: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    refuse: dict[str, Answer] = field(default_factory=dict)  # by "METHOD path"
+    calls: list[str] = field(default_factory=list)
+    secure: bool = False
+
+    def called(self, text: str) -> int:
+        return sum(text in call for call in self.calls)
+
+
+def manifest_of(package: bytes) -> tuple[str, str]:
+    with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        text = archive.read("manifest.yaml").decode()
+    values = dict(re.findall(r"^(\w+): (.*)$", text, re.MULTILINE))
+    return f"{values['author']}/{values['name']}", values["version"]
+
+
+def package(folder: Path, name: str, version: str, author: str = "langgenius") -> Path:
+    """Make a file that looks like a plugin's package."""
+    path = folder / f"{author}-{name}_{version}.difypkg"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.yaml", f"author: {author}\nname: {name}\nversion: {version}\n")
+    return path
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    do_POST = do_PUT = do_DELETE = do_GET
+
+    @property
+    def state(self) -> State:
+        return self.server.state
+
+    def _serve(self) -> None:
+        parts = urlsplit(self.path)
+        self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.body = body
+        self.cookies = SimpleCookie(self.headers.get("Cookie", ""))
+        self.new_cookies: list[str] = []
+        path = unquote(parts.path)
+        self.state.calls.append(f"{self.command} {path}")
+        if path == "/v1/chat-messages":
+            self._stream()
+            return
+        assert path.startswith("/console/api"), path
+        self._answer(*self._route(path.removeprefix("/console/api")))
+
+    def _answer(self, status: int, content: Any) -> None:
+        data = b"" if content is None else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        for cookie in self.new_cookies:
+            self.send_header("Set-Cookie", cookie)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for event in self.state.events:
+            self.wfile.write(
+                b"event: ping\n\n" if event["event"] == "ping" else f"data: {json.dumps(event)}\n\n".encode()
+            )
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body or b"{}")
+
+    def _cookie(self, name: str) -> str:
+        full = f"__Host-{name}" if self.state.secure else name
+        return self.cookies[full].value if full in self.cookies else ""
+
+    def _set(self, name: str, value: str) -> None:
+        full, end = (f"__Host-{name}", "; Secure") if self.state.secure else (name, "")
+        self.new_cookies.append(f"{full}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600{end}")
+
+    def _tokens(self) -> None:
+        for name in ("access_token", "refresh_token", "csrf_token"):
+            self._set(name, f"{name}-{self.state.generation}")
+
+    def _route(self, path: str) -> Answer:
+        state = self.state
+        if answer := state.refuse.get(f"{self.command} {path}"):
+            return answer
+        open_to_all: dict[str, Callable[[], Answer]] = {
+            "GET /setup": lambda: (200, {"step": "finished" if state.account else "not_started"}),
+            "GET /init": lambda: (200, {"status": "finished" if state.account else "not_started"}),
+            "POST /init": self._init,
+            "POST /setup": self._setup,
+            "POST /login": self._login,
+            "POST /refresh-token": self._refresh,
+        }
+        if route := open_to_all.get(f"{self.command} {path}"):
+            return route()
+        current = f"-{state.generation}"
+        if self._cookie("access_token") != "access_token" + current:
+            return refused(401, "unauthorized", "Invalid token.")
+        if self.headers.get("X-CSRF-Token") != "csrf_token" + current:
+            return refused(401, "unauthorized", "CSRF token is missing or invalid.")
+        for pattern, handle in ROUTES:
+            if match := re.fullmatch(pattern, f"{self.command} {path}"):
+                return handle(self, *match.groups())
+        return refused(404, "not_found", f"no {self.command} {path}")
+
+    def _init(self) -> Answer:
+        if self.json["password"] != INIT_PASSWORD:
+            return refused(401, "init_validate_failed", "Init validation failed.")
+        self.new_cookies.append("session=validated; HttpOnly; Path=/")
+        return 201, {"result": "success"}
+
+    def _setup(self) -> Answer:
+        if self.state.account:
+            return refused(403, "already_setup", "Dify has been successfully installed.")
+        if "session" not in self.cookies:
+            return refused(401, "not_init_validated", "Init validation has not been completed yet.")
+        self.state.account = (self.json["email"], self.json["password"])
+        self.state.language = self.json["language"]
+        return 201, {"result": "success"}
+
+    def _login(self) -> Answer:
+        state = self.state
+        if state.wrong > 5:
+            return refused(429, "email_code_login_limit", "Too many incorrect password attempts.")
+        if (self.json["email"], base64.b64decode(self.json["password"]).decode()) != state.account:
+            state.wrong += 1
+            return refused(401, "authentication_failed", "Invalid email or password.")
+        state.wrong = 0
+        self._tokens()
+        return OK
+
+    def _refresh(self) -> Answer:
+        if self._cookie("refresh_token") != f"refresh_token-{self.state.generation - 1}":
+            return 401, {"result": "fail", "message": "Invalid refresh token"}
+        self._tokens()
+        return OK
+
+    def workspace(self) -> Answer:
+        return 200, {"id": "t", "name": "ops's Workspace", "role": self.state.role}
+
+
+ROUTES: list[tuple[str, Callable[..., Answer]]] = [
+    ("POST /workspaces/current", Handler.workspace),
+]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    state: State
+
+
+@contextlib.contextmanager
+def serve(state: State, certificate_folder: Path | None = None) -> Iterator[FrontDoor]:
+    """Serve a console, with https where a folder for its certificate is given, and give its front door."""
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.state = state
+        certificate = None
+        if certificate_folder is not None:
+            pair = tls.make_self_signed("127.0.0.1", datetime.datetime.now(datetime.UTC))
+            certificate = certificate_folder / "dify.pem"
+            certificate.write_bytes(pair.certificate + pair.key)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            state.secure = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
+        yield FrontDoor(url=url, version="1.11.3", certificate=certificate, logs="the logs")
+        server.shutdown()
