@@ -14,6 +14,7 @@ import requests
 
 from build.failure import BuildError
 from build.plugins.package import SUFFIX, as_numbers
+from installer.checks.front_door import innermost
 from installer.core import digest, files
 from installer.core.console import size
 
@@ -70,7 +71,7 @@ def _ask(asked: str, plugin: str, url: str, read: Callable[[requests.Response], 
             return read(answer)
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise BuildError(
-            f"the plugin {plugin} cannot be had from {url}: {error}",
+            f"the plugin {plugin} cannot be had from {url}: {innermost(error)}",
             "check its name and the network; name a mirror with --marketplace URL, give the package's file instead of "
             "its name, or leave plugins out with --plugin none (make bundle PLUGINS=none)",
         ) from error
