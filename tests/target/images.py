@@ -175,13 +175,18 @@ def push(images: list[Image], registry: str) -> None:
 
 
 def forget(images: list[Image], env: Mapping[str, str]) -> None:
-    """Take these names from other images in podman's store: a build pulls only what it does not find there."""
+    """Take these names from other images in podman's store: a build pulls only what it does not find there.
+
+    An image that the store has still gets its name back.
+    """
     for image in images:
         wanted = hashlib.sha256(image.config).hexdigest()
         shown = ["podman", "image", "inspect", "--format", "{{.Id}}", image.reference]
         found = subprocess.run(shown, env=env, capture_output=True, text=True)
         if found.returncode == 0 and found.stdout.strip() != wanted:
             subprocess.run(["podman", "untag", image.reference], env=env, check=True)
+            if subprocess.run(["podman", "image", "exists", wanted], env=env).returncode == 0:
+                subprocess.run(["podman", "tag", wanted, image.reference], env=env, check=True)
 
 
 def _push_file(path: Path, name: str, registry: str, held: dict[str, str]) -> dict[str, object]:
