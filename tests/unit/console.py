@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from installer.checks.front_door import FrontDoor
 from installer.release import tls
+from installer.workspace.client import Client, open_client
 
 EMAIL, PASSWORD, INIT_PASSWORD = "ops@example.com", "passw0rd1", "init-password"
 Answer = tuple[int, Any]
@@ -43,7 +44,8 @@ class State:
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)  # by author/name
     uploaded: dict[str, tuple[str, str]] = field(default_factory=dict)  # identifier: author/name, version
     tasks: dict[str, list[str]] = field(default_factory=dict)  # states still to come; the last stays
-    install_states: list[str] = field(default_factory=lambda: ["running", "success"])
+    # What the daemon says of the next installations, one list each or the same for all.
+    install_states: list[Any] = field(default_factory=lambda: ["running", "success"])
     models: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)  # provider, model, type
     defaults: dict[str, tuple[str, str]] = field(default_factory=dict)
     reachable: tuple[str, ...] = ()  # models that their server has
@@ -52,6 +54,17 @@ class State:
     refuse: dict[str, Answer] = field(default_factory=dict)  # by "METHOD path"
     calls: list[str] = field(default_factory=list)
     secure: bool = False
+
+    def add_plugin(self, identifier: str, source: str = "package") -> None:
+        name, _, version = identifier.partition("@")[0].rpartition(":")
+        self.uploaded[identifier] = (name, version)
+        self.plugins[name] = {
+            "id": f"installation of {identifier}",
+            "plugin_id": name,
+            "plugin_unique_identifier": identifier,
+            "version": version,
+            "source": source,
+        }
 
     def called(self, text: str) -> int:
         return sum(text in call for call in self.calls)
@@ -197,15 +210,74 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def workspace(self) -> Answer:
         return 200, {"id": "t", "name": "ops's Workspace", "role": self.state.role}
 
+    def list_plugins(self) -> Answer:
+        return 200, {"plugins": list(self.state.plugins.values()), "total": len(self.state.plugins)}
+
+    def upload(self) -> Answer:
+        content = self.body[self.body.index(b"PK") :]
+        name, version = manifest_of(content[: content.rindex(b"\r\n--")])
+        identifier = f"{name}:{version}@{'0' * 64}"
+        self.state.uploaded[identifier] = (name, version)
+        return 200, {"unique_identifier": identifier, "manifest": {}}
+
+    def install(self) -> Answer:
+        (identifier,) = self.json["plugin_unique_identifiers"]
+        name, _ = self.state.uploaded[identifier]
+        if name in self.state.plugins:
+            return refused(400, "invalid_param", "req_id: 0 PluginDaemonInternalServerError: already installed")
+        task = f"task-{len(self.state.tasks)}"
+        states = self.state.install_states
+        self.state.tasks[task] = [identifier, *(states.pop(0) if isinstance(states[0], list) else states)]
+        return 200, {"all_installed": False, "task_id": task}
+
+    def list_tasks(self) -> Answer:
+        return 200, {"tasks": [self._task(task, states[1]) for task, states in self.state.tasks.items()]}
+
+    def one_task(self, task: str) -> Answer:
+        states = self.state.tasks[task]
+        state = states.pop(1) if len(states) > 2 else states[1]
+        if state == "silent":
+            return refused(400, "invalid_param", "Failed to request plugin daemon, url: plugin/t/management")
+        if state == "success":
+            self.state.add_plugin(states[0])
+        return 200, {"task": self._task(task, state)}
+
+    def _task(self, task: str, state: str) -> dict[str, Any]:
+        kind, _, words = state.partition(": ")
+        plugin = {"plugin_unique_identifier": self.state.tasks[task][0], "status": kind, "message": words}
+        return {"id": task, "status": kind, "plugins": [plugin]}
+
+    def uninstall(self) -> Answer:
+        for name, plugin in list(self.state.plugins.items()):
+            if plugin["id"] == self.json["plugin_installation_id"]:
+                del self.state.plugins[name]
+        return 200, {"success": True}
+
 
 ROUTES: list[tuple[str, Callable[..., Answer]]] = [
     ("POST /workspaces/current", Handler.workspace),
+    ("GET /workspaces/current/plugin/list", Handler.list_plugins),
+    ("POST /workspaces/current/plugin/upload/pkg", Handler.upload),
+    ("POST /workspaces/current/plugin/install/pkg", Handler.install),
+    ("GET /workspaces/current/plugin/tasks", Handler.list_tasks),
+    ("GET /workspaces/current/plugin/tasks/(.+)", Handler.one_task),
+    ("POST /workspaces/current/plugin/uninstall", Handler.uninstall),
 ]
 
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     state: State
+
+
+@contextlib.contextmanager
+def signed_in(state: State) -> Iterator[Client]:
+    """Serve a console, and give a client that is signed in."""
+    state.account = state.account or (EMAIL, PASSWORD)
+    with serve(state) as front, open_client(front) as client:
+        encoded = base64.b64encode(PASSWORD.encode()).decode()
+        client.post("/login", {"email": EMAIL, "password": encoded, "remember_me": True})
+        yield client
 
 
 @contextlib.contextmanager
