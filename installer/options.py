@@ -173,13 +173,27 @@ VERIFY = option(
     help="auto reads the image archive only when an image is missing; full always.",
 )
 
-ADDRESS, HTTPS, PLACE, SETTINGS, MODELS = (
+ADDRESS, HTTPS, PLACE, SETTINGS, MODELS, ACCOUNT = (
     "Address and ports",
     "Certificates",
     "Where and with what",
     "Settings",
     "Model servers",
+    "Account, plugins and models",
 )
+
+
+def _model_option(name: str, variable: str, what: str) -> Callable[[Function], Function]:
+    return option(
+        name,
+        variable,
+        type=Checked("model", models.checked_model),
+        multiple=True,
+        metavar="NAME[:KEY=VALUE,…]",
+        group=MODELS,
+        help=f"{what}; may be repeated, and say what the model can do: NAME:context=32768,tools=yes.",
+    )
+
 
 # What decides what an installation will be; preflight looks at the same.
 SITE = (
@@ -241,19 +255,25 @@ SITE = (
 RUN = (
     option(
         "--ollama-url",
+        "ollama_urls",
         type=Checked("url", models.checked_url),
+        multiple=True,
         metavar="URL",
         group=MODELS,
-        help="An Ollama server to check, for example http://10.0.0.9:11434.",
+        help="An Ollama server, for example http://10.0.0.9:11434; may be repeated.",
     ),
     option(
         "--vllm-url",
+        "vllm_urls",
         type=Checked("url", models.checked_url),
+        multiple=True,
         metavar="URL",
         group=MODELS,
-        help="A vLLM server to check, for example http://10.0.0.9:8000.",
+        help="A vLLM server, or another with OpenAI's interface, for example http://10.0.0.9:8000; may be repeated.",
     ),
-    option("--model", default="", metavar="NAME", group=MODELS, help="A model that these servers must have."),
+    _model_option("--model", "wanted", "A model that these servers must have"),
+    _model_option("--ollama-model", "ollama_wanted", "A model that the Ollama servers must have"),
+    _model_option("--vllm-model", "vllm_wanted", "A model that the vLLM servers must have"),
     option(
         "--api-key",
         default="",
@@ -339,9 +359,11 @@ class Given:
     rpms: Path | None = None
     images: Path | None = None
     values: tuple[str, ...] = ()
-    ollama_url: str | None = None
-    vllm_url: str | None = None
-    model: str = ""
+    ollama_urls: tuple[str, ...] = ()
+    vllm_urls: tuple[str, ...] = ()
+    wanted: tuple[models.Wanted, ...] = ()
+    ollama_wanted: tuple[models.Wanted, ...] = ()
+    vllm_wanted: tuple[models.Wanted, ...] = ()
     api_key: str = ""
     require_llm: bool = False
     timeout: float = DEFAULT_TIMEOUT
@@ -414,8 +436,12 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
     if (given.install_podman or given.rpms) and given.runtime == "docker":
         faults.append("podman is to be installed, but docker to be used: leave out one of the two options")
-    if (given.model or given.require_llm) and not (given.ollama_url or given.vllm_url):
+    if (given.wanted or given.require_llm) and not (given.ollama_urls or given.vllm_urls):
         faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
+    if given.ollama_wanted and not given.ollama_urls:
+        faults.append("--ollama-model names a model of an Ollama server, but no server is named: add --ollama-url")
+    if given.vllm_wanted and not given.vllm_urls:
+        faults.append("--vllm-model names a model of a vLLM server, but no server is named: add --vllm-url")
 
 
 def _tls(given: Given) -> tuple[Path, Path] | Literal["self-signed"] | None:
@@ -425,12 +451,15 @@ def _tls(given: Given) -> tuple[Path, Path] | Literal["self-signed"] | None:
 
 
 def _servers(given: Given) -> tuple[models.Server, ...]:
-    servers = []
-    if given.ollama_url:
-        servers.append(models.Server(kind="Ollama", url=given.ollama_url, model=given.model, key=given.api_key))
-    if given.vllm_url:
-        servers.append(models.Server(kind="vLLM", url=given.vllm_url, model=given.model, key=given.api_key))
-    return tuple(servers)
+    kinds: tuple[tuple[models.ServerKind, tuple[str, ...], tuple[models.Wanted, ...]], ...] = (
+        ("Ollama", given.ollama_urls, given.ollama_wanted),
+        ("vLLM", given.vllm_urls, given.vllm_wanted),
+    )
+    return tuple(
+        models.Server(kind=kind, url=url, wanted=(*given.wanted, *wanted), key=given.api_key)
+        for kind, urls, wanted in kinds
+        for url in urls
+    )
 
 
 def folder(given: Path | None) -> Path:

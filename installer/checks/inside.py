@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,11 @@ def find_container(service: str, found: list[Container]) -> str | None:
 
 
 def ask_inside(
-    container: str, questions: list[Mapping[str, object]], probe: Path, engine: Engine
+    container: str,
+    questions: Sequence[Mapping[str, object]],
+    probe: Path,
+    engine: Engine,
+    seconds: float = EXEC_SECONDS,
 ) -> list[dict[str, Any]]:
     """Run the probe in a container, its text and the questions on standard input: keys stay out of process lists.
 
@@ -60,14 +64,14 @@ def ask_inside(
     call = f"print(json.dumps([probe(**question) for question in json.loads({json.dumps(questions)!r})]))"
     program = f"{probe.read_text('utf-8')}\n\n{call}\n"
     command = ["exec", "--interactive", container, "python3", "-"]
-    result = engine.run(command, timeout=EXEC_SECONDS, input=program, check=False)
+    result = engine.run(command, timeout=seconds, input=program, check=False)
     try:
         answers: list[dict[str, Any]] = json.loads(result.stdout)
     except ValueError:
         words = engine.runner.mask(
             result.last_words.splitlines()[-1] if result.last_words else f"status {result.status}"
         )
-        return [{"kind": "unknown", "detail": f"cannot be asked from {container}: {words}", "models": []}] * len(
-            questions
-        )
+        return [
+            {"kind": "unknown", "detail": f"cannot be asked from {container}: {words}", "models": [], "described": {}}
+        ] * len(questions)
     return answers

@@ -7,7 +7,7 @@ for `localhost`, is another machine (dify#14070, dify#11189).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -24,26 +24,77 @@ HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/cer
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+ServerKind = Literal["Ollama", "vLLM"]
+Kind = Literal["chat", "embedding", "rerank"]
+KINDS: tuple[Kind, ...] = ("chat", "embedding", "rerank")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A model that was asked for by its name; None is for what the server is to tell."""
+
+    name: str
+    context: int | None = None  # tokens
+    tools: bool | None = None
+    vision: bool | None = None
+    kind: Kind | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
     """A model server: Ollama (`/api/tags`) or vLLM, or another with OpenAI's interface (`/v1/models`).
 
-    `model` and `key` are empty when none was given.
+    `wanted` are the models that it must have, `key` is empty when none was given.
     """
 
-    kind: Literal["Ollama", "vLLM"]
+    kind: ServerKind
     url: str
-    model: str = ""
-    key: str = ""
+    wanted: tuple[Wanted, ...] = ()
+    key: str = field(default="", repr=False)
+
+    @property
+    def base(self) -> str:
+        """The address as plugins of Dify want it: of Ollama without a path, of the others with /v1."""
+        base = self.url.rstrip("/")
+        return base if self.kind == "Ollama" else f"{base.removesuffix('/v1')}/v1"
 
     @property
     def question(self) -> dict[str, object]:
         """What the probe is asked."""
-        base = self.url.rstrip("/")
+        names = [each.name for each in self.wanted]
         if self.kind == "Ollama":
-            return {"url": f"{base}/api/tags", "models": "ollama", "model": self.model, "key": self.key}
-        base = base.removesuffix("/v1")
-        return {"url": f"{base}/v1/models", "models": "openai", "model": self.model, "key": self.key}
+            return {"url": f"{self.base}/api/tags", "models": "ollama", "wanted": names, "key": self.key}
+        return {"url": f"{self.base}/models", "models": "openai", "wanted": names, "key": self.key}
+
+
+def checked_model(text: str) -> Wanted:
+    """Return a model as `--model NAME[:key=value,…]` names it. Raises UsageError.
+
+    A name may hold colons itself (`qwen3:8b`): only a last part with an equals sign says what the model can do.
+    """
+    name, _, last = text.rpartition(":")
+    if "=" not in last:
+        name, last = text, ""
+    if not name or any(character.isspace() for character in name):
+        raise errors.UsageError(f"{text!r} names no model", "write, for example, qwen3:8b or qwen3:8b:context=32768")
+    values: dict[str, Any] = {}
+    for pair in filter(None, last.split(",")):
+        key, _, value = pair.partition("=")
+        values |= _property(key.strip(), value.strip())
+    return Wanted(name=name, **values)
+
+
+def _property(key: str, value: str) -> dict[str, Any]:
+    if key == "context" and value.isdecimal() and int(value) > 0:
+        return {key: int(value)}
+    if key in ("tools", "vision") and value in ("yes", "no", "true", "false"):
+        return {key: value in ("yes", "true")}
+    if key == "kind" and value in KINDS:
+        return {key: value}
+    raise errors.UsageError(
+        f"{key}={value} says nothing of a model",
+        f"known are context=TOKENS, tools=yes|no, vision=yes|no and kind={'|'.join(KINDS)}",
+    )
 
 
 def checked_url(text: str) -> str:

@@ -12,10 +12,16 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 # The kinds of answer, in the order in which they can go wrong.
 NAME, CONNECTION, TLS, STATUS, MODEL, OK = "name", "connection", "tls", "status", "model", "ok"
+
+# What a model is for; one that only makes vectors is no partner for a talk.
+CHAT, EMBEDDING, RERANK = "chat", "embedding", "rerank"
 
 TIMEOUT_SECONDS = 10.0
 LARGEST_ANSWER = 4 * 1024 * 1024
@@ -45,19 +51,23 @@ def make_context(authorities: str = "") -> ssl.SSLContext:
 def probe(
     url: str,
     key: str = "",
-    model: str = "",
+    wanted: Sequence[str] = (),
     models: str = "",
     authorities: str = "",
     timeout: float = TIMEOUT_SECONDS,
+    describe: bool = False,
 ) -> dict[str, Any]:
-    """Ask `url` and return {"kind", "detail", "models"}.
+    """Ask `url` and return {"kind", "detail", "models", "described"}.
 
     `key` is sent as a bearer token. `models` says how the answer lists models: "ollama"
-    (`/api/tags`), "openai" (`/v1/models`) or "" for no list; `model` must be in it if given.
+    (`/api/tags`), "openai" (`/v1/models`) or "" for no list; those `wanted` must be in it.
+    With `describe`, `described` says what the wanted ones, else all, are and can do, as far as the
+    server tells: {name: {"kind": CHAT, EMBEDDING or RERANK, "context": int, "tools": bool, "vision": bool}}.
     `authorities` is a PEM file to trust; without it, Python's default, which SSL_CERT_FILE decides.
     Proxies of the environment are not used: what is asked lies in the same closed network.
     """
-    request = urllib.request.Request(url, headers={"Authorization": "Bearer " + key} if key else {})
+    headers = {"Authorization": "Bearer " + key} if key else {}
+    request = urllib.request.Request(url, headers=headers)
     try:
         secure = urllib.request.HTTPSHandler(context=make_context(authorities))
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect, secure)
@@ -69,7 +79,88 @@ def probe(
         return _failure(getattr(error, "reason", error))
     if not models:
         return _answer(OK, "it answers")
-    return _listed(body, models, model)
+    answer = _listed(body, models, wanted)
+    if describe and answer["kind"] == OK:
+        asking = _Asking(opener, headers, timeout)
+        answer["described"] = _described(asking, url, json.loads(body), models, wanted)
+    return answer
+
+
+class _Asking:
+    """Posts JSON to the server that has just answered."""
+
+    def __init__(self, opener: Any, headers: dict[str, str], timeout: float) -> None:
+        self._opener = opener
+        self._headers = {**headers, "Content-Type": "application/json"}
+        self._timeout = timeout
+
+    def post(self, url: str, body: Any) -> tuple[int, Any]:
+        """Return the status, 0 when there is no answer, and the JSON, an empty object when it is none."""
+        request = urllib.request.Request(url, json.dumps(body).encode(), self._headers)
+        try:
+            with self._opener.open(request, timeout=self._timeout) as response:
+                return int(response.status), json.loads(response.read(LARGEST_ANSWER))
+        except urllib.error.HTTPError as error:
+            return error.code, {}
+        except (urllib.error.URLError, OSError, ValueError):
+            return 0, {}
+
+
+def _described(asking: _Asking, url: str, listed: Any, form: str, wanted: Sequence[str]) -> dict[str, Any]:
+    describe: Callable[..., dict[str, Any]] = _of_ollama if form == "ollama" else _of_openai
+    described = {}
+    for entry in _entries(listed, form):
+        name = str(entry["name" if form == "ollama" else "id"])
+        if not wanted or any(_has([name], each, form) for each in wanted):
+            described[name] = describe(asking, url, entry, name)
+    return described
+
+
+def _of_ollama(asking: _Asking, url: str, _entry: Any, name: str) -> dict[str, Any]:
+    """Ask Ollama what a model is (its docs/api.md, "Show Model Information"; `capabilities` since 0.6.4)."""
+    _, shown = asking.post(url[: -len("tags")] + "show", {"model": name})
+    facts = shown.get("model_info") or {}
+    # A Modelfile may give less than the model could have, as memory is short.
+    given = [line.split()[1] for line in (shown.get("parameters") or "").splitlines() if line.startswith("num_ctx ")]
+    able = [value for key, value in facts.items() if key.endswith(".context_length")]
+    families = (shown.get("details") or {}).get("families") or []
+    can = shown.get("capabilities")
+    if can is None:
+        vectors = any("bert" in str(each) for each in families) or "embed" in name
+        can = ["embedding"] if vectors else ["completion"]
+        can += ["tools"] if ".Tools" in (shown.get("template") or "") else []
+        can += ["vision"] if "clip" in families or shown.get("projector_info") else []
+    described = {"kind": EMBEDDING if "completion" not in can and "embedding" in can else CHAT}
+    return _with_facts(described, (given or able or [None])[0], "tools" in can, "vision" in can)
+
+
+def _of_openai(asking: _Asking, url: str, entry: Any, name: str) -> dict[str, Any]:
+    """Try what a model of an OpenAI-compatible server can do.
+
+    Source: vLLM's documents, "OpenAI-Compatible Server": a chat model answers 400 or 404 to the other questions, one
+    for vectors also ranks, and `auto` tools need --enable-auto-tool-choice.
+    """
+    base = url[: -len("models")]
+    talk = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]}
+    kind = CHAT
+    if asking.post(base + "embeddings", {"model": name, "input": ["ping"]})[0] == 200:
+        # Some servers make vectors of every model.
+        kind = CHAT if asking.post(base + "chat/completions", talk)[0] == 200 else EMBEDDING
+    elif asking.post(base + "rerank", {"model": name, "query": "ping", "documents": ["ping", "pong"]})[0] == 200:
+        kind = RERANK
+    tool = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+    asked = {**talk, "tools": [tool], "tool_choice": "auto"}
+    tools = kind == CHAT and asking.post(base + "chat/completions", asked)[0] == 200
+    return _with_facts({"kind": kind}, entry.get("max_model_len"), tools, False)
+
+
+def _with_facts(described: dict[str, Any], context: Any, tools: bool, vision: bool) -> dict[str, Any]:
+    try:
+        described["context"] = int(context)
+    except (TypeError, ValueError):
+        described["context"] = 0
+    described.update(tools=tools, vision=vision)
+    return described
 
 
 def _redirected(error: urllib.error.HTTPError) -> str:
@@ -87,14 +178,15 @@ def _failure(reason: Any) -> dict[str, Any]:
     return _answer(CONNECTION, getattr(reason, "strerror", None) or str(reason))
 
 
-def _listed(body: bytes, form: str, model: str) -> dict[str, Any]:
+def _listed(body: bytes, form: str, wanted: Sequence[str]) -> dict[str, Any]:
     try:
         answer = json.loads(body)
         names = [str(entry["name"] if form == "ollama" else entry["id"]) for entry in _entries(answer, form)]
     except (ValueError, KeyError, TypeError):
         return _answer(STATUS, "it answers, but not with a list of models: is this another service?")
-    if model and not _has(names, model, form):
-        return _answer(MODEL, f"it does not have the model {model}", names)
+    missing = [each for each in wanted if not _has(names, each, form)]
+    if missing:
+        return _answer(MODEL, f"it does not have the model {', '.join(missing)}", names)
     return _answer(OK, f"it has {len(names)} models", names)
 
 
@@ -108,4 +200,4 @@ def _has(names: list[str], model: str, form: str) -> bool:
 
 
 def _answer(kind: str, detail: str, models: list[str] | None = None) -> dict[str, Any]:
-    return {"kind": kind, "detail": detail, "models": models or []}
+    return {"kind": kind, "detail": detail, "models": models or [], "described": {}}

@@ -161,7 +161,7 @@ def _code(answer: requests.Response) -> str:
 
 
 def _events(answer: requests.Response) -> Iterator[dict[str, Any]]:
-    """Give the events of a stream (`text/event-stream`), of which Dify uses `data:` and `event: ping`."""
+    """Give the events of a stream (`text/event-stream`): Dify has `data:` lines, and `event: ping` to stay alive."""
     import requests
 
     try:
@@ -172,6 +172,8 @@ def _events(answer: requests.Response) -> Iterator[dict[str, Any]]:
                     event = json.loads(data)
                     if isinstance(event, dict):
                         yield event
+            elif colon and kind == "event":
+                yield {"event": data.strip()}
     except (requests.RequestException, OSError) as error:
         raise ConsoleError(
             f"the stream of {answer.request.path_url} broke off: {front_door.innermost(error)}"

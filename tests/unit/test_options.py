@@ -55,7 +55,7 @@ def test_a_name_wins_over_the_address_but_both_are_checked() -> None:
 
 def test_servers_share_model_and_key() -> None:
     request = asked(["--ollama-url", "http://o:1", "--vllm-url", "http://v:2", "--model", "m", "--api-key", "k"])
-    assert [(each.kind, each.url, each.model, each.key) for each in request.servers] == [
+    assert [(each.kind, each.url, each.wanted[0].name, each.key) for each in request.servers] == [
         ("Ollama", "http://o:1", "m", "k"),
         ("vLLM", "http://v:2", "m", "k"),
     ]

@@ -49,9 +49,10 @@ def test_models_are_listed_and_found(url: str) -> None:
         "kind": "ok",
         "detail": "it has 1 models",
         "models": ["llama3:latest"],
+        "described": {},
     }
-    assert ask(f"{url}/api/tags", models="ollama", model="llama3")["kind"] == "ok"
-    assert ask(f"{url}/api/tags", models="ollama", model="llama3:70b")["kind"] == "model"
+    assert ask(f"{url}/api/tags", models="ollama", wanted=["llama3"])["kind"] == "ok"
+    assert ask(f"{url}/api/tags", models="ollama", wanted=["llama3:70b"])["kind"] == "model"
 
 
 def test_a_key_is_sent(url: str) -> None:
