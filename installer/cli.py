@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import locale
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,6 +20,10 @@ from installer import VERSION, options
 from installer.core import envelope, errors, finding, layout, logfile, login, runner
 from installer.core.console import Console, print_result
 from installer.core.runner import Runner
+
+if TYPE_CHECKING:
+    from installer.engine.base import Engine
+    from installer.workspace.client import Client
 
 # Signals that come so close to each other are one key.
 ONE_KEY_SECONDS = 0.3
@@ -32,6 +37,14 @@ EPILOG = "\n\n".join(
         ),
     ]
 )
+
+
+class Inside(NamedTuple):
+    """An installation, its engine, and a client of its console that is signed in."""
+
+    place: layout.Installation
+    engine: Engine
+    client: Client
 
 
 class Command(click.Command):
@@ -54,10 +67,19 @@ class Command(click.Command):
         return super().invoke(context)
 
 
-class Commands(click.Group):
-    """A group whose first option, or nothing at all, means `install`; its help shows those options."""
+class Topic(click.Group):
+    """A command with commands of its own."""
 
     command_class = Command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their whole sentences, which click would cut off."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(1000)) for name, each in self.commands.items()])
+
+
+class Commands(Topic):
+    """A group whose first option, or nothing at all, means `install`; its help shows those options."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Parse; what begins with an option belongs to `install`."""
@@ -78,9 +100,7 @@ class Commands(click.Group):
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options of `install` and the commands."""
         self.commands["install"].format_options(context, formatter)
-        with formatter.section("Commands"):
-            # click would cut the sentences off.
-            formatter.write_dl([(name, each.get_short_help_str(1000)) for name, each in self.commands.items()])
+        self.format_commands(context, formatter)
 
 
 @click.group(
@@ -210,6 +230,186 @@ def uninstall_command(folder: Path | None, silent: bool) -> None:
     from installer.commands import uninstall
 
     uninstall.uninstall(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
+
+
+@contextlib.contextmanager
+def _inside(folder: Path | None, given: options.Given, run: Runner, *, alone: bool = False) -> Iterator[Inside]:
+    """Sign in to the console of the installation; `alone` while no other run works on it."""
+    from installer.bundle import verify
+    from installer.commands import workspace
+    from installer.core import lock
+    from installer.engine import choose
+    from installer.stack import project
+    from installer.workspace import account
+
+    place = layout.Installation(options.folder(folder))
+    engine = choose.choose_engine(None, place, run)
+    project.read_installed(place, engine)
+    email = given.admin_email or account.known_email(place)
+    admin = options.admin(email or None, None, given.admin_password or given.admin_password_file)
+    if admin is None:
+        raise errors.UsageError("it is not known with which account to work in Dify", "name it: --admin-email EMAIL")
+    version = verify.check_embedded(layout.bundled("")).dify
+    held = lock.hold(place.folder) if alone else contextlib.nullcontext()
+    with held, workspace.enter(place, engine, admin, given.language, version) as entered:
+        yield Inside(place, engine, entered.client)
+
+
+@cli.group("plugins", cls=Topic)
+def plugins_group() -> None:
+    """List, add and remove plugins of Dify's workspace."""
+
+
+@plugins_group.command("list")
+@options.apply((options.FOLDER, *options.ENTER, options.JSON))
+def plugins_list_command(folder: Path | None, as_json: bool, **given: Any) -> None:
+    """List the plugins that are installed."""
+    from installer.commands import plugins
+    from installer.workspace import plugins as installed
+
+    with _inside(folder, options.check(**given), Runner()) as inside:
+        found = installed.list_installed(inside.client)
+    if as_json:
+        print_result(envelope.to_json("plugins", passed=True, plugins=plugins.as_list(found)))
+    else:
+        print_result(plugins.as_text(found))
+
+
+@plugins_group.command("add")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE...")
+@options.apply((options.FOLDER, *options.ENTER, options.JSON))
+def plugins_add_command(files: tuple[Path, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Install or upgrade plugins: packages (*.difypkg), or files of `python -m build plugin` with their wheels."""
+    from installer.commands import plugins, workspace
+
+    console = Console(silent=as_json)
+    with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
+        brought = plugins.add(inside.client, files, inside.place, console)
+    if as_json:
+        print_result(envelope.to_json("plugins", passed=True, plugins=plugins.as_list(brought)))
+    else:
+        print_result(workspace.told_plugins(brought))
+
+
+@plugins_group.command("remove")
+@click.argument("name")
+@options.apply((options.FOLDER, *options.ENTER, options.JSON))
+def plugins_remove_command(name: str, folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Remove a plugin by its name, as in `plugins list`; its models stay known to Dify."""
+    from installer.commands import plugins
+    from installer.workspace import plugins as installed
+
+    with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
+        removed = installed.remove(inside.client, name)
+    found = [removed] if removed else []
+    if as_json:
+        print_result(envelope.to_json("plugins", passed=True, plugins=plugins.as_list(found)))
+    else:
+        print_result(f"{removed.name} {removed.version} removed" if removed else f"no plugin {name} is installed")
+
+
+@cli.group("models", cls=Topic)
+def models_group() -> None:
+    """List, add, remove and try models of Dify's workspace."""
+
+
+@models_group.command("list")
+@options.apply((options.FOLDER, *options.ENTER, options.JSON))
+def models_list_command(folder: Path | None, as_json: bool, **given: Any) -> None:
+    """List the models that are registered."""
+    from installer.commands import models
+    from installer.workspace import models as registry
+
+    with _inside(folder, options.check(**given), Runner()) as inside:
+        found = registry.list_models(inside.client)
+    if as_json:
+        print_result(envelope.to_json("models", passed=True, models=models.as_list(found)))
+    else:
+        print_result(models.as_text(found))
+
+
+@models_group.command("add")
+@options.apply((*options.SERVERS, options.FOLDER, *options.ENTER, options.JSON))
+def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Register what model servers have, or those of their models that are named; others' settings stay."""
+    from installer.commands import workspace
+    from installer.stack import state
+
+    console = Console(silent=as_json)
+    checked = options.check(**given)
+    servers = options.servers(checked)
+    if not servers:
+        raise errors.UsageError("no model server is named", "add --ollama-url or --vllm-url")
+    run = Runner()
+    run.hide([checked.api_key])
+    with _inside(folder, checked, run, alone=True) as inside:
+        found = state.list_containers(inside.engine)
+        registered = workspace.register(inside.client, servers, found, inside.place, inside.engine, console)
+    faults = workspace.told_faults(registered)
+    passed = bool(registered) and not faults
+    if as_json:
+        done = [dataclasses.asdict(workspace.as_model(each)) for each in registered]
+        print_result(envelope.to_json("models", passed=passed, models=done, findings=finding.as_list(faults)))
+    else:
+        print_result(workspace.told_models(registered))
+        if faults:
+            print_result(finding.as_text(faults))
+    if not passed:
+        told = "a model could not be registered" if faults else "the servers do not answer, or have no models"
+        raise errors.ModelServerFailed(told, "see what is marked WARN" if faults else "see `curl URL` from this host")
+
+
+@models_group.command("remove")
+@click.argument("name")
+@options.apply((options.FOLDER, *options.ENTER, options.JSON))
+def models_remove_command(name: str, folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Remove a model from Dify, with its credentials; the model server keeps it."""
+    from installer.commands import models
+
+    with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
+        removed = models.remove(inside.client, name)
+    if as_json:
+        print_result(envelope.to_json("models", passed=True, models=models.as_list(removed)))
+    else:
+        print_result(f"{name} removed" if removed else f"no model {name} is registered")
+
+
+@models_group.command("test")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@options.apply((options.LANGUAGE, options.FOLDER, *options.ENTER, options.JSON))
+def models_test_command(names: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Ask the models that can talk, or those of these names, a question through Dify."""
+    from installer.commands import models
+    from installer.workspace import ask
+
+    checked = options.check(**given)
+    with _inside(folder, checked, Runner()) as inside:
+        results = models.test(inside.client, names, ask.WORDS[checked.language], Console(silent=as_json))
+    passed = not finding.any_failed(results)
+    if as_json:
+        print_result(envelope.to_json("models", passed=passed, findings=finding.as_list(results)))
+    else:
+        print_result(finding.as_text(results) or "no model that can talk is registered")
+    if not passed:
+        raise errors.WorkspaceFailed("a model does not answer: see what is marked FAIL", "fix it as said there")
+
+
+@cli.command("ask")
+@click.argument("question")
+@click.option("--with", "model", metavar="MODEL", help="The model to ask. [default: the workspace's default]")
+@options.apply((options.FOLDER, *options.ENTER, options.JSON))
+def ask_command(question: str, model: str | None, folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Ask a model a question through Dify, and print its answer and its seconds."""
+    from installer.commands import models
+    from installer.workspace import ask
+
+    with _inside(folder, options.check(**given), Runner()) as inside:
+        answer = ask.ask(inside.client, *models.choose(inside.client, model), ask.WORDS["en"], question)
+    if as_json:
+        print_result(envelope.to_json("answer", passed=True, **dataclasses.asdict(answer)))
+    else:
+        print_result(answer.answer)
+        Console().line(f"{answer.model}: first word after {answer.first_seconds} s, all after {answer.seconds} s")
 
 
 @cli.command("completion")

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +23,7 @@ from installer.core import errors, layout
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
 from installer.release import dify, settings
+from installer.workspace import account
 
 PREFIX = "DIFY_INSTALLER_"
 FAULTS = "installer.faults"
@@ -195,6 +196,42 @@ def _model_option(name: str, variable: str, what: str) -> Callable[[Function], F
     )
 
 
+def _not_on_the_command_line(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
+        raise click.BadParameter(
+            "command lines are visible to other users: give the password in a file (--admin-password-file), in the "
+            f"environment ({PREFIX}ADMIN_PASSWORD) or in the answer file"
+        )
+    return value
+
+
+# With which account to work inside of Dify.
+ENTER = (
+    option(
+        "--admin-email",
+        type=Checked("email", account.checked_email),
+        metavar="EMAIL",
+        group=ACCOUNT,
+        help="The account to work with inside of Dify: the first one is made, another one signed in with.",
+    ),
+    option(
+        "--admin-password-file",
+        type=Checked("file", lambda text: account.read_password(Path(text))),
+        metavar="FILE",
+        group=ACCOUNT,
+        help="A file with its password, which nobody else may read. "
+        "[default: one is generated into admin-password in the install folder]",
+    ),
+    option(
+        "--admin-password",
+        type=Checked("password", account.checked_password),
+        callback=_not_on_the_command_line,
+        metavar="PASSWORD",
+        group=ACCOUNT,
+        help="Its password; in the environment or the answer file, never on the command line.",
+    ),
+)
+
 # What decides what an installation will be; preflight looks at the same.
 SITE = (
     option(
@@ -252,7 +289,17 @@ SITE = (
         help="A setting of Dify's .env; may be repeated.",
     ),
 )
-RUN = (
+LANGUAGE = option(
+    "--language",
+    type=click.Choice(LANGUAGES),
+    default=LANGUAGES[0],
+    show_default=True,
+    help="The language of the report's page, of the first account and of the first question.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+
+# The model servers, and what is wanted of them.
+SERVERS = (
     option(
         "--ollama-url",
         "ollama_urls",
@@ -282,22 +329,33 @@ RUN = (
         help="The model servers' key; better in the environment or the answer file, "
         "since command lines are visible to other users.",
     ),
+)
+RUN = (
+    *SERVERS,
     option(
         "--require-llm",
         is_flag=True,
         group=MODELS,
         help="A model server that fails the check is an error (exit code 8).",
     ),
+    *ENTER,
+    option(
+        "--admin-name",
+        type=Checked("name", account.checked_name),
+        metavar="NAME",
+        group=ACCOUNT,
+        help="The name of the first account. [default: its e-mail up to the @]",
+    ),
+    option(
+        "--keep-example",
+        is_flag=True,
+        group=ACCOUNT,
+        help="Leave the app that asks the first question, as an example for users.",
+    ),
     TIMEOUT,
     VERIFY,
     option("--no-boot", is_flag=True, help="Write no systemd unit: the stack will not come back after a reboot."),
-    option(
-        "--language",
-        type=click.Choice(LANGUAGES),
-        default=LANGUAGES[0],
-        show_default=True,
-        help="The language of the report's page.",
-    ),
+    LANGUAGE,
     option("--dry-run", is_flag=True, help="Show what would be done, and change nothing."),
     SILENT,
     CONFIG,
@@ -370,6 +428,11 @@ class Given:
     verify: Literal["auto", "full"] = "auto"
     no_boot: bool = False
     language: Language = LANGUAGES[0]
+    admin_email: str | None = None
+    admin_name: str | None = None
+    admin_password: str = field(default="", repr=False)
+    admin_password_file: str = field(default="", repr=False)  # what is in it
+    keep_example: bool = False
 
     @property
     def ports(self) -> dict[str, int]:
@@ -378,12 +441,23 @@ class Given:
         return {name: port for name, port in given.items() if port}
 
 
-def make_request(**options: Any) -> Request:
-    """Make a request of the options' values. Raises one UsageError with all that is wrong."""
+def check(**options: Any) -> Given:
+    """Return the options' values. Raises one UsageError with all that is wrong with them, each alone and together."""
     known = {each.name for each in fields(Given)}
     given = Given(**{name: value for name, value in options.items() if name in known and value is not None})
     with collected() as faults:
         _require_agreement(given, faults)
+    return given
+
+
+def make_request(**options: Any) -> Request:
+    """Make a request of the options' values. Raises one UsageError with all that is wrong."""
+    given = check(**options)
+    for_account = given.admin_name or given.admin_password or given.admin_password_file or given.keep_example
+    if for_account and given.admin_email is None:
+        raise errors.UsageError(
+            "something is said of the account in Dify, but not which one", "add --admin-email EMAIL"
+        )
     values = settings.checked_values(given.values)
     if given.tls or given.tls_cert:
         values |= dify.HTTPS
@@ -393,7 +467,7 @@ def make_request(**options: Any) -> Request:
         archive=archive(given.images),
         asked=settings.Asked(host=given.host or given.ip, ports=given.ports, values=values),
         tls=_tls(given),
-        servers=_servers(given),
+        servers=servers(given),
         require_models=given.require_llm,
         timeout=given.timeout,
         verify_full=given.verify == "full",
@@ -404,7 +478,16 @@ def make_request(**options: Any) -> Request:
         boot=not given.no_boot,
         firewall=not given.no_firewall,
         language=given.language,
+        admin=admin(given.admin_email, given.admin_name, given.admin_password or given.admin_password_file),
+        keep_example=given.keep_example,
     )
+
+
+def admin(email: str | None, name: str | None, password: str) -> account.Admin | None:
+    """Return the account to work with, or None when no e-mail says that there is one."""
+    if email is None:
+        return None
+    return account.Admin(email=email, name=name or account.default_name(email), password=password)
 
 
 @contextlib.contextmanager
@@ -436,6 +519,8 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
     if (given.install_podman or given.rpms) and given.runtime == "docker":
         faults.append("podman is to be installed, but docker to be used: leave out one of the two options")
+    if given.admin_password and given.admin_password_file:
+        faults.append("--admin-password-file and the password itself are both given: leave out one of the two")
     if (given.wanted or given.require_llm) and not (given.ollama_urls or given.vllm_urls):
         faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
     if given.ollama_wanted and not given.ollama_urls:
@@ -450,7 +535,8 @@ def _tls(given: Given) -> tuple[Path, Path] | Literal["self-signed"] | None:
     return given.tls
 
 
-def _servers(given: Given) -> tuple[models.Server, ...]:
+def servers(given: Given) -> tuple[models.Server, ...]:
+    """Return the model servers, with what is wanted of each."""
     kinds: tuple[tuple[models.ServerKind, tuple[str, ...], tuple[models.Wanted, ...]], ...] = (
         ("Ollama", given.ollama_urls, given.ollama_wanted),
         ("vLLM", given.vllm_urls, given.vllm_wanted),

@@ -27,6 +27,7 @@ from installer.images import inventory, supply
 from installer.release import compose, env_history, envfile, settings
 from installer.release.settings import Settings
 from installer.stack import project
+from installer.workspace import account
 
 if TYPE_CHECKING:
     from installer.release import tls
@@ -57,6 +58,8 @@ class Request:
     boot: bool = True
     firewall: bool = True
     language: Language = "en"
+    admin: account.Admin | None = None  # with which account to work inside of Dify, if that is asked for
+    keep_example: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

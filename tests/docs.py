@@ -13,10 +13,13 @@ from pathlib import Path
 import click
 
 from installer.cli import cli
+from installer.commands.man import every_command
 from installer.core.errors import EXIT_CODES
 from installer.plan import CHECKS
 from tests import features
 
+# Without the topics, which do nothing by themselves.
+COMMANDS = {name: each for name, each in every_command(cli).items() if not isinstance(each, click.Group)}
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs"
 BLOCK = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -35,12 +38,12 @@ def tables() -> dict[str, str]:
 
 def commands() -> dict[str, str]:
     """Return the commands of dify-installer and the first sentence of their help."""
-    return {name: _first(command.help) for name, command in cli.commands.items()}
+    return {name: _first(command.help) for name, command in COMMANDS.items()}
 
 
 def options(command: str) -> list[click.Option]:
     """Return the options of a command, in the order of its help."""
-    return [each for each in cli.commands[command].params if isinstance(each, click.Option) and not each.hidden]
+    return [each for each in COMMANDS[command].params if isinstance(each, click.Option) and not each.hidden]
 
 
 def exit_codes() -> dict[int, str]:
@@ -64,7 +67,7 @@ def _options() -> str:
     taken_by: dict[tuple[str, str], list[str]] = {}
     subjects: dict[str, list[tuple[str, str]]] = {}
     of_install = {each.opts[0]: _help(each, "install") for each in options("install")}
-    for command in ("install", *(name for name in cli.commands if name != "install")):
+    for command in ("install", *(name for name in COMMANDS if name != "install")):
         for option in options(command):
             row = of_install.get(option.opts[0]) or _help(option, command)
             if row not in taken_by:
@@ -80,7 +83,7 @@ def _options() -> str:
 
 def _help(option: click.Option, command: str) -> tuple[str, str]:
     """Return how an option is written and what it means, as `--help` says it, but for the range of a number."""
-    record = option.get_help_record(click.Context(cli.commands[command]))
+    record = option.get_help_record(click.Context(COMMANDS[command]))
     assert record is not None and option.help is not None
     default = f" [default: {option.default:g}]" if option.show_default and isinstance(option.default, float) else ""
     if option.show_default and isinstance(option.default, str):

@@ -40,6 +40,7 @@ def list_actions(plan: Plan) -> list[Action]:
         *_containers(plan),
         *_firewall(plan),
         *_unit(plan),
+        *_inside(plan),
     ]
     return actions or [Action("nothing", "all is as it should be; the stack would be checked")]
 
@@ -178,3 +179,18 @@ def _unit(plan: Plan) -> list[Action]:
     if path.is_file() and path.read_bytes() == text.encode():
         return []
     return [Action("boot", f"{path} is written and enabled")]
+
+
+def _inside(plan: Plan) -> list[Action]:
+    """What would be done inside of Dify: it is not asked what is there."""
+    request = plan.request
+    if request.admin is None:
+        return []
+    actions = [Action("account", f"{request.admin.email} is made as the first one, or signed in with")]
+    if plan.bundle.plugins is not None:
+        names = ", ".join(each.identity for each in plan.bundle.plugins.packages)
+        actions.append(Action("plugins", f"{names}: installed for the workspace where it lacks them"))
+    if request.servers:
+        urls = ", ".join(server.url for server in request.servers)
+        actions.append(Action("models", f"those of {urls} are registered, and the default one is asked a question"))
+    return actions

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from installer import plan as plans
 from installer.checks import checklist, front_door, models, waiting
-from installer.commands import page, report
+from installer.commands import page, report, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
@@ -31,7 +31,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     place = layout.Installation(request.folder)
     memory = logfile.begin()
     result = report.Report(folder=str(place.folder))
-    runner.hide([server.key for server in request.servers])
+    runner.hide([server.key for server in request.servers] + [request.admin.password if request.admin else ""])
     with lock.hold(place.folder) as held:
         plan = _plan(request, result, runner, console)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
@@ -42,7 +42,9 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
             plan = _with_podman(plan, result, runner, console)
             document = _act(plan, result, runner, console)
             _finish(plan, document, held, result, runner, console)
-            _judge(request, result)
+            _judge_stack(result)
+            workspace.furnish(plan, result, console)
+            _judge_models(request, result)
             result.result = "done"
     return result
 
@@ -185,8 +187,16 @@ def _finish(
             list(request.servers), found, models.host_authorities(place), probe, engine
         )
         if any("first account" in each.seen for each in result.checks):
-            result.notes.append(f"the first page asks for INIT_PASSWORD; it stands in {place.env}")
+            result.notes += _first_page(request, place)
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
+
+
+def _first_page(request: Request, place: layout.Installation) -> list[str]:
+    """Say how the first account is made, unless this run makes it."""
+    if request.admin is not None:
+        return []
+    note = f"the first page asks for INIT_PASSWORD; it stands in {place.env}; or let the same command do it all"
+    return [f"{note}, account, plugins and models: --admin-email EMAIL"]
 
 
 @contextlib.contextmanager
@@ -213,13 +223,17 @@ def _write(result: report.Report, plan: Plan) -> None:
     files.write(plan.place.report_page, page.make(result, plan), mode=0o600)
 
 
-def _judge(request: Request, result: report.Report) -> None:
-    """Fail for what must not be: an error of the checklist, or a required model server that fails."""
+def _judge_stack(result: report.Report) -> None:
+    """Fail for an error of the checklist."""
     bad = [each for each in result.checks if each.level == "error"]
     if bad:
         raise errors.NotHealthy(
             "the stack runs, but: " + "; ".join(f"{each.check}: {each.seen}" for each in bad), bad[0].remedy
         )
+
+
+def _judge_models(request: Request, result: report.Report) -> None:
+    """Fail for a required model server that fails, or one of its models."""
     unanswered = [each for each in result.models if each.level != "ok"]
     if unanswered and request.require_models:
         raise errors.ModelServerFailed(

@@ -17,12 +17,22 @@ def page(group: click.Group) -> str:
     lines = [f'.TH {layout.EXECUTABLE.upper()} 8 "" "{layout.EXECUTABLE} {VERSION}"', ".SH NAME"]
     lines += [f"{layout.EXECUTABLE} \\- install Dify on a server without a network", ".SH SYNOPSIS"]
     lines += [f".B {layout.EXECUTABLE}", "[COMMAND] [OPTIONS]", ".SH DESCRIPTION", *_text(group.help or "")]
-    for name, command in group.commands.items():
+    for name, command in every_command(group).items():
         lines += [f".SH {name.upper()}", *_text(command.help or ""), *_options(command, context)]
     lines.append(".SH EXIT STATUS")
     for code, meaning in sorted(errors.EXIT_CODES.items()):
         lines += [".TP", str(code), _escaped(meaning)]
     return "\n".join(lines)
+
+
+def every_command(group: click.Group) -> dict[str, click.Command]:
+    """Return all commands by what is typed for them; a topic stands before its own."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": each for inner, each in every_command(command).items()}
+    return found
 
 
 def _options(command: click.Command, parent: click.Context) -> list[str]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from installer.core import envelope, finding, layout
 from installer.core.console import Console
 from installer.core.finding import Finding
+from installer.workspace.ask import Answer
+from installer.workspace.plugins import Brought
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,6 +23,32 @@ class Step:
     name: str
     seconds: float
     seen: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model of a server; `what` became of it: added, updated, kept or failed."""
+
+    name: str
+    server: str
+    provider: str
+    kind: str
+    context: int
+    tools: bool
+    vision: bool
+    what: str
+    default: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Inside:
+    """What was done inside of Dify with an account; `password_file` is where a generated password stands."""
+
+    account: str
+    password_file: str = ""
+    plugins: list[Brought] = field(default_factory=list)
+    models: list[Model] = field(default_factory=list)
+    answer: Answer | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,6 +64,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
     models: list[Finding] = field(default_factory=list)
+    inside: Inside | None = None
     notes: list[str] = field(default_factory=list)
     error: str = ""  # what the run failed with, and what to do
     remedy: str = ""
@@ -69,3 +98,22 @@ def show(report: Report, console: Console) -> None:
     page = Path(report.folder, layout.REPORT_PAGE)
     console.line(f"The report is {page}, for programs {layout.REPORT} beside it, the log {report.log}")
     console.line(f"Dify {report.dify} is at {report.url}")
+
+
+def inside_as_text(inside: Inside) -> list[str]:
+    """Return lines for people of what was done inside of Dify."""
+    lines = [f"account {inside.account}" + (f", password in {inside.password_file}" if inside.password_file else "")]
+    lines += [f"plugin {each.name} {each.version} ({each.what})" for each in inside.plugins]
+    lines += [
+        f"model {each.name} of {each.server}: {each.kind}, context {each.context} ({each.what})"
+        + (", the default" if each.default else "")
+        for each in inside.models
+    ]
+    if (answer := inside.answer) is not None:
+        lines.append(f"asked {answer.model}: {answer.question}")
+        lines.append(f"   {answer.answer}")
+        lines.append(
+            f"   first word after {answer.first_seconds:.2f} s, all after {answer.seconds:.2f} s, "
+            f"{answer.prompt_tokens} and {answer.answer_tokens} tokens; by {', '.join(answer.path)}"
+        )
+    return lines

@@ -154,7 +154,8 @@ def _listen(client: Client, key: str, provider: str, model: str, question: str) 
         "auto_generate_name": False,
     }
     began = time.monotonic()
-    text, first, usage = "", 0.0, {}
+    text, first = "", 0.0
+    usage: dict[str, Any] = {}
     for event in client.events("/v1/chat-messages", body, key, SILENCE_SECONDS):
         now = round(time.monotonic() - began, 2)
         if event["event"] == "error":
@@ -187,18 +188,3 @@ def _fault(error: ConsoleError) -> hops.Fault:
     if error.status == 0 or error.status >= 500:
         return hops.Fault("console" if error.status == 0 else "api", error.message, error.remedy)
     return hops.find_fault(error.words or error.message, "api")
-
-
-def as_fields(answer: Answer) -> dict[str, Any]:
-    """Return the answer for a report."""
-    return {
-        "provider": answer.provider,
-        "model": answer.model,
-        "question": answer.question,
-        "answer": answer.answer,
-        "first_seconds": answer.first_seconds,
-        "seconds": answer.seconds,
-        "prompt_tokens": answer.prompt_tokens,
-        "answer_tokens": answer.answer_tokens,
-        "path": list(answer.path),
-    }

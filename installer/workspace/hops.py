@@ -18,7 +18,7 @@ _SIGNS: tuple[tuple[Hop, re.Pattern[str]], ...] = (
     ("plugin daemon", re.compile("Failed to request plugin daemon|Request to Plugin Daemon Service failed")),
     (
         "name",
-        re.compile("Name or service not known|NameResolutionError|Temporary failure in name resolution|getaddrin"),
+        re.compile("Name or service not known|NameResolutionError|Temporary failure in name resolution"),
     ),
     ("TLS", re.compile("SSLError|CERTIFICATE_VERIFY_FAILED|certificate verify failed|SSLCertVerification")),
     ("key", re.compile(r"\b40[13]\b|[Uu]nauthorized|[Ii]nvalid API key|Incorrect API key|InvokeAuthorizationError")),
@@ -32,8 +32,8 @@ _SIGNS: tuple[tuple[Hop, re.Pattern[str]], ...] = (
     (
         "model",
         re.compile(
-            r"model.{0,80}(not found|not exist|credentials is not initialized)|context length|maximum context|status code (4|5)\d\d"
-            r"|InvokeBadRequest|InvokeServerUnavailable|out of memory",
+            r"model.{0,80}(not found|not exist|credentials is not initialized)|context length|maximum context"
+            r"|status code (4|5)\d\d|InvokeBadRequest|InvokeServerUnavailable|out of memory",
             re.DOTALL | re.IGNORECASE,
         ),
     ),

@@ -58,7 +58,7 @@ def list_providers(client: Client) -> list[str]:
 
 def list_models(client: Client) -> list[Known]:
     """Return the models that were registered with the workspace."""
-    defaults = {type: _default(client, type) for type in TYPES.values()}
+    defaults = {type: find_default(client, type) for type in TYPES.values()}
     return [
         Known(
             provider=provider,
@@ -79,7 +79,7 @@ def register(client: Client, models: Sequence[Model], console: Console) -> list[
     Dify asks the model server before it accepts a model: what fails there is told of that model, and the others go on.
     """
     # Asked before anything is registered: Dify makes the first model that it knows the default when it is asked.
-    unset = [type for type in TYPES.values() if _default(client, type) is None]
+    unset = [type for type in TYPES.values() if find_default(client, type) is None]
     providers = list_providers(client)
     done: list[Registered] = []
     for model in models:
@@ -87,7 +87,7 @@ def register(client: Client, models: Sequence[Model], console: Console) -> list[
         done.append(_register(client, model, providers))
     console.waiting("")
     _choose_defaults(client, done, unset)
-    defaults = {_default(client, type) for type in {TYPES[each.model.kind] for each in done}}
+    defaults = {find_default(client, type) for type in {TYPES[each.model.kind] for each in done}}
     return [_marked(each, defaults) for each in done]
 
 
@@ -177,7 +177,7 @@ def _openai_form(model: Model) -> dict[str, str]:
     return form
 
 
-def _default(client: Client, type: str) -> tuple[str, str] | None:
+def find_default(client: Client, type: str) -> tuple[str, str] | None:
     """Return provider and name of the workspace's default model of a type, or None."""
     data = client.get(f"{BASE}/default-model", model_type=type)["data"]
     return (data["provider"]["provider"], data["model"]) if data else None

@@ -48,8 +48,10 @@ class State:
     install_states: list[Any] = field(default_factory=lambda: ["running", "success"])
     models: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)  # provider, model, type
     defaults: dict[str, tuple[str, str]] = field(default_factory=dict)
-    reachable: tuple[str, ...] = ()  # models that their server has
-    apps: dict[str, str] = field(default_factory=dict)
+    model_faults: dict[str, str] = field(default_factory=dict)  # what the plugin says of a model
+    apps: dict[str, str] = field(default_factory=dict)  # names by ID
+    described: list[dict[str, Any]] = field(default_factory=list)  # all that were imported
+    asked: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     refuse: dict[str, Answer] = field(default_factory=dict)  # by "METHOD path"
     calls: list[str] = field(default_factory=list)
@@ -126,6 +128,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _stream(self) -> None:
+        assert self.headers["Authorization"] == "Bearer app-key"
+        self.state.asked.append(self.json)
+        if answer := self.state.refuse.get("POST /v1/chat-messages"):
+            self._answer(*answer)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Connection", "close")
@@ -253,7 +260,76 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 del self.state.plugins[name]
         return 200, {"success": True}
 
+    def providers(self) -> Answer:
+        return 200, {"data": [{"provider": f"{name}/{name.partition('/')[2]}"} for name in self.state.plugins]}
 
+    def provider_models(self, provider: str) -> Answer:
+        data = [
+            {"model": name, "model_type": type, "fetch_from": "customizable-model", "status": "active"}
+            for (each, name, type) in self.state.models
+            if each == provider
+        ]
+        return 200, {"data": data}
+
+    def credentials(self, provider: str) -> Answer:
+        given = self.state.models.get((provider, self.query["model"], self.query["model_type"]))
+        name = given["name"] if given else None
+        there = [{"credential_id": f"id of {name}", "credential_name": name}] if given else []
+        return 200, {
+            "credentials": given["credentials"] if given else {},
+            "current_credential_id": f"id of {name}" if given else None,
+            "current_credential_name": name,
+            "available_credentials": there,
+        }
+
+    def save_credentials(self, provider: str) -> Answer:
+        body = self.json
+        if answer := self.state.model_faults.get(body["model"]):
+            return refused(400, "invalid_param", answer)
+        self.state.models[provider, body["model"], body["model_type"]] = body
+        return 201, {"result": "success"}
+
+    def remove_model(self, provider: str) -> Answer:
+        self.state.models.pop((provider, self.json["model"], self.json["model_type"]), None)
+        return 204, None
+
+    def default(self) -> Answer:
+        type = self.query["model_type"]
+        if type not in self.state.defaults:
+            # The real one makes the first model that it knows the default when it is asked.
+            for provider, name, each in self.state.models:
+                if each == type:
+                    self.state.defaults.setdefault(type, (provider, name))
+        found = self.state.defaults.get(type)
+        return 200, {"data": {"model": found[1], "provider": {"provider": found[0]}} if found else None}
+
+    def set_default(self) -> Answer:
+        for each in self.json["model_settings"]:
+            self.state.defaults[each["model_type"]] = (each["provider"], each["model"])
+        return OK
+
+    def list_apps(self) -> Answer:
+        return 200, {"data": [{"id": id, "name": name} for id, name in self.state.apps.items()]}
+
+    def import_app(self) -> Answer:
+        described = json.loads(self.json["yaml_content"])
+        self.state.described.append(described)
+        app = f"app-{len(self.state.described)}"
+        self.state.apps[app] = described["app"]["name"]
+        return 200, {"id": "import", "status": "completed", "app_id": app}
+
+    def remove_app(self, app: str) -> Answer:
+        del self.state.apps[app]
+        return 204, None
+
+    def make_key(self, _app: str) -> Answer:
+        return 201, {"id": "key-id", "token": "app-key"}
+
+    def remove_key(self, _app: str) -> Answer:
+        return 204, None
+
+
+PROVIDER = "/workspaces/current/model-providers/(.+)/models"
 ROUTES: list[tuple[str, Callable[..., Answer]]] = [
     ("POST /workspaces/current", Handler.workspace),
     ("GET /workspaces/current/plugin/list", Handler.list_plugins),
@@ -262,6 +338,19 @@ ROUTES: list[tuple[str, Callable[..., Answer]]] = [
     ("GET /workspaces/current/plugin/tasks", Handler.list_tasks),
     ("GET /workspaces/current/plugin/tasks/(.+)", Handler.one_task),
     ("POST /workspaces/current/plugin/uninstall", Handler.uninstall),
+    ("GET /workspaces/current/model-providers", Handler.providers),
+    (f"GET {PROVIDER}", Handler.provider_models),
+    (f"DELETE {PROVIDER}", Handler.remove_model),
+    (f"GET {PROVIDER}/credentials", Handler.credentials),
+    (f"(?:POST|PUT) {PROVIDER}/credentials", Handler.save_credentials),
+    (f"DELETE {PROVIDER}/credentials", Handler.remove_model),
+    ("GET /workspaces/current/default-model", Handler.default),
+    ("POST /workspaces/current/default-model", Handler.set_default),
+    ("GET /apps", Handler.list_apps),
+    ("POST /apps/imports", Handler.import_app),
+    ("DELETE /apps/([^/]+)", Handler.remove_app),
+    ("POST /apps/([^/]+)/api-keys", Handler.make_key),
+    ("DELETE /apps/([^/]+)/api-keys/key-id", Handler.remove_key),
 ]
 
 

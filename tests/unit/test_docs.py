@@ -11,6 +11,7 @@ import pytest
 
 from build.cli import cli as build_cli
 from installer.cli import cli
+from installer.commands.man import every_command
 from tests import docs, features
 
 ROOT = docs.ROOT
@@ -213,6 +214,9 @@ def unknown_to(group: click.Group, words: list[str], default: str = "") -> Itera
     if command and command not in group.commands:
         yield f"the command {command}"
         return
+    if isinstance(topic := group.commands.get(command), click.Group):
+        yield from unknown_to(topic, words[1:])
+        return
     known = {"--help", "--version"}
     known |= {name for each in (group.commands[command].params if command else ()) for name in each.opts}
     for word in words:
@@ -233,7 +237,7 @@ def unknown_to_make(words: list[str]) -> Iterator[str]:
 
 
 def long_options(group: click.Group) -> set[str]:
-    return {name for command in group.commands.values() for each in command.params for name in each.opts}
+    return {name for command in every_command(group).values() for each in command.params for name in each.opts}
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,8 @@ def long_options(group: click.Group) -> set[str]:
         "./dify-installer instal --ip 10.0.0.5",
         "./dify-installer --ipp 10.0.0.5",
         "/opt/dify/bin/dify-installer status --ip 10.0.0.5",
+        "./dify-installer plugins ad FILE",
+        "./dify-installer models list --ollama-url URL",
         "python -m build bundle --sourc PATH",
         "make bundel",
         "make bundle SAUCE=PATH",

@@ -61,6 +61,52 @@ def test_servers_share_model_and_key() -> None:
     ]
 
 
+def test_several_servers_and_models_may_be_named(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text("vllm-url: http://v:3\nvllm-model: [v1, 'v2:kind=rerank']\n")
+    arguments = ["--ollama-url", "http://o:1", "--ollama-url", "http://o:2", "--ollama-model", "qwen3:8b"]
+    request = asked(["--config", str(answers), *arguments, "--model", "m"])
+    assert [(each.url, [model.name for model in each.wanted]) for each in request.servers] == [
+        ("http://o:1", ["m", "qwen3:8b"]),
+        ("http://o:2", ["m", "qwen3:8b"]),
+        ("http://v:3", ["m", "v1", "v2"]),
+    ]
+    assert request.servers[2].wanted[2].kind == "rerank"
+
+
+def test_the_account_comes_with_a_password_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    assert asked(["--ip", "10.0.0.5"]).admin is None
+    path = tmp_path / "password"
+    path.write_text("passw0rd1\n")
+    path.chmod(0o600)
+    email = ["--admin-email", "Ops@example.com"]
+    admin = asked([*email, "--admin-password-file", str(path)]).admin
+    assert admin is not None
+    assert (admin.email, admin.name, admin.password) == ("ops@example.com", "ops", "passw0rd1")
+    assert "passw0rd1" not in repr(admin)
+    admin = asked([*email, "--admin-name", "운영자"], {"DIFY_INSTALLER_ADMIN_PASSWORD": "passw0rd2"}).admin
+    assert admin is not None and (admin.name, admin.password) == ("운영자", "passw0rd2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--admin-email", "ops"], "not an e-mail"),
+        (["--admin-email", "ops@example.com", "--admin-password", "passw0rd1"], "visible to other users"),
+        (["--admin-email", "ops@example.com", "--admin-name", "o" * 31], "30 characters"),
+        (["--admin-name", "ops"], "add --admin-email"),
+        (["--keep-example"], "add --admin-email"),
+        (["--vllm-model", "m", "--ollama-url", "http://o:1"], "--vllm-url"),
+        (["--ollama-url", "http://o:1", "--model", "m:context=many"], "says nothing of a model"),
+    ],
+)
+def test_what_is_wrong_with_account_and_models_is_told_before(arguments: list[str], told: str) -> None:
+    with pytest.raises(errors.UsageError) as failure:
+        asked(arguments)
+    assert told in f"{failure.value.message}; {failure.value.remedy}"
+    assert "passw0rd1" not in failure.value.message
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -9,21 +10,51 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
-from installer.commands import report
+from installer.commands import models, plugins, report
 from installer.core import envelope, finding
 from installer.core.console import Console
 from installer.core.finding import Finding
+from installer.workspace.ask import Answer
+from installer.workspace.models import Known
+from installer.workspace.plugins import Brought
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCHEMA = json.loads((ROOT / "specs/output.schema.json").read_text())
 FINDINGS = finding.as_list([Finding("ports", "error", "80 is taken", "choose another"), Finding("cpu", "ok", "2")])
 
+BROUGHT = [Brought(name="a/ollama", version="0.1.3", what="upgraded", before="0.1.1", seconds=2.5)]
+KNOWN = Known(provider="a/b/ollama", name="qwen3:8b", type="llm", active=True, default=True)
+ANSWER = Answer(
+    provider="a/b/ollama",
+    model="qwen3:8b",
+    question="?",
+    answer="!",
+    first_seconds=0.2,
+    seconds=1.0,
+    prompt_tokens=20,
+    answer_tokens=6,
+    path=("api", "model"),
+)
 
-def reported() -> str:
+
+def reported(*, inside: bool = False) -> str:
     one = report.Report(dify="1.11.3", folder="/opt/dify", url="http://h", log="/l", result="done")
     with one.step("verify", Console(silent=True)) as step:
         step.seen = "all"
     one.checks = [Finding("console reachable", "ok", "it answers")]
+    if inside:
+        model = report.Model(
+            name="qwen3:8b",
+            server="http://o:11434",
+            provider="a/b/ollama",
+            kind="chat",
+            context=8192,
+            tools=True,
+            vision=False,
+            what="added",
+            default=True,
+        )
+        one.inside = report.Inside(account="ops@example.com", plugins=BROUGHT, models=[model], answer=ANSWER)
     return report.as_json(one)
 
 
@@ -35,6 +66,11 @@ def reported() -> str:
         envelope.to_json("status", passed=True, checks=FINDINGS),
         envelope.to_json("verify", passed=True, dify="1.11.3", embedded=["a"], files=["dify-images.tar"]),
         reported(),
+        reported(inside=True),
+        envelope.to_json("plugins", passed=True, plugins=plugins.as_list(BROUGHT)),
+        envelope.to_json("models", passed=True, models=models.as_list([KNOWN])),
+        envelope.to_json("models", passed=False, findings=FINDINGS),
+        envelope.to_json("answer", passed=True, **dataclasses.asdict(ANSWER)),
     ],
 )
 def test_each_output_is_of_the_schema(text: str) -> None:

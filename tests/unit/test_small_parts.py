@@ -93,6 +93,7 @@ def test_the_shape_of_the_report() -> None:
             "error",
             "folder",
             "format",
+            "inside",
             "installer",
             "kind",
             "log",
