@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from installer import VERSION, options
-from installer.core import envelope, errors, finding, layout, logfile, login, runner
+from installer.core import envelope, errors, finding, layout, logfile, login, runner, wake
 from installer.core.console import Console, print_result
 from installer.core.runner import Runner
 
@@ -441,6 +441,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_ALL, "")
+    wake.watch_signals()
     _on_signals(_interrupt)
     login.join(os.environ, os.getuid())
     login.leave_a_closed_folder()
