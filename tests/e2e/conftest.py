@@ -7,15 +7,19 @@ import functools
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from build.plugins import signature
 from tests.target import browser as browsers
 from tests.target import bundle as bundles
+from tests.target import difypkg, uv
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine
@@ -63,6 +67,35 @@ def registry(work: Path) -> Iterator[Registry]:
 def sample(work: Path, registry: Registry) -> Bundle:
     """The bundle of the project in tests/sample."""
     return bundles.make("sample", bundles.SAMPLE, registry, work)
+
+
+@pytest.fixture(scope="session")
+def owner_key(work: Path) -> Path:
+    """The key of an installation's owner, who signs packages with it."""
+    return difypkg.owner_key(work / "owner.key")
+
+
+@pytest.fixture(scope="session")
+def owner(owner_key: Path) -> rsa.RSAPrivateKey:
+    return signature.load_private_key(owner_key)
+
+
+@pytest.fixture(scope="session")
+def provided(sample: Bundle, registry: Registry, work: Path, owner_key: Path) -> Bundle:
+    """The sample with the providers for Ollama and for OpenAI's interface, ours, signed by the owner.
+
+    Their wheels are fetched from PyPI; the first build takes half a minute more for that.
+    """
+    packages = work / "packages"
+    for name in (difypkg.OLLAMA, difypkg.OPENAI):
+        difypkg.write(packages / f"{name}.difypkg", difypkg.contents(name))
+    made = bundles.prepare("provided", bundles.SAMPLE, registry, work, {"plugin_daemon": [uv.layer(work)]})
+    command = bundles.command(made, work, "--plugin", str(packages), "--plugin-key", str(owner_key))
+    environment = {**bundles.environment(registry), **bundles.containers_conf(work)}
+    subprocess.run(bundles.contained(command), check=True, cwd=bundles.ROOT, env=environment)
+    # Builds that come later find the sample's images again.
+    bundles.publish(sample.checkout, registry, work)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from installer.core import digest
 from installer.release import compose, envfile
 from tests.target import machine, steps
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = Path(__file__).resolve().parent / "standin"
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
 # What stands in for upstream's scripts of the name docker-entrypoint.sh.
@@ -32,7 +33,8 @@ ENTRYPOINTS = {
     "ssrf_proxy": PROGRAMS / "ssrf_proxy-entrypoint.sh",
 }
 PACKAGES = (
-    "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static"
+    "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static "
+    "python3-flask python3-jwt python3-requests python3-yaml"
 )
 # Documentation, caches, PostgreSQL's just-in-time compiler, systemd and Perl: two thirds of the layer, and nothing that
 # runs.
@@ -66,13 +68,22 @@ NO_CLUSTER = """\
 mkdir -p "$1/etc/postgresql-common"
 echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.conf"
 """
+# What the programs that use the database have in common.
+SHARED = ("backing.py", "pages.py")
+# The real image starts the plugin daemon behind two shells, by a script without a first line (plugin daemon 0.5.2).
+DAEMON = "/app/entrypoint.sh"
+ENTRYPOINT = PROGRAMS / "plugin_daemon-entrypoint.sh"
+DIFY_KEY = ROOT / "specs/dify-plugins.pem"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 PATH = "PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """What an image of some service runs, in `folder`; `programs` are files of `standin/`, put into /standin."""
+    """What an image of some service runs, in `folder`.
+
+    `programs` are files and folders of `standin/`, put into /standin.
+    """
 
     programs: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
@@ -88,13 +99,19 @@ PYTHON_SERVICE = {"PYTHONUNBUFFERED": "1"}
 # By the service of the compose file that the image is for.
 KINDS: dict[str, Kind] = {
     "init_permissions": Kind(static=True, command=("sh",)),
-    "api": Kind(programs=("api.py", "web.py"), entrypoint=("python3", "/standin/api.py"), user="1001"),
+    "api": Kind(
+        programs=("api.py", "console", "web.py", *SHARED), entrypoint=("python3", "/standin/api.py"), user="1001"
+    ),
     "web": Kind(programs=("front.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
     "db_postgres": Kind(programs=("postgres.sh",), entrypoint=("sh", "/standin/postgres.sh"), command=("postgres",)),
     # Redis writes its data into the folder that it is started in.
     "redis": Kind(command=("redis-server",), folder="/data"),
     "sandbox": Kind(programs=("sandbox.py", "web.py"), entrypoint=("python3", "/standin/sandbox.py")),
-    "plugin_daemon": Kind(programs=("plugin_daemon.py", "web.py"), entrypoint=("python3", "/standin/plugin_daemon.py")),
+    "plugin_daemon": Kind(
+        programs=("plugin_daemon.py", "daemon", *SHARED),
+        command=("/bin/bash", "-c", DAEMON),
+        env={"UV_PATH": "/usr/local/bin/uv"},
+    ),
     "ssrf_proxy": Kind(command=("squid", "-N")),
     "nginx": Kind(command=("nginx", "-g", "daemon off;")),
     "weaviate": Kind(programs=("weaviate.py", "web.py"), entrypoint=("python3", "/standin/weaviate.py")),
@@ -284,7 +301,12 @@ def _program_layer(kind: Kind, version: str) -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for name in sorted(kind.programs):
-            _add(archive, f"standin/{name}", (PROGRAMS / name).read_bytes())
+            path = PROGRAMS / name
+            for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+                _add(archive, f"standin/{file.relative_to(PROGRAMS)}", file.read_bytes())
+        if "daemon" in kind.programs:
+            _add(archive, DAEMON.lstrip("/"), ENTRYPOINT.read_bytes(), mode=0o755)
+            _add(archive, "standin/daemon/official.pem", DIFY_KEY.read_bytes())
         _add(archive, "standin/VERSION", version.encode())
     return data.getvalue()
 

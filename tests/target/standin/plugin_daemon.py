@@ -1,34 +1,26 @@
-"""Stands in for the plugin daemon: makes its own database, as the real one does, and uses Redis."""
+"""Stands in for the plugin daemon: takes packages, makes their environments and runs them, as the real one does."""
 
 import os
 import socket
 import threading
 
-import psycopg2
+import backing
+import flask
+import pages
 import redis
-import web
+from daemon import answers, dispatch, installs, management
 
 ENV = os.environ
 
 
-def database(name):
-    return psycopg2.connect(
-        host=ENV["DB_HOST"],
-        port=ENV["DB_PORT"],
-        user=ENV["DB_USERNAME"],
-        password=ENV["DB_PASSWORD"],
-        dbname=name,
-        connect_timeout=5,
-    )
-
-
 def make_database():
-    connection = database("postgres")
+    connection = backing.database("postgres")
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (ENV["DB_DATABASE"],))
         if cursor.fetchone() is None:
             cursor.execute(f'CREATE DATABASE "{ENV["DB_DATABASE"]}"')
+    backing.make_table()
 
 
 def debugging():
@@ -37,7 +29,27 @@ def debugging():
         listener.accept()[0].close()
 
 
+def application():
+    app = pages.application("plugin_daemon", {})
+
+    @app.get("/health/check")
+    def health():
+        return {"status": "ok"}
+
+    @app.before_request
+    def check_key():
+        asked = flask.request.path.startswith("/plugin/")
+        if asked and flask.request.headers.get("X-Api-Key") != ENV["SERVER_KEY"]:
+            return answers.failed("PluginDaemonUnauthorizedError", "unauthorized"), 401
+        return None
+
+    app.register_blueprint(management.management)
+    app.register_blueprint(dispatch.dispatch)
+    return app
+
+
 make_database()
 redis.Redis(host=ENV["REDIS_HOST"], port=int(ENV["REDIS_PORT"]), password=ENV["REDIS_PASSWORD"]).ping()
 threading.Thread(target=debugging, daemon=True).start()
-web.serve(int(ENV["SERVER_PORT"]), {"/health/check": lambda _request: (200, {"status": "ok"})})
+installs.launch_all()
+pages.serve(application(), int(ENV["SERVER_PORT"]))

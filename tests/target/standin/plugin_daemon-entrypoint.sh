@@ -1,0 +1,1 @@
+bash -c "exec python3 /standin/plugin_daemon.py"
