@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -13,7 +15,7 @@ from tests.e2e.conftest import MachineMaker
 from tests.e2e.console import EMAIL, PASSWORD, PLUGINS, PROVIDERS, Console, said
 from tests.e2e.server import Server
 from tests.e2e.test_failures import COMPANY_CA, LLM, await_text
-from tests.target import difypkg
+from tests.target import difypkg, embedder
 from tests.target.bundle import Bundle
 from tests.target.machine import ADDRESS
 
@@ -236,6 +238,29 @@ class TestModels:
         url = models.start("vllm", 8002, "--models", "reranker:rerank")
         ranks = {"model": "reranker", "model_type": "rerank", "credentials": openai(url)}
         console.post(f"{OPENAI}/models/credentials", ranks, 201)
+
+    def test_a_real_model_finds_what_is_meant(self, console: Console, models: Models, work: Path) -> None:
+        folder = "/root/embedder"
+        shutil.copytree(embedder.folder(work), models.server.machine.path(folder))
+        url = models.start("ollama", 11436, "--models", "all-minilm:embedding", "--embedder", folder)
+
+        def embed(*texts: str) -> list[list[float]]:
+            answer = console.inside.request("POST", f"{url}/api/embed", json={"model": "all-minilm", "input": texts})
+            return list(answer.json()["embeddings"])
+
+        asked, meant, other = embed(
+            "How do I reset my password?",
+            "Forgotten credentials are renewed by an administrator.",
+            "The canteen serves lunch from noon to two.",
+        )
+        assert near(asked, meant) > 0.4
+        assert near(asked, other) < 0.2
+        kept = {"model": "all-minilm", "model_type": "text-embedding", "credentials": ollama(url)}
+        console.post(f"{OLLAMA}/models/credentials", kept, 201)
+
+
+def near(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 class TestAnswers:

@@ -5,8 +5,8 @@ Run there: python3 llm.py ollama|vllm PORT [KEY] [--local] [--tls PEM] [--models
 
 It answers with the question, so that who asks sees that it went all the way; a token is a word. KIND of a model is llm,
 embedding or rerank. `--slow` waits before each piece of an answer; `--break-after` hangs up in the middle of one.
-`--embedder` names a folder with the package of a real embedding model; without it texts that share words are near.
-Only the standard library is used: the machine has no other.
+`--embedder` names a folder with a real embedding model (tests/target/embedder.py); without it texts that share words
+are near. Otherwise only the standard library is used: the machine has no other.
 
 Ollama: https://github.com/ollama/ollama/blob/main/docs/api.md; vLLM: its OpenAI-compatible server.
 """
@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import math
+import pathlib
 import ssl
 import sys
 import time
@@ -89,9 +90,8 @@ def answer(messages: list[dict[str, Any]]) -> list[str]:
 
 def embed(texts: list[str]) -> list[list[float]]:
     """Return a vector for each text: of the real model, or one in which each word has its place."""
-    if OPTIONS.embedder:
-        return embedder()(texts)
-    return [hashed(text) for text in texts]
+    make = hashed if MINILM is None else MINILM.embed
+    return [make(text) for text in texts]
 
 
 def hashed(text: str) -> list[float]:
@@ -103,8 +103,17 @@ def hashed(text: str) -> list[float]:
     return [value / length for value in vector]
 
 
-def embedder() -> Callable[[list[str]], list[list[float]]]:
-    raise NotImplementedError
+def real_model() -> Any:
+    """Return the model in the folder of `--embedder`; None without it."""
+    if not OPTIONS.embedder:
+        return None
+    sys.path.insert(0, OPTIONS.embedder)
+    import minilm
+
+    return minilm.MiniLM(pathlib.Path(OPTIONS.embedder))
+
+
+MINILM = real_model()
 
 
 def near(one: list[float], other: list[float]) -> float:
