@@ -22,7 +22,7 @@ from installer.checks import models
 from installer.core import errors, layout
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
-from installer.release import dify, settings
+from installer.release import dify, intranet, settings
 from installer.workspace import account
 
 PREFIX = "DIFY_INSTALLER_"
@@ -174,10 +174,11 @@ VERIFY = option(
     help="auto reads the image archive only when an image is missing; full always.",
 )
 
-ADDRESS, HTTPS, PLACE, SETTINGS, MODELS, ACCOUNT = (
+ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT = (
     "Address and ports",
     "Certificates",
     "Where and with what",
+    "The intranet",
     "Settings",
     "Model servers",
     "Account, plugins and models",
@@ -279,6 +280,15 @@ SITE = (
         help="Install podman if it is missing from the RPMs in this folder, and from nowhere else (root).",
     ),
     IMAGES,
+    option(
+        "--allow-intranet",
+        type=Checked("range", intranet.checked),
+        multiple=True,
+        metavar="CIDR[:PORT]",
+        group=INTRANET,
+        help="What HTTP nodes, code and tools may reach through Dify's proxy; or `private`, the private ranges; or "
+        "`none`. May be repeated; kept for later runs. [default: private]",
+    ),
     option(
         "--set",
         "values",
@@ -416,6 +426,7 @@ class Given:
     install_podman: bool = False
     rpms: Path | None = None
     images: Path | None = None
+    allow_intranet: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     ollama_urls: tuple[str, ...] = ()
     vllm_urls: tuple[str, ...] = ()
@@ -461,6 +472,8 @@ def make_request(**options: Any) -> Request:
     values = settings.checked_values(given.values)
     if given.tls or given.tls_cert:
         values |= dify.HTTPS
+    if given.allow_intranet:
+        values[dify.ALLOW_INTRANET] = intranet.joined(given.allow_intranet)
     installs_podman = given.install_podman or given.rpms is not None
     return Request(
         folder=folder(given.folder),
@@ -521,6 +534,8 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("podman is to be installed, but docker to be used: leave out one of the two options")
     if given.admin_password and given.admin_password_file:
         faults.append("--admin-password-file and the password itself are both given: leave out one of the two")
+    if intranet.NONE in given.allow_intranet and len(set(given.allow_intranet)) > 1:
+        faults.append(f"--allow-intranet {intranet.NONE} lets nothing through: give it alone, or leave it out")
     if (given.wanted or given.require_llm) and not (given.ollama_urls or given.vllm_urls):
         faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
     if given.ollama_wanted and not given.ollama_urls:

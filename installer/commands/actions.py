@@ -15,7 +15,7 @@ from installer.engine.base import Container
 from installer.host.judge import network
 from installer.images import inventory, plugins
 from installer.plan import Plan
-from installer.release import compose, envfile, render, tls
+from installer.release import compose, dify, envfile, intranet, render, tls
 from installer.stack import applied, project, state
 from installer.system import boot_unit, own_copy
 
@@ -36,6 +36,7 @@ def list_actions(plan: Plan) -> list[Action]:
         *_folder(plan),
         *_images(plan),
         *_settings(plan),
+        *_intranet(plan),
         *_files(plan),
         *_containers(plan),
         *_firewall(plan),
@@ -96,6 +97,15 @@ def _settings(plan: Plan) -> list[Action]:
         kept = plan.existing == plan.settings.text
         return [] if kept else [Action("settings", f"{plan.place.env} gets the number and the digest of its keys")]
     return [Action("settings", f"in {plan.place.env} change: {', '.join(changed)}")]
+
+
+def _intranet(plan: Plan) -> list[Action]:
+    assert plan.settings is not None
+    before = envfile.parse(plan.existing or "").get(dify.ALLOW_INTRANET)
+    after = plan.settings.values.get(dify.ALLOW_INTRANET)
+    if plan.existing is not None and before == after:
+        return []
+    return [Action("intranet", f"HTTP nodes, code and tools may reach {intranet.in_words(intranet.read(after))}")]
 
 
 def _files(plan: Plan) -> list[Action]:

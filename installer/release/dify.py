@@ -108,6 +108,11 @@ FIXED: dict[str, str] = {
 # Keys of FIXED that `.env` gets although the example does not have them: the compose file reads them.
 NOT_IN_EXAMPLE = ("NEXT_TELEMETRY_DISABLED",)
 
+# The proxy between Dify and what workflows call, and what it lets through (`release.intranet`). The key is ours, among
+# upstream's of the proxy, SSRF_HTTP_PORT and others.
+SSRF_PROXY = "ssrf_proxy"
+ALLOW_INTRANET = "SSRF_ALLOW_INTRANET"
+
 # The port of each name of `--port`, `--https-port`, `--plugin-port` on the host.
 PORTS: dict[str, str] = {
     "http": "EXPOSE_NGINX_PORT",

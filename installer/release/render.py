@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from installer.core import layout
-from installer.release import compose, dify, envfile
+from installer.release import compose, dify, envfile, intranet
 
 HEADER = """\
 # Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
@@ -243,6 +243,24 @@ def offline_plugins(document: compose.Document, choice: Choice) -> None:
     daemon["volumes"] = [*(daemon.get("volumes") or ()), mounted]
 
 
+def guarded_intranet(document: compose.Document, choice: Choice) -> None:
+    """Let the proxy reach the intranet that is allowed, and nothing of the stack itself.
+
+    Upstream's configuration sends plain http to the sandbox at every other try, refuses https that is not at port 443,
+    and lets Redis and the database through (dify#7053, #12792, #36400; docs/decisions/016). The proxy joins all
+    networks, since it takes those for the stack's own that it is in: podman lets containers reach into the others.
+    """
+    proxy = document["services"].get(dify.SSRF_PROXY) or {}
+    entrypoint, environment = proxy.get("entrypoint"), proxy.get("environment")
+    if not isinstance(environment, dict) or not isinstance(entrypoint, list) or entrypoint[:2] != ["sh", "-c"]:
+        return
+    environment[intranet.VARIABLE] = intranet.write_rules(intranet.read(choice.variables.get(dify.ALLOW_INTRANET)))
+    proxy["entrypoint"] = ["sh", "-c", intranet.wrapped(entrypoint[2])]
+    active = compose.active_services(document, choice.variables).values()
+    joined = [name for service in active for name in service.get("networks") or ("default",)]
+    proxy["networks"] = list(dict.fromkeys([*(proxy.get("networks") or ("default",)), *joined]))
+
+
 def selinux_labels(document: compose.Document, choice: Choice) -> None:
     """Label bind mounts where SELinux is on: `:z` for what several services mount, `:Z` for one's own.
 
@@ -339,6 +357,7 @@ ADDITIONS: tuple[Departure, ...] = (
     nginx_last,
     company_ca,
     offline_plugins,
+    guarded_intranet,
     selinux_labels,
     time_to_end,
     daemon_that_hears,

@@ -233,3 +233,18 @@ def test_the_language_of_the_page_comes_from_everywhere_and_is_english_otherwise
     assert asked([], {"DIFY_INSTALLER_LANGUAGE": "ko"}).language == "ko"
     with pytest.raises(errors.UsageError, match="--language"):
         asked(["--language", "fr"])
+
+
+def test_what_may_be_reached_in_the_intranet_comes_from_all_three_places(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text("ip: 10.0.0.5\nallow-intranet:\n  - private\n  - 203.0.113.0/24:9000\n")
+    for arguments, env, kept in (
+        (["--allow-intranet", "10.0.0.9", "--allow-intranet", "fd00::/8"], {}, "10.0.0.9/32,fd00::/8"),
+        ([], {"DIFY_INSTALLER_ALLOW_INTRANET": "private 10.0.0.9:81"}, "private,10.0.0.9/32:81"),
+        (["--config", str(answers)], {}, "private,203.0.113.0/24:9000"),
+    ):
+        assert asked(arguments, env).asked.values == {"SSRF_ALLOW_INTRANET": kept}
+    assert asked([]).asked.values == {}
+    for wrong in (["10.0.0.5/8"], ["none", "private"]):
+        with pytest.raises(errors.UsageError, match="--allow-intranet"):
+            asked([part for each in wrong for part in ("--allow-intranet", each)])

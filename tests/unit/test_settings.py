@@ -596,3 +596,11 @@ def test_a_required_variable_of_the_compose_file_is_told_early() -> None:
         compose.expand_all(compose.active_services(document, {}), {})
     document["services"]["a"]["profiles"] = ["off"]
     assert compose.expand_all(compose.active_services(document, {}), {}) == {}
+
+
+def test_what_may_be_reached_in_the_intranet_is_kept_and_must_make_sense(tmp_path: Path) -> None:
+    asked = settings.Asked(host="10.0.0.5", values={"SSRF_ALLOW_INTRANET": "10.0.0.0/8,10.0.0.9/32:81"})
+    text, values = computed(tmp_path, asked)
+    assert computed(tmp_path, existing=text)[1]["SSRF_ALLOW_INTRANET"] == values["SSRF_ALLOW_INTRANET"]
+    with pytest.raises(errors.UsageError, match="is not CIDR"):
+        computed(tmp_path, existing=text.replace("10.0.0.0/8", "10.0.0/8"))
