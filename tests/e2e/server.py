@@ -54,9 +54,9 @@ class Server:
         """Return the options of an ordinary installation."""
         return ["--ip", machines.ADDRESS, *PORTS[self.user]]
 
-    def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def install(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Install, and fail the test if that fails."""
-        result = self.installer(*self.arguments(), *arguments)
+        result = self.installer(*self.arguments(), *arguments, env=env)
         assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
         return result
 

@@ -8,7 +8,7 @@ chmod 700 "$PGDATA"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     printf '%s' "$POSTGRES_PASSWORD" > /tmp/password
     chown postgres: /tmp/password
-    su postgres -s /bin/sh -c "PATH=$PATH initdb --pgdata='$PGDATA' --username='$POSTGRES_USER' --pwfile=/tmp/password \
+    su postgres -s /bin/sh -c "PATH=$PATH initdb --encoding=UTF8 --pgdata='$PGDATA' --username='$POSTGRES_USER' --pwfile=/tmp/password \
         --auth-host=scram-sha-256 --auth-local=trust --no-sync >/dev/null"
     rm /tmp/password
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
