@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from tests.e2e.server import Server
@@ -39,6 +40,14 @@ def never_reached(server: Server) -> list[str]:
         *("http://127.0.0.1:3128/", "http://localhost:3128/", "http://[::1]:3128/", "http://0.0.0.0:3128/"),
         *(f"http://{LINK_LOCAL}:9000/v1/models", f"http://{OUTSIDE}:9000/v1/models", f"https://{OUTSIDE}:8444/"),
     ]
+
+
+def await_status(server: Server, url: str, wanted: str) -> None:
+    """Wait until a URL, asked without the proxy, gives this status."""
+    deadline = time.monotonic() + 30
+    while (status := ask(server, url, proxy=False)) != wanted:
+        assert time.monotonic() < deadline, f"{url}: {status}"
+        time.sleep(0.5)
 
 
 def ask(server: Server, url: str, service: str = "api", *, proxy: bool = True) -> str:
