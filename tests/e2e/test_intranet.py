@@ -1,0 +1,53 @@
+"""What workflows may reach in the intranet, through the real squid."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e import intranet
+from tests.e2e.conftest import MachineMaker
+from tests.e2e.server import Server
+from tests.target import machine as machines
+from tests.target.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def server(new_machine: MachineMaker, sample: Bundle) -> Server:
+    """A server with an installation of root's podman."""
+    made = Server(new_machine(), sample)
+    made.install()
+    return made
+
+
+@pytest.mark.feature("HTTP nodes, code and tools that call http and https in the intranet", "works at any port")
+def test_workflows_reach_the_intranet_and_nothing_of_the_stack(server: Server) -> None:
+    """Through the real squid, from where HTTP nodes and tools (the api) and code (the sandbox) call."""
+    intranet.serve(server)
+    for service in ("api", "sandbox"):
+        # Upstream's configuration lets the sandbox answer at every other try.
+        plain = [intranet.ask(server, f"http://{machines.ADDRESS}:9000/v1/models", service) for _ in range(4)]
+        assert plain == ["200"] * 4, service
+        assert intranet.ask(server, f"https://{machines.ADDRESS}:8444/v1/models", service) == "200"
+        refused = {url: intranet.ask(server, url, service) for url in intranet.never_reached(server)}
+        assert set(refused.values()) == {"403"}, refused
+    # The proxy's other port leads to the sandbox, and to nothing else.
+    for url in ("http://ssrf_proxy:8194/health", "--header Host:redis:6379 http://ssrf_proxy:8194/health"):
+        # Where squid was up before the sandbox, the first request only lets it notice that.
+        intranet.await_status(server, url, "200")
+
+
+def test_what_may_be_reached_is_asked_for_shown_and_kept(server: Server) -> None:
+    ours, others = f"http://{machines.ADDRESS}:9000/v1/models", f"http://{intranet.OUTSIDE}:9000/v1/models"
+    asked = ["--allow-intranet", f"{intranet.OUTSIDE}/32:9000"]
+    planned = server.installer("preflight", *server.arguments(), *asked, "--plan").stdout
+    assert f"may reach {intranet.OUTSIDE}/32:9000" in planned
+    assert "replaced, with what depends on them: ssrf_proxy" in planned
+    containers = server.containers()
+    server.install(*asked)
+    assert [intranet.ask(server, url) for url in (ours, others)] == ["403", "200"]
+    replaced = {name for name, number in server.containers().items() if containers[name] != number}
+    assert replaced == {server.container("ssrf_proxy")}
+    assert "run already" in server.install().stderr
+    assert server.env()["SSRF_ALLOW_INTRANET"] == f"{intranet.OUTSIDE}/32:9000"
+    server.install("--allow-intranet", "private")
+    assert [intranet.ask(server, url) for url in (ours, others)] == ["200", "403"]
