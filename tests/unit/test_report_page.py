@@ -16,11 +16,13 @@ from installer.commands import page
 from installer.commands.page import facts, words
 from installer.commands.page.html import VOID, Html, element, filled
 from installer.commands.page.style import STYLE
-from installer.commands.report import Report, Step
+from installer.commands.report import Inside, Model, Report, Step
 from installer.core import layout
 from installer.core.finding import Finding
 from installer.plan import LANGUAGES, Language, Plan, Request
 from installer.release.settings import Settings
+from installer.workspace.ask import Answer
+from installer.workspace.plugins import Brought
 from tests.unit.test_manifest import SHA
 from tests.unit.test_plan import planned
 
@@ -277,5 +279,45 @@ def test_each_language_has_every_text_with_the_same_places_to_fill() -> None:
 
 
 def test_korean_knows_every_step() -> None:
-    source = (ROOT / "installer/commands/install.py").read_text()
-    assert set(re.findall(r'result\.step\("([a-z-]+)"', source)) == set(words.KOREAN.steps)
+    source = "".join((ROOT / "installer/commands" / name).read_text() for name in ("install.py", "workspace.py"))
+    assert set(re.findall(r'result\.step\("([a-z -]+)"', source)) == set(words.KOREAN.steps)
+
+
+@each_language
+def test_the_page_tells_of_the_account_the_models_and_the_answer(language: Language) -> None:
+    inside = Inside(
+        account="ops@example.com",
+        password_file="/opt/dify/admin-password",
+        plugins=[Brought(name="langgenius/ollama", version="0.1.3", what="installed")],
+        models=[
+            Model(
+                name="qwen3:8b",
+                server="http://o:11434",
+                provider="langgenius/ollama/ollama",
+                kind="chat",
+                context=16384,
+                tools=True,
+                vision=False,
+                what="added",
+                default=True,
+            )
+        ],
+        answer=Answer(
+            provider="langgenius/ollama/ollama",
+            model="qwen3:8b",
+            question="?",
+            answer=EVIL,
+            first_seconds=0.36,
+            seconds=1.04,
+            prompt_tokens=20,
+            answer_tokens=6,
+            path=("api",),
+        ),
+    )
+    seen = Seen(page.make(reported(inside=inside), asked(language)))
+    said = words.WORDS[language]
+    for text in (said.inside, said.default, "langgenius/ollama", "0.1.3", "16384", "ops@example.com", EVIL):
+        assert text in seen.text
+    assert "/opt/dify/admin-password" in seen.text.replace("\u200b", "")
+    assert "INIT_PASSWORD" not in seen.text
+    assert "script" not in seen.tags()

@@ -20,7 +20,8 @@ from installer.release.masks import HIDDEN
 
 # What the report has besides gets a section of its own, by its name there.
 TOLD = {
-    *("dify", "folder", "url", "log", "started", "result", "steps", "checks", "models", "notes", "error", "remedy"),
+    *("dify", "folder", "url", "log", "started", "result", "steps", "checks", "models", "inside", "notes"),
+    *("error", "remedy"),
 }
 FINDING = {field.name for field in fields(Finding)}
 # Whatever is put in: nothing is loaded, nothing runs, nothing is sent.
@@ -45,7 +46,8 @@ def page(facts: Facts, words: Words) -> str:
         element("style", Html(STYLE)),
     )
     sections = (
-        *(_failure(facts, words), _next(facts, words), _checklist(facts, words), _models(facts, words)),
+        *(_failure(facts, words), _next(facts, words), _inside(facts, words)),
+        *(_checklist(facts, words), _models(facts, words)),
         *(_other(name, value, words) for name, value in facts.report.items() if name not in TOLD and value),
         *(_notes(facts, words), _times(facts, words), _installed(facts, words), _settings(facts, words)),
     )
@@ -117,11 +119,7 @@ def _next(facts: Facts, words: Words) -> Html:
     if report["result"] != "done":
         return _section(words.next, kept, _pairs(commands, "commands"))
     env = _code(str(facts.env))
-    unclaimed = any("first account" in each["seen"] for each in report["checks"])
-    steps = [
-        filled(words.open, url=_link(report["url"])),
-        filled(words.first_account, env=env) if unclaimed else words.sign_in,
-    ]
+    steps = [filled(words.open, url=_link(report["url"])), _account(facts, words)]
     if not report["models"]:
         steps.append(filled(words.add_models, options=join([_code("--ollama-url"), ", ", _code("--vllm-url")])))
     folder, volumes = _code(report["folder"]), _code(str(facts.volumes))
@@ -129,6 +127,53 @@ def _next(facts: Facts, words: Words) -> Html:
     return _section(
         words.next, element("ol", *(element("li", step) for step in steps)), kept, _pairs(commands, "commands")
     )
+
+
+def _account(facts: Facts, words: Words) -> Html | str:
+    """Say how somebody gets in."""
+    report = facts.report
+    if inside := report.get("inside"):
+        file = inside["password_file"]
+        told = words.sign_in_here if file else words.sign_in_as
+        return filled(told, account=element("b", inside["account"]), file=_code(file))
+    if any("first account" in each["seen"] for each in report["checks"]):
+        return filled(words.first_account, env=_code(str(facts.env)))
+    return words.sign_in
+
+
+def _inside(facts: Facts, words: Words) -> Html:
+    """Tell of plugins, models and the first answer."""
+    inside = facts.report.get("inside")
+    if not inside or not (inside["plugins"] or inside["models"]):
+        return Html()
+    plugins = [
+        (each["name"], join([each["version"], ", ", words.became.get(each["what"], each["what"])]))
+        for each in inside["plugins"]
+    ]
+    models = [(each["name"], join([_about(each, words)])) for each in inside["models"]]
+    answer = inside["answer"]
+    told = []
+    if answer:
+        measured = words.measured.format(
+            first=_seconds(answer["first_seconds"], words),
+            whole=_seconds(answer["seconds"], words),
+            tokens=answer["answer_tokens"],
+            model=answer["model"],
+        )
+        told = [
+            element("h3", words.first_answer),
+            element("p", answer["question"]),
+            element("blockquote", answer["answer"]),
+            element("p", measured),
+        ]
+    return _section(words.inside, _pairs([*plugins, *models], "about"), *told)
+
+
+def _about(model: Mapping[str, Any], words: Words) -> str:
+    able = [words.able[each] for each in ("tools", "vision") if model[each]]
+    facts = [words.kinds.get(model["kind"], model["kind"]), words.context.format(tokens=model["context"]), *able]
+    facts += [words.default] if model["default"] else []
+    return ", ".join([*facts, words.became.get(model["what"], model["what"])])
 
 
 def _checklist(facts: Facts, words: Words) -> Html:

@@ -42,6 +42,8 @@ class Words:
     open: str
     first_account: str
     sign_in: str
+    sign_in_as: str
+    sign_in_here: str
     add_models: str
     back_up: str
     hand_over: str
@@ -62,6 +64,14 @@ class Words:
     no_checks: str
 
     models: str
+    inside: str
+    first_answer: str
+    measured: str
+    context: str
+    default: str
+    able: Mapping[str, str]
+    kinds: Mapping[str, str]
+    became: Mapping[str, str]  # what became of a plugin or a model
     notes: str
     others: Mapping[str, str]  # headings and names of what the report may hold besides, by its names there
 
@@ -130,6 +140,8 @@ ENGLISH = Words(
         "which only the user who installed can read."
     ),
     sign_in="Sign in with an account of this Dify.",
+    sign_in_as="Sign in as {account}.",
+    sign_in_here="Sign in as {account}. The password stands in {file}, which only the user who installed can read.",
     add_models=(
         "Give Dify a model: Settings, Model Provider. To have a model server checked, run the same command again with "
         "{options}."
@@ -154,6 +166,14 @@ ENGLISH = Words(
     levels={"ok": "passed", "warning": "warning", "error": "failed", "info": "noted"},
     no_checks="The run did not come as far as this checklist.",
     models="Model servers",
+    inside="Plugins, models and the first answer",
+    first_answer="The first answer",
+    measured="{model}: first word after {first}, all after {whole}, {tokens} tokens",
+    context="context {tokens}",
+    default="default",
+    able={"tools": "tools", "vision": "images"},
+    kinds={},
+    became={},
     notes="Notes",
     others={},
     times="Times",
@@ -217,6 +237,8 @@ KOREAN = Words(
         "첫 계정을 만듭니다. 페이지가 INIT_PASSWORD를 묻습니다. 값은 {env}에 있으며, 설치한 사용자만 읽을 수 있습니다."
     ),
     sign_in="이 Dify의 계정으로 로그인합니다.",
+    sign_in_as="{account} 계정으로 로그인합니다.",
+    sign_in_here="{account} 계정으로 로그인합니다. 비밀번호는 {file}에 있으며, 설치한 사용자만 읽을 수 있습니다.",
     add_models=(
         "Dify에 모델을 등록합니다: 설정, 모델 공급자. 모델 서버를 점검하려면 {options} 옵션으로 명령을 다시 실행합니다."
     ),
@@ -240,6 +262,21 @@ KOREAN = Words(
     levels={"ok": "통과", "warning": "경고", "error": "실패", "info": "참고"},
     no_checks="이 점검까지 진행하지 못했습니다.",
     models="모델 서버",
+    inside="플러그인, 모델, 첫 답변",
+    first_answer="첫 답변",
+    measured="{model}: 첫 단어 {first}, 전체 {whole}, 토큰 {tokens}개",
+    context="문맥 {tokens}",
+    default="기본 모델",
+    able={"tools": "도구", "vision": "이미지"},
+    kinds={"chat": "대화", "embedding": "임베딩", "rerank": "재순위"},
+    became={
+        "installed": "설치됨",
+        "upgraded": "올림",
+        "kept": "그대로",
+        "added": "등록됨",
+        "updated": "갱신됨",
+        "failed": "실패",
+    },
     notes="알림",
     others={},
     times="소요 시간",
@@ -260,6 +297,10 @@ KOREAN = Words(
         "health": "정상 상태 대기",
         "boot": "부팅 시 시작",
         "check": "최종 점검",
+        "account": "계정",
+        "add plugins": "플러그인 설치",
+        "models": "모델 등록",
+        "answer": "첫 답변",
     },
     installed="설치된 것",
     dify="Dify",
