@@ -11,6 +11,8 @@ import pytest
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
+# As many characters of what a test failed of are told at the end.
+CAUSE = 150
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,3 +46,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
         report.outcome = "failed"
         report.longrepr = f"skipped where no skip is allowed: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter):  # type: ignore[no-untyped-def]
+    """Name what failed once more at the very end, a line each: where only a log's end is kept, it tells the cause."""
+    result = yield
+    for report in (*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        cause = " ".join(str(crash.message if crash else report.longrepr).split())
+        terminalreporter.write_line(f"failed: {report.nodeid} ({report.when}): {cause[:CAUSE]}")
+    return result
