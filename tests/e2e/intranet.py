@@ -7,24 +7,23 @@ from pathlib import Path
 
 from tests.e2e.server import Server
 from tests.target import machine as machines
+from tests.target.neighbour import NEIGHBOUR, Neighbour
 
 LLM = Path(machines.__file__).with_name("llm.py")
-# An address that belongs to others (RFC 5737), here the machine's own as well.
+# An address that belongs to others (RFC 5737), here the host next door's as well.
 OUTSIDE = "203.0.113.7"
 LINK_LOCAL = "169.254.169.254"
 CERTIFICATE = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout key.pem -out server.crt"
 
 
 def serve(server: Server) -> None:
-    """Start servers at 9000 (http) and 8444 (https) of all addresses of the machine."""
+    """Start servers at 9000 (http) and 8444 (https) of all addresses of a host next door."""
     server.put(LLM, "llm.py")
     server.run("sh", "-c", f"{CERTIFICATE} && cat key.pem server.crt > server.pem")
-    for address in (OUTSIDE, LINK_LOCAL):
-        server.machine.run(f"ip address add {address}/32 dev lan0")
-    home = server.home
-    for command in ("vllm 9000", f"vllm 8444 '' --tls {home}/server.pem"):
-        server.machine.run(f"setsid python3 {home}/llm.py {command} >/dev/null 2>&1 &")
-    for url in ("http://10.0.0.5:9000/v1/models", "https://10.0.0.5:8444/v1/models"):
+    neighbour = Neighbour(server.machine, OUTSIDE, LINK_LOCAL)
+    for command in ("vllm 9000", f"vllm 8444 '' --tls {server.home}/server.pem"):
+        neighbour.start(f"python3 {server.home}/llm.py {command}")
+    for url in (f"http://{NEIGHBOUR}:9000/v1/models", f"https://{NEIGHBOUR}:8444/v1/models"):
         server.machine.run(f"until curl -skf {url}; do sleep 0.1; done", timeout=60)
 
 

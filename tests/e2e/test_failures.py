@@ -27,7 +27,7 @@ set -e
 usage=keyUsage=critical,keyCertSign
 openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=company -addext $usage -keyout ca.key -out ca.pem
 openssl req -newkey rsa:2048 -nodes -subj /CN=llm -keyout server.key -out server.csr
-printf 'subjectAltName=IP:10.0.0.5' > names
+printf 'subjectAltName=IP:10.0.0.5,IP:10.0.0.9' > names
 openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 9 -extfile names -out server.crt
 cat server.crt server.key > server.pem
 """

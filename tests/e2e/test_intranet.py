@@ -7,14 +7,18 @@ import pytest
 from tests.e2e import intranet
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
-from tests.target import machine as machines
 from tests.target.bundle import Bundle
+from tests.target.neighbour import NEIGHBOUR
+
+JOURNEYS = ["podman root", "podman dify", "docker root"]
 
 
-@pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
-    """A server with an installation of root's podman."""
-    made = Server(new_machine(), sample)
+@pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
+def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
+    """A server with an installation."""
+    engine, user = request.param.split()
+    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
+    made = Server(new_machine(), sample, user, engine=engine)
     made.install()
     return made
 
@@ -25,9 +29,9 @@ def test_workflows_reach_the_intranet_and_nothing_of_the_stack(server: Server) -
     intranet.serve(server)
     for service in ("api", "sandbox"):
         # Upstream's configuration lets the sandbox answer at every other try.
-        plain = [intranet.ask(server, f"http://{machines.ADDRESS}:9000/v1/models", service) for _ in range(4)]
+        plain = [intranet.ask(server, f"http://{NEIGHBOUR}:9000/v1/models", service) for _ in range(4)]
         assert plain == ["200"] * 4, service
-        assert intranet.ask(server, f"https://{machines.ADDRESS}:8444/v1/models", service) == "200"
+        assert intranet.ask(server, f"https://{NEIGHBOUR}:8444/v1/models", service) == "200"
         refused = {url: intranet.ask(server, url, service) for url in intranet.never_reached(server)}
         assert set(refused.values()) == {"403"}, refused
     # The proxy's other port leads to the sandbox, and to nothing else.
@@ -37,7 +41,7 @@ def test_workflows_reach_the_intranet_and_nothing_of_the_stack(server: Server) -
 
 
 def test_what_may_be_reached_is_asked_for_shown_and_kept(server: Server) -> None:
-    ours, others = f"http://{machines.ADDRESS}:9000/v1/models", f"http://{intranet.OUTSIDE}:9000/v1/models"
+    ours, others = f"http://{NEIGHBOUR}:9000/v1/models", f"http://{intranet.OUTSIDE}:9000/v1/models"
     asked = ["--allow-intranet", f"{intranet.OUTSIDE}/32:9000"]
     planned = server.installer("preflight", *server.arguments(), *asked, "--plan").stdout
     assert f"may reach {intranet.OUTSIDE}/32:9000" in planned

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.console import EMAIL, PASSWORD, PLUGINS, PROVIDERS, Console, said
 from tests.e2e.server import Server
-from tests.e2e.test_failures import COMPANY_CA, LLM, await_text
+from tests.e2e.test_failures import COMPANY_CA, LLM
 from tests.target import difypkg, embedder
 from tests.target.bundle import Bundle
 from tests.target.machine import ADDRESS
+from tests.target.neighbour import NEIGHBOUR, Neighbour
 
 OLLAMA, OPENAI = f"{PROVIDERS}/ollama/ollama", f"{PROVIDERS}/openai_api_compatible/openai_api_compatible"
 KEY = "the-api-key-1234"
@@ -26,18 +27,20 @@ LONGEST_QUESTION = 8
 
 
 class Models:
-    """Model servers on the machine: `llm.py` with some options, by port."""
+    """Model servers on a host next door: `llm.py` with some options, by port."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.neighbour = Neighbour(server.machine)
         server.put(LLM, "llm.py")
 
     def start(self, kind: str, port: int, *options: str) -> str:
         """Start one and return its address."""
-        command = shlex.join(["python3", "llm.py", kind, str(port), *options])
-        self.server.machine.run(f"setsid {command} >/root/llm-{port}.log 2>&1 </dev/null &")
-        await_text(self.server, f"ss -Hltn | grep -q :{port}", 20)
-        return f"{'https' if '--tls' in options else 'http'}://{ADDRESS}:{port}"
+        home = self.server.home
+        command = shlex.join(["python3", f"{home}/llm.py", kind, str(port), *options])
+        self.neighbour.start(f"sh -c {shlex.quote(f'cd {home} && exec {command}')}", f"/root/llm-{port}.log")
+        self.neighbour.await_listening(port)
+        return f"{'https' if '--tls' in options else 'http'}://{NEIGHBOUR}:{port}"
 
     def stop(self, port: int) -> None:
         self.server.machine.run(f"pkill --full 'llm.py [a-z]* {port}'")

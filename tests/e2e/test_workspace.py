@@ -14,13 +14,12 @@ from tests.e2e.console import EMAIL, Console
 from tests.e2e.server import Server
 from tests.e2e.test_standins import Models
 from tests.target.bundle import ROOT, Bundle
-from tests.target.machine import ADDRESS
+from tests.target.neighbour import NEIGHBOUR
 
 SCHEMA = json.loads((ROOT / "specs/output.schema.json").read_text())
 OLLAMA, VLLM = 11434, 8000
 KEY = "the-api-key-1234"
-# The model server runs on the host itself, whose own address containers of rootless podman do not reach.
-JOURNEYS = ["podman root"]
+JOURNEYS = ["podman root", "podman dify", "docker root"]
 
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
@@ -83,7 +82,7 @@ def test_the_password_is_its_owners_alone_and_nowhere_else(server: Server) -> No
 
 
 def test_the_same_command_again_changes_nothing(server: Server) -> None:
-    there = f"http://{ADDRESS}"
+    there = f"http://{NEIGHBOUR}"
     server.install(*asked(f"{there}:{OLLAMA}", f"{there}:{VLLM}"), env={"DIFY_INSTALLER_API_KEY": KEY})
     inside = server.report()["inside"]
     assert {each["what"] for each in (*inside["plugins"], *inside["models"])} == {"kept"}
