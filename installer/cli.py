@@ -341,7 +341,7 @@ def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None
     if not servers:
         raise errors.UsageError("no model server is named", "add --ollama-url or --vllm-url")
     run = Runner()
-    run.hide([checked.api_key])
+    run.hide([each.key for each in checked.api_keys])
     with _inside(folder, checked, run, alone=True) as inside:
         found = state.list_containers(inside.engine)
         registered = workspace.register(inside.client, servers, found, inside.place, inside.engine, console)

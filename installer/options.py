@@ -333,11 +333,13 @@ SERVERS = (
     _model_option("--vllm-model", "vllm_wanted", "A model that the vLLM servers must have"),
     option(
         "--api-key",
-        default="",
-        metavar="KEY",
+        "api_keys",
+        type=Checked("key", models.checked_key),
+        multiple=True,
+        metavar="[URL=]KEY",
         group=MODELS,
-        help="The model servers' key; better in the environment or the answer file, "
-        "since command lines are visible to other users.",
+        help="The model servers' key, or that of the server at URL; may be repeated; better in the environment or the "
+        "answer file, since command lines are visible to other users.",
     ),
 )
 RUN = (
@@ -433,7 +435,7 @@ class Given:
     wanted: tuple[models.Wanted, ...] = ()
     ollama_wanted: tuple[models.Wanted, ...] = ()
     vllm_wanted: tuple[models.Wanted, ...] = ()
-    api_key: str = ""
+    api_keys: tuple[models.ApiKey, ...] = ()
     require_llm: bool = False
     timeout: float = DEFAULT_TIMEOUT
     verify: Literal["auto", "full"] = "auto"
@@ -540,6 +542,12 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
     if given.ollama_wanted and not given.ollama_urls:
         faults.append("--ollama-model names a model of an Ollama server, but no server is named: add --ollama-url")
+    named = {url.rstrip("/") for url in (*given.ollama_urls, *given.vllm_urls)}
+    faults += [
+        f"--api-key has a key of {each.url}, which is none of the servers: name it with --ollama-url or --vllm-url"
+        for each in given.api_keys
+        if each.url and each.url not in named
+    ]
     if given.vllm_wanted and not given.vllm_urls:
         faults.append("--vllm-model names a model of a vLLM server, but no server is named: add --vllm-url")
 
@@ -557,7 +565,7 @@ def servers(given: Given) -> tuple[models.Server, ...]:
         ("vLLM", given.vllm_urls, given.vllm_wanted),
     )
     return tuple(
-        models.Server(kind=kind, url=url, wanted=(*given.wanted, *wanted), key=given.api_key)
+        models.Server(kind=kind, url=url, wanted=(*given.wanted, *wanted), key=models.find_key(given.api_keys, url))
         for kind, urls, wanted in kinds
         for url in urls
     )

@@ -6,7 +6,7 @@ for `localhost`, is another machine (dify#14070, dify#11189).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,14 @@ class Wanted:
     tools: bool | None = None
     vision: bool | None = None
     kind: Kind | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiKey:
+    """A key: of the server with this address, or without one of all servers that have no key of their own."""
+
+    key: str = field(repr=False)
+    url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +103,23 @@ def _property(key: str, value: str) -> dict[str, Any]:
         f"{key}={value} says nothing of a model",
         f"known are context=TOKENS, tools=yes|no, vision=yes|no and kind={'|'.join(KINDS)}",
     )
+
+
+def checked_key(text: str) -> ApiKey:
+    """Return a key as `--api-key [URL=]KEY` gives it. Raises UsageError, which never repeats it.
+
+    A key may end in equals signs itself, and an address holds none: only what begins with http is one.
+    """
+    url, _, key = text.partition("=") if text.startswith(("http://", "https://")) else ("", "", text)
+    if not key or any(character.isspace() or not character.isprintable() for character in key):
+        raise errors.UsageError("this is not a valid key", "write KEY, or URL=KEY with the address of one server")
+    return ApiKey(url=checked_url(url).rstrip("/") if url else "", key=key)
+
+
+def find_key(keys: Sequence[ApiKey], url: str) -> str:
+    """Return the key of the server with this address, else the one of all servers, else an empty text."""
+    found = {each.url: each.key for each in keys}
+    return found.get(url.rstrip("/"), found.get("", ""))
 
 
 def checked_url(text: str) -> str:

@@ -25,6 +25,8 @@ PROVIDERS: dict[ServerKind, str] = {"Ollama": "ollama", "vLLM": "openai_api_comp
 TYPES: dict[Kind, str] = {"chat": "llm", "embedding": "text-embedding", "rerank": "rerank"}
 # The form's own default.
 MOST_TOKENS = 4096
+# Of a longer key Dify shows the ends.
+LONGEST_HIDDEN = 8
 # How many texts are sent at once to be turned into vectors: one, as the form has it, makes knowledge slow.
 CHUNKS = 16
 
@@ -114,7 +116,7 @@ def _register(client: Client, model: Model, providers: Iterable[str]) -> Registe
 
 
 def _save(client: Client, model: Model, provider: str) -> Literal["added", "updated", "kept"]:
-    """Save the credentials of a model, unless it has some that are not ours, or ours for the same server."""
+    """Save the credentials of a model, unless it has some that are not ours, or ours for the same server and key."""
     type = TYPES[model.kind]
     path = f"{BASE}/model-providers/{provider}/models/credentials"
     wanted = _form(model)
@@ -123,7 +125,7 @@ def _save(client: Client, model: Model, provider: str) -> Literal["added", "upda
     if not there["current_credential_id"]:
         client.post(path, body)
         return "added"
-    if there["current_credential_name"] != CREDENTIAL or _is_same_server(there["credentials"], wanted):
+    if there["current_credential_name"] != CREDENTIAL or _is_same(there["credentials"], wanted):
         return "kept"
     client.put(path, {**body, "credential_id": there["current_credential_id"]})
     return "updated"
@@ -135,8 +137,18 @@ def _read(client: Client, provider: str, name: str, type: str) -> dict[str, Any]
     return answer
 
 
-def _is_same_server(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(there.get(key) == wanted[key] for key in ("base_url", "endpoint_url") if key in wanted)
+def _is_same(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    same_server = all(there.get(key) == wanted[key] for key in ("base_url", "endpoint_url") if key in wanted)
+    return same_server and _may_be(wanted.get("api_key", ""), there.get("api_key") or "")
+
+
+def _may_be(key: str, shown: str) -> bool:
+    """Tell whether a key may be the one that Dify shows like this (core/helper/encrypter.py, obfuscated_token).
+
+    Of a key of eight characters or fewer it shows nothing: that one is taken as another, and is saved again. A run
+    without a key is content with the one that is there.
+    """
+    return not key or (len(key) > LONGEST_HIDDEN and shown == f"{key[:6]}{'*' * 12}{key[-2:]}")
 
 
 def _form(model: Model) -> dict[str, str]:

@@ -72,6 +72,12 @@ class State:
         return sum(text in call for call in self.calls)
 
 
+def shown(field: str, value: str) -> str:
+    """Hide a secret as api/core/helper/encrypter.py does."""
+    hidden = "*" * 20 if len(value) <= 8 else f"{value[:6]}{'*' * 12}{value[-2:]}"
+    return hidden if field == "api_key" else value
+
+
 def manifest_of(package: bytes) -> tuple[str, str]:
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         text = archive.read("manifest.yaml").decode()
@@ -276,7 +282,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = given["name"] if given else None
         there = [{"credential_id": f"id of {name}", "credential_name": name}] if given else []
         return 200, {
-            "credentials": given["credentials"] if given else {},
+            "credentials": {key: shown(key, value) for key, value in given["credentials"].items()} if given else {},
             "current_credential_id": f"id of {name}" if given else None,
             "current_credential_name": name,
             "available_credentials": there,

@@ -61,6 +61,17 @@ def test_servers_share_model_and_key() -> None:
     ]
 
 
+def test_a_server_may_have_a_key_of_its_own() -> None:
+    servers = ["--vllm-url", "http://v:1", "--vllm-url", "http://w:2/", "--vllm-url", "http://x:3"]
+    keys = ["--api-key", "for-all==", "--api-key", "http://v:1/=of-v==", "--api-key", "http://w:2=of-w"]
+    assert [each.key for each in asked([*servers, *keys]).servers] == ["of-v==", "of-w", "for-all=="]
+    with pytest.raises(errors.UsageError, match="none of the servers"):
+        asked([*servers, "--api-key", "http://y:4=of-y"])
+    for wrong in ("", "http://v:1=", "two words", "ftp=1 2"):
+        with pytest.raises(errors.UsageError, match="is not a valid key"):
+            asked([*servers, "--api-key", wrong])
+
+
 def test_several_servers_and_models_may_be_named(tmp_path: Path) -> None:
     answers = tmp_path / "answers.yaml"
     answers.write_text("vllm-url: http://v:3\nvllm-model: [v1, 'v2:kind=rerank']\n")

@@ -247,6 +247,24 @@ def test_what_we_registered_follows_its_server() -> None:
     assert state.models[OLLAMA, "qwen3:8b", "llm"]["credentials"]["base_url"] == "http://new:11434"
 
 
+def test_a_new_key_is_saved_and_the_same_one_is_not() -> None:
+    state = with_plugins()
+
+    def again(key: str) -> str:
+        return register(state, model(server=Server(kind="vLLM", url="http://v:8000", key=key)))[0].what
+
+    saved = state.models
+    assert [again(key) for key in ("the-first-key", "the-first-key", "the-other-key", "")] == [
+        "added",
+        "kept",
+        "updated",
+        "kept",
+    ]
+    assert saved[VLLM, "qwen3:8b", "llm"]["credentials"]["api_key"] == "the-other-key"
+    # Dify shows nothing of a short one.
+    assert [again("short"), again("short")] == ["updated", "updated"]
+
+
 def test_without_its_plugin_a_model_is_not_registered_and_that_is_told() -> None:
     (done,) = register(State(), model())
     assert done.what == "failed" and done.fault is not None
