@@ -391,5 +391,8 @@ def serve(state: State, certificate_folder: Path | None = None) -> Iterator[Fron
             state.secure = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
-        yield FrontDoor(url=url, version="1.11.3", certificate=certificate, logs="the logs")
-        server.shutdown()
+        try:
+            yield FrontDoor(url=url, version="1.11.3", certificate=certificate, logs="the logs")
+        finally:
+            # Else its thread goes on with a socket that is closed, and then with whatever gets that number.
+            server.shutdown()
