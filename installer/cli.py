@@ -222,6 +222,28 @@ def stop_command(folder: Path | None, silent: bool) -> None:
     stop.stop(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
 
 
+@cli.command("restart")
+@options.SERVICES
+@options.apply((options.FOLDER, options.TIMEOUT, options.SILENT))
+def restart_command(services: tuple[str, ...], folder: Path | None, timeout: float, silent: bool) -> None:
+    """Restart the stack, or services with what needs them, and wait until Dify answers."""
+    from installer.commands import restart
+
+    console = Console(silent=silent)
+    done = restart.restart(layout.Installation(options.folder(folder)), services, timeout, Runner(), console)
+    console.line(f"restarted: {', '.join(done)}")
+
+
+@cli.command("logs")
+@options.SERVICES
+@options.apply((options.FOLDER, *options.LOGS))
+def logs_command(services: tuple[str, ...], folder: Path | None, **given: Any) -> None:
+    """Show what services have written, all if none is named; the secrets of .env are masked."""
+    from installer.commands import logs
+
+    logs.show(layout.Installation(options.folder(folder)), logs.Asked(services=services, **given), Runner())
+
+
 @cli.command("uninstall")
 @options.FOLDER
 @options.SILENT
@@ -345,7 +367,8 @@ def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None
     with _inside(folder, checked, run, alone=True) as inside:
         found = state.list_containers(inside.engine)
         registered = workspace.register(inside.client, servers, found, inside.place, inside.engine, console)
-    faults = workspace.told_faults(registered)
+        lacking = workspace.judge_lacking(servers, registered, found, inside.place, inside.engine)
+    faults = [*lacking, *workspace.told_faults(registered)]
     passed = bool(registered) and not faults
     if as_json:
         done = [dataclasses.asdict(workspace.as_model(each)) for each in registered]
@@ -355,8 +378,8 @@ def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None
         if faults:
             print_result(finding.as_text(faults))
     if not passed:
-        told = "a model could not be registered" if faults else "the servers do not answer, or have no models"
-        raise errors.ModelServerFailed(told, "see what is marked WARN" if faults else "see `curl URL` from this host")
+        told = "not every model could be registered" if faults else "the servers tell of no models"
+        raise errors.ModelServerFailed(told, "see what is marked WARN" if faults else "load one on the model server")
 
 
 @models_group.command("remove")

@@ -8,8 +8,10 @@ What is wrong is collected, and told at once.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -100,6 +102,19 @@ def _checked_seconds(text: str) -> float:
     return seconds
 
 
+def _checked_since(text: str) -> str:
+    """Return a time or a duration as podman and docker take it: they know no days."""
+    if found := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return f"{int(found[1]) * 24}h" if found[2] == "d" else text
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise errors.UsageError(
+            f"{text!r} is neither a duration nor a time", "write, for example, 30m, 2h, 7d or 2026-01-31T18:00"
+        ) from None
+    return moment.astimezone().isoformat(timespec="seconds")
+
+
 def _checked_rpms(text: str) -> Path:
     folder = Path(text)
     if not any(folder.glob("podman-[0-9]*.rpm")):
@@ -149,6 +164,23 @@ TIMEOUT = option(
     show_default=True,
     metavar="SECONDS",
     help="How long the stack may take to become healthy.",
+)
+SERVICES = click.argument("services", nargs=-1, metavar="[SERVICE]…")
+LOGS = (
+    option(
+        "--since",
+        type=Checked("since", _checked_since),
+        default="",
+        metavar="WHEN",
+        help="Only what was written since then: 30m, 2h, 7d or 2026-01-31T18:00.",
+    ),
+    option(
+        "--lines",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="The last N lines of each service. [default: 100; with --since all]",
+    ),
+    option("--follow", is_flag=True, help="Go on with what is written, until Ctrl-C."),
 )
 IMAGES = option(
     "--images",

@@ -10,8 +10,9 @@ from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
+from installer.engine.base import Engine
 from installer.images import inventory
-from installer.release import settings
+from installer.release import compose, settings
 from installer.stack import project, run
 from installer.system import leftovers
 
@@ -26,14 +27,20 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         document = project.read_installed(place, engine)
-        settings.require_kept(place)
-        env = settings.load(place)
         logfile.write_to(memory, place.logs, "start")
         leftovers.remove_leftovers(place)
-        deadline = time.monotonic() + timeout
-        bundle = verify.check_embedded(layout.bundled(""))
-        images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
-        wanted = run.Wanted(document, env.resolved, images)
-        run.up(place, wanted, deadline, engine, console)
-        front = front_door.front_door(place, env.url, bundle.dify, engine)
-        waiting.await_console(front, document, deadline, engine, console)
+        bring_up(place, document, timeout, engine, console)
+
+
+def bring_up(
+    place: layout.Installation, document: compose.Document, timeout: float, engine: Engine, console: Console
+) -> None:
+    """Start what does not run and wait until Dify answers; the caller holds the lock. Raises as `start` does."""
+    deadline = time.monotonic() + timeout
+    settings.require_kept(place)
+    env = settings.load(place)
+    bundle = verify.check_embedded(layout.bundled(""))
+    images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
+    run.up(place, run.Wanted(document, env.resolved, images), deadline, engine, console)
+    front = front_door.front_door(place, env.url, bundle.dify, engine)
+    waiting.await_console(front, document, deadline, engine, console)

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TextIO
 
 from installer.core import errors
@@ -154,10 +154,18 @@ def print_result(text: str) -> None:
 
     A reader who has gone away has read what he wanted. Raises CommandFailed when it cannot be written.
     """
-    console = Console(stream=sys.stdout)
+    stream_result([Console(stream=sys.stdout).coloured(text).removesuffix("\n")])
+
+
+def stream_result(lines: Iterable[str]) -> None:
+    """Write lines to standard output, each as soon as it comes, until there are no more or nobody reads them.
+
+    Raises CommandFailed when they cannot be written.
+    """
     try:
-        sys.stdout.write(console.coloured(text) + ("" if text.endswith("\n") else "\n"))
-        sys.stdout.flush()
+        for line in lines:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
     except BrokenPipeError:
         close_quietly(sys.stdout)
     except OSError as error:

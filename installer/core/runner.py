@@ -36,6 +36,8 @@ DRAIN_SECONDS = 1.0
 # A mask shorter than this would hide ordinary words in the log.
 SHORTEST_SECRET = 6
 MISSING_PROGRAM = 127
+# For `started`: standard error goes where standard output goes.
+WITH_STDOUT = subprocess.STDOUT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,6 +98,43 @@ def test_status_tells_how_it_is(server: Server) -> None:
     assert "worker: exited" in broken.stdout
 
 
+def test_logs_come_in_their_order_and_without_secrets(server: Server) -> None:
+    password = server.env()["REDIS_PASSWORD"]
+    leak = f"echo the password is {password} > /proc/1/fd/1"
+    server.run(server.engine, "exec", server.container("web"), "sh", "-c", leak)
+    shown = server.installer("logs", "--since", "1h")
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert {"api", "web", "nginx"} <= {line.split()[0] for line in lines}
+    times = [line.split()[1] for line in lines]
+    assert times == sorted(times)
+    assert "the password is ********" in shown.stdout
+    assert password not in shown.stdout
+    assert len(server.installer("logs", "web", "--lines", "1").stdout.splitlines()) == 1
+    unknown = server.installer("logs", "wbe")
+    assert unknown.returncode == 2
+    assert "its services are" in unknown.stderr
+
+
+def test_restart_takes_what_needs_the_service_along_and_nothing_else(server: Server) -> None:
+    before = started(server)
+    done = server.installer("restart", "sandbox")
+    assert done.returncode == 0, done.stderr
+    now = started(server)
+    assert before.keys() == now.keys()
+    anew = {name for name in now if now[name] != before[name]}
+    assert server.container("sandbox") in anew
+    assert server.container("db_postgres") not in anew
+    assert server.get("/console/api/setup").returncode == 0
+
+
+def started(server: Server) -> dict[str, str]:
+    """Return when each container was started."""
+    names = list(server.containers())
+    shown = server.run(server.engine, "inspect", "--format", "{{.Name}} {{.State.StartedAt}}", *names)
+    return {line.split(" ", 1)[0].lstrip("/"): line.split(" ", 1)[1] for line in shown.stdout.splitlines()}
+
+
 def test_a_second_run_repairs(server: Server) -> None:
     server.run(server.engine, "rm", "--force", server.container("web"))
     server.install()
