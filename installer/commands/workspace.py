@@ -108,6 +108,25 @@ def register(
     return registry.register(client, there, console)
 
 
+def judge_lacking(
+    asked: Sequence[models.Server],
+    registered: Sequence[registry.Registered],
+    found: list[Container],
+    place: layout.Installation,
+    engine: Engine,
+) -> list[Finding]:
+    """Return why servers have given no model, or not all that were wanted of them."""
+    lacking = [server for server in asked if _lacks(server, [each.model for each in registered])]
+    authorities = models.host_authorities(place)
+    checked = models.check_servers(lacking, found, authorities, layout.bundled(layout.PROBE), engine)
+    return [each for each in checked if each.level != "ok"]
+
+
+def _lacks(server: models.Server, given: Sequence[servers.Model]) -> bool:
+    names = {name for each in given if each.server == server for name in (each.name, each.name.removesuffix(":latest"))}
+    return not names or any(wanted.name not in names for wanted in server.wanted)
+
+
 def _answer(client: Client, plan: Plan, result: report.Report) -> str:
     """Ask the default model; tell in words what it says. Raises AskFailed where the fault lies in this Dify."""
     assert result.inside is not None
