@@ -186,16 +186,18 @@ def preflight_command(with_plan: bool, as_json: bool, **given: Any) -> None:
 @options.FOLDER
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.")
 def status_command(folder: Path | None, as_json: bool) -> None:
-    """Say how the installation is: containers, console, version, inner services."""
-    from installer.commands import status
+    """Say how the installation is: services, sizes, what was changed by hand; console, version, inner services."""
+    from installer.commands import overview, status
     from installer.engine import choose
 
     place = layout.Installation(options.folder(folder))
-    checked = status.check_installation(place, choose.choose_engine(None, place, Runner()))
+    glance, checked = status.look(place, choose.choose_engine(None, place, Runner()))
     passed = not finding.any_failed(checked)
     if as_json:
-        print_result(envelope.to_json("status", passed=passed, checks=finding.as_list(checked)))
+        fields = {"overview": overview.as_fields(glance), "checks": finding.as_list(checked)}
+        print_result(envelope.to_json("status", passed=passed, **fields))
     else:
+        print_result(overview.as_text(glance, time.time()))
         print_result(finding.as_text(checked))
     if not passed:
         raise errors.NotHealthy("the installation is not healthy", "run the install command again: it repairs")

@@ -6,6 +6,8 @@ import time
 
 from installer.bundle import verify
 from installer.checks import checklist, front_door, starting
+from installer.commands import overview
+from installer.commands.overview import Overview
 from installer.core import layout
 from installer.core.finding import Finding
 from installer.engine.base import Engine
@@ -14,19 +16,20 @@ from installer.stack import project, state
 from installer.system import boot_unit
 
 
-def check_installation(place: layout.Installation, engine: Engine) -> list[Finding]:
-    """Return the checklist of an installation; while it starts, what does not answer yet is a warning.
+def look(place: layout.Installation, engine: Engine) -> tuple[Overview, list[Finding]]:
+    """Return an installation at a glance and its checklist; while it starts, what does not answer yet is a warning.
 
     Raises CommandFailed when there is none or the engine fails.
     """
     document = project.read_installed(place, engine)
     bundle = verify.check_embedded(layout.bundled(""))
-    url = settings.load(place).url
+    env = settings.load(place)
     found = state.list_containers(engine)
-    front = front_door.front_door(place, url, bundle.dify, engine)
+    glance = overview.look(place, document, env, bundle, found, engine)
+    front = front_door.front_door(place, env.url, bundle.dify, engine)
     checked = checklist.run_checks(document, found, front, layout.bundled(layout.PROBE), engine)
     now = time.time()
     since = boot_unit.starting_since(engine.runner) or state.starting_since(
         document, found, now, starting.LIMIT_SECONDS
     )
-    return starting.judge_as_starting(checked, since, now) if since else checked
+    return glance, starting.judge_as_starting(checked, since, now) if since else checked

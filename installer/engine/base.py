@@ -219,6 +219,10 @@ class Engine(abc.ABC):
         """Return the subnets of a project's networks that lead nowhere outside, where a firewall has to know them."""
 
     @abc.abstractmethod
+    def as_owner(self, command: Sequence[str]) -> list[str]:
+        """Return the command line that runs a program of the host as the owner of what the containers wrote."""
+
+    @abc.abstractmethod
     def removal_prefix(self, root: bool) -> str:
         """Return what a user writes before `rm` to remove the containers' data, with a blank behind it."""
 

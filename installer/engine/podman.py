@@ -140,6 +140,10 @@ class Podman(Engine):
         networks = json.loads(result.stdout or "[]") if result.ok else []
         return [each["subnet"] for network in networks or [] if network.get("internal") for each in network["subnets"]]
 
+    def as_owner(self, command: Sequence[str]) -> list[str]:
+        """Become root among one's own subordinate IDs, unless one is root already."""
+        return list(command) if os.geteuid() == 0 else [self.name, "unshare", *command]
+
     def removal_prefix(self, root: bool) -> str:
         """Return how a user becomes root among his own subordinate IDs."""
         return "" if root else "podman unshare "

@@ -34,10 +34,7 @@ def read(certificate: Path, key: Path, host: str, now: datetime.datetime) -> Pai
     certificate is not valid now, or is not for `host`.
     """
     pair = Pair(certificate=_bytes(certificate), key=_bytes(key))
-    try:
-        leaf = x509.load_pem_x509_certificates(pair.certificate)[0]
-    except ValueError as error:
-        raise errors.UsageError(f"{certificate} holds no certificate in PEM form", "convert it to PEM") from error
+    leaf = _leaf(pair.certificate, certificate)
     try:
         private = serialization.load_pem_private_key(pair.key, password=None)
     except (ValueError, TypeError) as error:
@@ -60,6 +57,18 @@ def read(certificate: Path, key: Path, host: str, now: datetime.datetime) -> Pai
             "give one of its names with --host, or a certificate that has this address among its alternative names",
         )
     return pair
+
+
+def _leaf(content: bytes, path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(content)[0]
+    except ValueError as error:
+        raise errors.UsageError(f"{path} holds no certificate in PEM form", "convert it to PEM") from error
+
+
+def read_end(certificate: Path) -> datetime.datetime:
+    """Return when a certificate ends. Raises UsageError when it cannot be read."""
+    return _leaf(_bytes(certificate), certificate).not_valid_after_utc
 
 
 def require_accepted(certificate: Path, key: Path, host: str, policy: ssl.SSLContext) -> None:

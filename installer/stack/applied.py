@@ -31,6 +31,13 @@ def is_current(place: layout.Installation, found: list[Container], engine: Engin
     return all(note.get(key) == value for key, value in _seen(place, found, engine).items())
 
 
+def find_edited(place: layout.Installation, engine: Engine) -> list[str]:
+    """Return the names of the files that are not those of the note; none where there is no note."""
+    noted = _mapping(_read(place).get("files"))
+    today = _files(place, engine)
+    return [name for name, hashed in today.items() if noted and noted.get(name) != hashed]
+
+
 def find_changed(
     place: layout.Installation, document: compose.Document, variables: Mapping[str, str], found: list[Container]
 ) -> list[str]:
@@ -48,11 +55,15 @@ def find_changed(
 
 
 def _seen(place: layout.Installation, found: list[Container], engine: Engine) -> dict[str, object]:
-    read = [place.env, place.upstream_compose, engine.written_file(place)]
     return {
-        "files": {path.name: digest.hash_file(path) for path in read},
+        "files": _files(place, engine),
         "containers": {container.name: container.created for container in found},
     }
+
+
+def _files(place: layout.Installation, engine: Engine) -> dict[str, str]:
+    read = [place.env, place.upstream_compose, engine.written_file(place)]
+    return {path.name: digest.hash_file(path) for path in read}
 
 
 def _parts(document: compose.Document, variables: Mapping[str, str]) -> dict[str, str]:

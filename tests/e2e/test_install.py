@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -91,11 +92,21 @@ def test_the_same_command_again_changes_nothing(server: Server) -> None:
 
 
 def test_status_tells_how_it_is(server: Server) -> None:
-    assert server.installer("status").returncode == 0
+    good = server.installer("status", "--json")
+    assert good.returncode == 0, good.stdout
+    glance = json.loads(good.stdout)["overview"]
+    assert (glance["url"], glance["folder"], glance["changed"]) == (server.url, server.folder, [])
+    services = {each["name"]: each for each in glance["services"]}
+    assert services["api"]["state"] in ("healthy", "running")
+    assert services["init_permissions"]["state"] == "done"
+    assert not any(each["reason"] for each in services.values())
+    # What PostgreSQL has written belongs to an ID that is not ours, without root.
+    assert glance["data_bytes"]["db"] > 20_000_000
     server.run(server.engine, "stop", "--time", "1", server.container("worker"))
     broken = server.installer("status")
     assert broken.returncode == 6
     assert "worker: exited" in broken.stdout
+    assert re.search(r"^worker +exited", broken.stdout, re.MULTILINE)
 
 
 def test_logs_come_in_their_order_and_without_secrets(server: Server) -> None:

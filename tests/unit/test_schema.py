@@ -10,18 +10,20 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
-from installer.commands import models, plugins, report
+from installer.commands import models, overview, plugins, report
 from installer.core import envelope, finding
 from installer.core.console import Console
 from installer.core.finding import Finding
 from installer.workspace.ask import Answer
 from installer.workspace.models import Known
 from installer.workspace.plugins import Brought
+from tests.unit import test_overview
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCHEMA = json.loads((ROOT / "specs/output.schema.json").read_text())
 FINDINGS = finding.as_list([Finding("ports", "error", "80 is taken", "choose another"), Finding("cpu", "ok", "2")])
 
+GLANCE = test_overview.glance(test_overview.service())
 BROUGHT = [Brought(name="a/ollama", version="0.1.3", what="upgraded", before="0.1.1", seconds=2.5)]
 KNOWN = Known(provider="a/b/ollama", name="qwen3:8b", type="llm", active=True, default=True)
 ANSWER = Answer(
@@ -63,7 +65,7 @@ def reported(*, inside: bool = False) -> str:
     [
         envelope.to_json("preflight", passed=False, findings=FINDINGS),
         envelope.to_json("plan", passed=True, findings=FINDINGS, actions=[{"subject": "files", "what": "x"}]),
-        envelope.to_json("status", passed=True, checks=FINDINGS),
+        envelope.to_json("status", passed=True, checks=FINDINGS, overview=overview.as_fields(GLANCE)),
         envelope.to_json("verify", passed=True, dify="1.11.3", embedded=["a"], files=["dify-images.tar"]),
         reported(),
         reported(inside=True),

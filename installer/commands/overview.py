@@ -1,0 +1,186 @@
+"""What `status` shows besides its checks: versions, services, sizes, certificate, and what differs by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from installer.bundle import manifest
+from installer.core import errors, layout
+from installer.engine.base import Container, Engine
+from installer.images import inventory
+from installer.release import compose, settings, tls
+from installer.stack import applied, state
+
+# A large installation has millions of files; what is not counted by then is left out, and said to be.
+MEASURE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """A service that is to run; `since` in seconds since the epoch, 0 for never.
+
+    `reason` says why it is not as it should be, and is empty otherwise.
+    """
+
+    name: str
+    state: str
+    since: int
+    restarts: int
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """An installation at a glance; sizes in bytes, None for what could not be measured."""
+
+    dify: str
+    url: str
+    folder: str
+    engine: str
+    services: tuple[Service, ...]
+    image_bytes: int
+    data_bytes: Mapping[str, int] | None
+    certificate_days: int | None
+    changed: tuple[str, ...]
+
+
+def look(
+    place: layout.Installation,
+    document: compose.Document,
+    env: settings.Settings,
+    bundle: manifest.Manifest,
+    found: Sequence[Container],
+    engine: Engine,
+) -> Overview:
+    """Look at an installation; changes nothing. Raises CommandFailed when the engine fails."""
+    version, _ = engine.version()
+    return Overview(
+        dify=bundle.dify,
+        url=env.url,
+        folder=str(place.folder),
+        engine=f"{engine.name} {'.'.join(map(str, version or ()))}".strip(),
+        services=_services(document, found),
+        image_bytes=sum(inventory.layer_sizes(bundle.images, bundle).values()),
+        data_bytes=_data_bytes(place, engine),
+        certificate_days=_certificate_days(place, env),
+        changed=_changes(place, document, env, bundle, found, engine),
+    )
+
+
+def _services(document: compose.Document, found: Sequence[Container]) -> tuple[Service, ...]:
+    by_service = {each.service: each for each in found}
+    reasons = state.find_unready(document, list(found), time.time())
+    return tuple(_service(name, by_service.get(name), reasons.get(name, "")) for name in document["services"])
+
+
+def _service(name: str, container: Container | None, reason: str) -> Service:
+    if container is None:
+        return Service(name=name, state="not created", since=0, restarts=0, image="", reason=reason)
+    # A one-shot service has ended as it should.
+    shown = "done" if container.state == "exited" and not reason else container.health or container.state
+    return Service(
+        name=name,
+        state=shown,
+        since=container.started,
+        restarts=container.restarts,
+        image=container.image,
+        reason=reason,
+    )
+
+
+def _data_bytes(place: layout.Installation, engine: Engine) -> dict[str, int] | None:
+    """Return the bytes on the disk of each folder of data, by its name; None when that takes too long."""
+    folders = sorted(str(path) for path in place.volumes.iterdir()) if place.volumes.is_dir() else []
+    if not folders:
+        return {}
+    command = engine.as_owner(["du", "--summarize", "--block-size=1", "--", *folders])
+    result = engine.runner.run(command, timeout=MEASURE_SECONDS, check=False)
+    if result.timed_out:
+        return None
+    sizes = {}
+    for line in result.stdout.splitlines():
+        size, _, path = line.partition("\t")
+        sizes[path.removeprefix(f"{place.volumes}/")] = int(size)
+    return sizes
+
+
+def _certificate_days(place: layout.Installation, env: settings.Settings) -> int | None:
+    if not env.url.startswith("https:"):
+        return None
+    with contextlib.suppress(errors.UsageError):
+        left = tls.read_end(place.certificate) - datetime.datetime.now(datetime.UTC)
+        return left.days
+    return None
+
+
+def _changes(
+    place: layout.Installation,
+    document: compose.Document,
+    env: settings.Settings,
+    bundle: manifest.Manifest,
+    found: Sequence[Container],
+    engine: Engine,
+) -> tuple[str, ...]:
+    """Return what differs from what the stack was started with, in words."""
+    changed = [f"{name} was edited and is not in effect" for name in applied.find_edited(place, engine)]
+    images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
+    changed += [f"{name} runs another image than the bundle's" for name in state.find_outdated(list(found), images)]
+    services = document["services"]
+    changed += [f"{each.name} is not of this version" for each in found if each.service not in services]
+    return tuple(changed)
+
+
+def as_fields(overview: Overview) -> dict[str, Any]:
+    """Return it for a machine."""
+    return dataclasses.asdict(overview)
+
+
+def as_text(overview: Overview, now: float) -> str:
+    """Return it for people; `now` in seconds since the epoch."""
+    lines = [
+        f"Dify {overview.dify} at {overview.url}, in {overview.folder}, with {overview.engine}",
+        f"images {_amount(overview.image_bytes)}; data {_data(overview.data_bytes)}",
+    ]
+    if overview.certificate_days is not None:
+        lines.append(f"certificate: {overview.certificate_days} days left")
+    rows = [("service", "state", "for", "restarts", "image")]
+    rows += [_row(each, now) for each in overview.services]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines += ["", *("  ".join((*map(str.ljust, row[:4], widths), row[4])).rstrip() for row in rows), ""]
+    if overview.changed:
+        lines += [*overview.changed, "       do: run the install command again: it puts into effect what .env says", ""]
+    return "\n".join(lines)
+
+
+def _row(service: Service, now: float) -> tuple[str, str, str, str, str]:
+    lives = service.since and service.state not in ("done", "not created", "exited", "created")
+    long = _duration(now - service.since) if lives else ""
+    return service.name, service.state, long, str(service.restarts or ""), service.image
+
+
+def _data(sizes: Mapping[str, int] | None) -> str:
+    if sizes is None:
+        return f"not counted within {MEASURE_SECONDS:.0f} s"
+    largest = sorted(sizes.items(), key=lambda pair: -pair[1])[:3]
+    named = ", ".join(f"{name} {_amount(size)}" for name, size in largest)
+    return _amount(sum(sizes.values())) + (f" ({named})" if named else "")
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"
