@@ -246,6 +246,47 @@ def logs_command(services: tuple[str, ...], folder: Path | None, **given: Any) -
     logs.show(layout.Installation(options.folder(folder)), logs.Asked(services=services, **given), Runner())
 
 
+@cli.command("backup")
+@click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
+@click.option("--verify", "proving", is_flag=True, help="Read the backup at PATH instead, and prove all its bytes.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of this installation's backups there keep N.")
+@options.apply((options.FOLDER, options.JSON, options.SILENT))
+def backup_command(
+    path: Path, folder: Path | None, keep: int | None, proving: bool, as_json: bool, silent: bool
+) -> None:
+    """Back up what the running Dify holds into PATH, a new file or a folder; or prove such a file."""
+    from installer.commands import backup
+
+    console = Console(silent=silent or as_json)
+    if proving:
+        head, parts = backup.prove(path, console)
+        if as_json:
+            print_result(envelope.to_json("backup", passed=True, file=str(path), **backup.as_fields(head, parts)))
+        else:
+            print_result(backup.as_text(head, parts))
+        return
+    written = backup.backup(layout.Installation(options.folder(folder)), path, keep, Runner(), console)
+    if as_json:
+        print_result(envelope.to_json("backup", passed=True, **backup.written_fields(written)))
+    else:
+        print_result(backup.written_text(written))
+
+
+@cli.command("restore")
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@options.apply((options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
+def restore_command(path: Path, folder: Path | None, timeout: float, as_json: bool, silent: bool) -> None:
+    """Put what a backup holds in the place of what Dify holds now, which is kept, and comes back if that fails."""
+    from installer.commands import restore
+
+    console = Console(silent=silent or as_json)
+    done = restore.restore(layout.Installation(options.folder(folder)), path, timeout, Runner(), console)
+    if as_json:
+        print_result(envelope.to_json("restore", passed=True, file=str(path), **restore.as_fields(done)))
+    else:
+        print_result(restore.as_text(done))
+
+
 @cli.command("uninstall")
 @options.FOLDER
 @options.SILENT

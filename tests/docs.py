@@ -69,7 +69,10 @@ def _options() -> str:
     of_install = {each.opts[0]: _help(each, "install") for each in options("install")}
     for command in ("install", *(name for name in COMMANDS if name != "install")):
         for option in options(command):
-            row = of_install.get(option.opts[0]) or _help(option, command)
+            own = _help(option, command)
+            row = of_install.get(option.opts[0], own)
+            # An option of the same name and another shape is another option.
+            row = row if row[0] == own[0] else own
             if row not in taken_by:
                 subjects.setdefault(getattr(option, "group", "") or "Of single commands", []).append(row)
             taken_by.setdefault(row, []).append(command)

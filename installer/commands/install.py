@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from installer import plan as plans
+from installer.backup import exchange
 from installer.checks import checklist, front_door, models, waiting
 from installer.commands import page, report, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
@@ -33,6 +34,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     result = report.Report(folder=str(place.folder))
     runner.hide([server.key for server in request.servers] + [request.admin.password if request.admin else ""])
     with lock.hold(place.folder) as held:
+        exchange.require_ended(place)
         plan = _plan(request, result, runner, console)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
         ownership.claim(place)

@@ -18,7 +18,9 @@ def page(group: click.Group) -> str:
     lines += [f"{layout.EXECUTABLE} \\- install Dify on a server without a network", ".SH SYNOPSIS"]
     lines += [f".B {layout.EXECUTABLE}", "[COMMAND] [OPTIONS]", ".SH DESCRIPTION", *_text(group.help or "")]
     for name, command in every_command(group).items():
-        lines += [f".SH {name.upper()}", *_text(command.help or ""), *_options(command, context)]
+        arguments = [each.human_readable_name for each in command.params if isinstance(each, click.Argument)]
+        typed = _escaped(" ".join([name, "[OPTIONS]", *arguments]))
+        lines += [f".SH {name.upper()}", f".B {typed}", *_text(command.help or ""), *_options(command, context)]
     lines.append(".SH EXIT STATUS")
     for code, meaning in sorted(errors.EXIT_CODES.items()):
         lines += [".TP", str(code), _escaped(meaning)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from installer.backup import exchange
 from installer.bundle import verify
 from installer.checks import front_door, waiting
 from installer.core import layout, lock, logfile
@@ -29,6 +30,8 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
         document = project.read_installed(place, engine)
         logfile.write_to(memory, place.logs, "start")
         leftovers.remove_leftovers(place)
+        if exchange.is_begun(place):
+            exchange.put_back(place, document, engine, console)
         bring_up(place, document, timeout, engine, console)
 
 

@@ -89,6 +89,13 @@ class WorkspaceFailed(InstallerError):
     meaning = "Dify runs, but its account, a plugin, a model or an answer is not as asked for"
 
 
+class BackupRefused(InstallerError):
+    """A file is no backup, is damaged, or cannot be taken by this installation."""
+
+    exit_code = 11
+    meaning = "the backup cannot be taken: damaged, cut short, something else, or of a newer Dify; nothing was changed"
+
+
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived.
 
@@ -116,6 +123,7 @@ FAILURES: tuple[type[InstallerError], ...] = (
     ModelServerFailed,
     AccountRefused,
     WorkspaceFailed,
+    BackupRefused,
 )
 
 # Exit code -> meaning, for docs/exit-codes.md and `--help`.

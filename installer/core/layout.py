@@ -230,6 +230,21 @@ class Installation:
         return self.folder / ".dify-installer-spool"
 
     @property
+    def held(self) -> Path:
+        """What is copied of a vector store while a backup is made; removed after it, and before the next one."""
+        return self.folder / ".dify-installer-held"
+
+    @property
+    def restoring(self) -> Path:
+        """Says that a restore has begun and not ended: where the data lie that it has moved away."""
+        return self.folder / ".dify-installer-restore.json"
+
+    @property
+    def env_before_restore(self) -> Path:
+        """The `.env` that goes with those data."""
+        return self.project / ".env.before-restore"
+
+    @property
     def marker(self) -> Path:
         """Says that the folder is ours, and what we have made elsewhere (`core.marker`)."""
         return self.folder / MARKER

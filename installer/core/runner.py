@@ -36,8 +36,8 @@ DRAIN_SECONDS = 1.0
 # A mask shorter than this would hide ordinary words in the log.
 SHORTEST_SECRET = 6
 MISSING_PROGRAM = 127
-# For `started`: standard error goes where standard output goes.
-WITH_STDOUT = subprocess.STDOUT
+# For `started`: we write to the child; its standard error goes where its standard output goes.
+PIPE, WITH_STDOUT = subprocess.PIPE, subprocess.STDOUT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

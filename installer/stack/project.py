@@ -61,11 +61,16 @@ def write_compose(
     document = engine.services_of(upstream, choice)
     if not path.is_file() or path.read_bytes() != text.encode():
         files.write(path, text)
+    make_folders(place, document, variables)
+    return document
+
+
+def make_folders(place: layout.Installation, document: compose.Document, variables: Mapping[str, str]) -> None:
+    """Make the folders that the services mount, where they are missing. Raises CommandFailed."""
     for source in render.bind_sources(document, variables):
         folder = place.project / Path(source).expanduser()
         if not folder.exists():
             files.folder(folder)
-    return document
 
 
 def choose(

@@ -23,6 +23,7 @@ from installer.stack.state import (
 )
 
 RELOAD_SECONDS = 60.0
+ALONE_SECONDS = 180.0
 # Between two looks; also how often a health check is asked for ahead of its time (docs/decisions/012).
 POLL_SECONDS = 0.5
 # What is said when a container cannot be started because another one, that it needs, has ended and has not
@@ -65,6 +66,21 @@ def up(place: layout.Installation, wanted: Wanted, deadline: float, engine: Engi
     applied.write(place, document, wanted.variables, list_containers(engine), engine)
     refresh_proxy(document, engine)
     return True
+
+
+def up_alone(place: layout.Installation, service: str, document: compose.Document, engine: Engine) -> None:
+    """Start one service that needs no other, and wait until it is ready. Raises CommandFailed, NotHealthy."""
+    alone: compose.Document = {**document, "services": {service: document["services"][service]}}
+    command = [*engine.compose_command(place), "up", "--detach", *engine.up_options(), service]
+    limited = engine.runner.only(settings.NOT_FROM_ENV)
+    limited.run(command, timeout=ALONE_SECONDS, cwd=place.project)
+    deadline = time.monotonic() + ALONE_SECONDS
+    while waiting := find_unready(alone, found := list_containers(engine), time.time()):
+        if time.monotonic() > deadline:
+            raise not_healthy(waiting, found, engine)
+        for container in found:
+            engine.hasten_health(container)
+        time.sleep(POLL_SECONDS)
 
 
 def _take_away(

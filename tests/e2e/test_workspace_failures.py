@@ -80,21 +80,19 @@ class TestPlugins:
         assert "no-such-package-anywhere" in failed.stderr
         assert self.versions(server)["langgenius/ollama"] != "9.0.1"
 
-    def test_a_daemon_that_is_killed_in_the_middle_is_told_and_the_next_run_installs(
+    def test_a_daemon_that_is_killed_in_the_middle_begins_again(
         self, server: Server, owner: rsa.RSAPrivateKey, tmp_path: Path
     ) -> None:
+        """The kernel kills it, as for lack of memory; podman starts it again, and it knows nothing of its work."""
         files = difypkg.versioned(difypkg.contents(difypkg.OLLAMA), "9.0.2")
         name = put(server, tmp_path, "newer.difypkg", difypkg.signed(files, owner))
         daemon = server.container("plugin_daemon")
         running = server.machine.start(["./dify-installer", "plugins", "add", name])
-        server.run("sh", "-c", f"until podman exec {daemon} pgrep uv >/dev/null; do sleep 0.02; done", timeout=60)
-        server.run("podman", "kill", daemon)
-        printed, _ = running.communicate(timeout=120)
-        assert running.returncode == 10, printed
-        assert "plugin_daemon" in printed
-        server.run("podman", "start", daemon)
-        added = server.installer("plugins", "add", name)
-        assert added.returncode == 0, added.stderr
+        # The machine sees what runs in its containers. The pattern is not to find the shell that looks.
+        server.run("sh", "-c", "until pgrep --full '[u]v (venv|pip)' >/dev/null; do sleep 0.01; done", timeout=60)
+        server.run("sh", "-c", f"kill -KILL $(podman inspect --format '{{{{.State.Pid}}}}' {daemon})")
+        printed, _ = running.communicate(timeout=300)
+        assert running.returncode == 0, printed
         assert self.versions(server)["langgenius/ollama"] == "9.0.2"
 
     @staticmethod

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -57,7 +58,8 @@ def test_the_manual_page_tells_every_command_option_and_exit_code() -> None:
     for name, command in man.every_command(cli.cli).items():
         assert f".SH {name.upper()}" in page
         for parameter in command.params:
-            assert parameter.opts[0].replace("-", "\\-") in page
+            told = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+            assert told.replace("-", "\\-") in page
     assert not [line for line in page.splitlines() if line.startswith("'")]
 
 

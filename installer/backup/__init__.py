@@ -1,0 +1,1 @@
+"""What a Dify holds, as one file: databases, files, vectors, settings; written, proved and read back."""

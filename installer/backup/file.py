@@ -1,0 +1,236 @@
+"""The file of a backup: a tar of pieces, compressed by zstd, that standard tools open.
+
+    zstd -d < FILE | tar -x            gives backup.json, PART/000001, PART/000002, …, parts.json
+    cat database/dify/* | psql …       puts the pieces of a part together again
+
+`backup.json` comes first and tells what the file is. A part is the output of one program, cut into pieces, since a
+tar wants to know the size of what is still being written. `parts.json` comes last and has the bytes and the SHA-256
+of each part: a file without it was cut short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from installer.core import errors, files
+
+FORMAT = 1
+KIND = "dify-backup"
+HEAD, PARTS = "backup.json", "parts.json"
+# What is held in memory at a time.
+PIECE_BYTES = 8 * 1024 * 1024
+# zstd's own default: 0.3 of the size of text at some hundred MB/s a core.
+LEVEL = 3
+# A head or a list of parts that is larger is no such file.
+LARGEST_JSON = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What a backup is of."""
+
+    dify: str
+    installer: str
+    made: str  # RFC 3339, in UTC
+    host: str
+    folder: str  # of the installation
+    url: str
+    vector_store: str
+    database: str
+    left_out: tuple[str, ...]  # what is not in it, in words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A part of a backup; `counts` says how many there are of what it holds, as in {"public.apps": 12}."""
+
+    name: str
+    bytes: int
+    sha256: str
+    counts: Mapping[str, int]
+
+
+class Writer:
+    """Adds parts to a backup; `written` are those that it has."""
+
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+        self.written: list[Part] = []
+
+    def add(self, name: str, source: IO[bytes], counts: Mapping[str, int], advance: Callable[[int], object]) -> None:
+        """Add what a stream gives, to its end; `advance` is told of the bytes. Raises CommandFailed (disk)."""
+        hashed, size = hashlib.sha256(), 0
+        for number in itertools.count(1):
+            piece = source.read(PIECE_BYTES)
+            if not piece:
+                break
+            self.member(f"{name}/{number:06}", piece)
+            hashed.update(piece)
+            size += len(piece)
+            advance(len(piece))
+        self.written.append(Part(name=name, bytes=size, sha256=hashed.hexdigest(), counts=dict(counts)))
+
+    def member(self, name: str, content: bytes) -> None:
+        """Add a member of the tar; the same content gives the same bytes."""
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = len(content), 0o600
+        self._archive.addfile(entry, io.BytesIO(content))
+
+
+@contextlib.contextmanager
+def writing(path: Path, head: Head) -> Iterator[Writer]:
+    """Write a backup to `path`, 0600, which it becomes when the block ends well. Raises CommandFailed (disk)."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=os.cpu_count() or 1, write_checksum=True)
+    with (
+        files.replacing(path, mode=0o600) as target,
+        compressor.stream_writer(target, closefd=False) as packed,
+        tarfile.open(mode="w|", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
+    ):
+        writer = Writer(archive)
+        writer.member(HEAD, _json({"format": FORMAT, "kind": KIND, **dataclasses.asdict(head)}))
+        yield writer
+        writer.member(PARTS, _json({"parts": [dataclasses.asdict(part) for part in writer.written]}))
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+class Reader:
+    """Gives what a backup holds, in its order; each byte is proved by the time that the last part has been read."""
+
+    def __init__(self, path: Path, archive: tarfile.TarFile) -> None:
+        self._path = path
+        self._members = ((entry, archive) for entry in archive)
+        self._read: dict[str, tuple[int, str]] = {}
+        self.head = self._head()
+        self.parts: tuple[Part, ...] = ()
+        self._ended = False
+
+    def __iter__(self) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Give each part's name and its pieces; pieces that nobody takes are read all the same."""
+        for name, group in itertools.groupby(self._members, key=lambda member: member[0].name.rpartition("/")[0]):
+            if name:
+                pieces = self._pieces(name, group)
+                yield name, pieces
+                for _ in pieces:
+                    pass
+            else:
+                self.parts, self._ended = self._listed(*next(group)), True
+        if not self._ended:
+            raise self.damaged("its end is missing")
+        # An empty part has no pieces.
+        if {part.name: (part.bytes, part.sha256) for part in self.parts if part.bytes} != self._read:
+            raise self.damaged("a part is not what was written")
+
+    def _pieces(self, name: str, group: Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]) -> Iterator[bytes]:
+        hashed, size = hashlib.sha256(), 0
+        for entry, archive in group:
+            piece = _content(entry, archive)
+            hashed.update(piece)
+            size += len(piece)
+            yield piece
+        self._read[name] = (size, hashed.hexdigest())
+
+    def _head(self) -> Head:
+        entry, archive = next(self._members, (None, None))
+        fields = self._fields(entry, archive, HEAD)
+        if fields.get("kind") != KIND:
+            raise self.damaged("it is no backup of ours")
+        if not isinstance(fields.get("format"), int) or fields["format"] > FORMAT:
+            raise errors.BackupRefused(
+                f"{self._path} is of a later version of dify-installer", "use that version to read it"
+            )
+        try:
+            values = {field.name: fields[field.name] for field in dataclasses.fields(Head)}
+            return Head(**{**values, "left_out": tuple(values["left_out"])})
+        except (KeyError, TypeError) as error:
+            raise self.damaged("its first entry is incomplete") from error
+
+    def _listed(self, entry: tarfile.TarInfo, archive: tarfile.TarFile) -> tuple[Part, ...]:
+        try:
+            return tuple(Part(**each) for each in self._fields(entry, archive, PARTS)["parts"])
+        except (KeyError, TypeError) as error:
+            raise self.damaged("its list of parts makes no sense") from error
+
+    def _fields(self, entry: tarfile.TarInfo | None, archive: tarfile.TarFile | None, name: str) -> dict[str, Any]:
+        if entry is None or archive is None or entry.name != name or entry.size > LARGEST_JSON:
+            raise self.damaged(f"it has no {name} where that belongs")
+        try:
+            fields = json.loads(_content(entry, archive))
+        except ValueError as error:
+            raise self.damaged(f"its {name} makes no sense") from error
+        return fields if isinstance(fields, dict) else {}
+
+    def damaged(self, why: str) -> errors.BackupRefused:
+        """Make the error that says what is wrong with the file."""
+        return errors.BackupRefused(
+            f"{self._path} is not as it was written: {why}", "take another copy of it, or an older backup"
+        )
+
+
+def _content(entry: tarfile.TarInfo, archive: tarfile.TarFile) -> bytes:
+    file = archive.extractfile(entry)
+    return file.read() if file is not None else b""
+
+
+class _Told(io.RawIOBase):
+    """A file that tells how many of its bytes have been read."""
+
+    def __init__(self, file: IO[bytes], advance: Callable[[int], object]) -> None:
+        self._file, self._advance = file, advance
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._advance(len(data))
+        return len(data)
+
+
+def _untold(_: int) -> None: ...
+
+
+@contextlib.contextmanager
+def reading(path: Path, advance: Callable[[int], object] = _untold) -> Iterator[Reader]:
+    """Read a backup from its begin to its end; `advance` is told of the file's bytes.
+
+    Raises BackupRefused when it is damaged or something else.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            zstandard.ZstdDecompressor().stream_reader(_Told(file, advance)) as packed,  # type: ignore[arg-type]
+            tarfile.open(mode="r|", fileobj=packed) as archive,
+        ):
+            yield Reader(path, archive)
+    except OSError as error:
+        raise errors.BackupRefused(f"{path} cannot be read: {error.strerror}", "check the path and the disk") from error
+    except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
+        raise errors.BackupRefused(
+            f"{path} is not as it was written: {error}", "take another copy of it, or an older backup"
+        ) from error
+
+
+def verify(path: Path, advance: Callable[[int], object]) -> tuple[Head, tuple[Part, ...]]:
+    """Read all of a backup and return what it holds; `advance` is told of the file's bytes. Raises BackupRefused."""
+    with reading(path, advance) as reader:
+        for _, pieces in reader:
+            for _ in pieces:
+                pass
+        return reader.head, reader.parts

@@ -1,0 +1,229 @@
+"""Writes what an installation holds into one file while it runs, and proves such a file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import shutil
+import socket
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from installer import VERSION
+from installer.backup import data, database, exchange, file
+from installer.backup.file import Head, Part
+from installer.bundle import verify
+from installer.core import errors, files, layout, lock, logfile
+from installer.core.console import Console
+from installer.core.runner import Runner
+from installer.engine import choose
+from installer.engine.base import Engine
+from installer.release import dify, settings
+from installer.stack import project, state
+
+PREFIX, SUFFIX = "dify-backup-", ".tar.zst"
+# Parts, by what they are restored with.
+SETTINGS, DATABASE, HELD, FILES = "settings", "database", "held", "files"
+LEFT_OUT = (
+    "images and plugins' wheels (the bundle has them)",
+    "Redis: what is being worked on at this moment, and who is signed in",
+)
+# Of a database's files on the disk, so much is in its dump at most, compressed (measured with Dify's tables: 0.1).
+DUMP_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """A backup that was written; `held_seconds` is how long a vector store held still."""
+
+    path: Path
+    bytes: int
+    seconds: float
+    held_seconds: float
+    head: Head
+    parts: tuple[Part, ...]
+    removed: tuple[str, ...]  # names of older ones
+
+
+def backup(place: layout.Installation, target: Path, keep: int | None, runner: Runner, console: Console) -> Written:
+    """Back an installation up while it runs, into `target`: a file, or a folder in which it gets a name.
+
+    With `keep`, of the backups of this installation in that folder so many remain. Raises CommandFailed, UsageError,
+    PreflightFailed when the target has no room, AlreadyRunning.
+    """
+    memory = logfile.begin()
+    begun = time.monotonic()
+    with lock.hold(place.folder):
+        engine = choose.choose_engine(None, place, runner)
+        exchange.require_ended(place)
+        document = project.read_installed(place, engine)
+        env = settings.load(place)
+        logfile.write_to(memory, place.logs, "backup")
+        path = _choose_path(target)
+        # What a run that was killed has left there, and in our folder.
+        files.remove_temporaries(path.parent)
+        found = state.list_ours(place, engine)
+        databases = database.find_databases(env.resolved, found, engine)
+        folders = data.find_folders(place)
+        held = data.find_held(document, folders, found)
+        total = _require_room(place, path, databases, folders, engine, console)
+        head = _head(place, env)
+        with contextlib.ExitStack() as stack:
+            snapshots = [stack.enter_context(database.hold_snapshot(each, engine)) for each in databases]
+            copied, held_seconds = stack.enter_context(data.held_copy(held, place, engine, console))
+            writer = stack.enter_context(file.writing(path, head))
+            bar = stack.enter_context(console.progress("back up", total))
+            _add_settings(writer, place)
+            for snapshot in snapshots:
+                with database.dump(snapshot, engine) as stream:
+                    writer.add(f"{DATABASE}/{snapshot.database.name}", stream, snapshot.rows, bar.update)
+            others = [name for name in folders if name not in copied]
+            for part, folder, names in ((HELD, place.held, copied), (FILES, place.volumes, others)):
+                counts = data.count_files(folder, names, engine)
+                with data.packed(folder, names, engine) as stream:
+                    writer.add(part, stream, counts, bar.update)
+    removed = remove_old(path, keep, head) if keep else ()
+    return Written(
+        path=path,
+        bytes=path.stat().st_size,
+        seconds=round(time.monotonic() - begun, 1),
+        held_seconds=round(held_seconds, 1),
+        head=head,
+        parts=tuple(writer.written),
+        removed=tuple(removed),
+    )
+
+
+def _choose_path(target: Path) -> Path:
+    """Return the file to write. Raises UsageError for one that is there, or a folder that is not."""
+    path = target.absolute()
+    if path.is_dir():
+        path /= f"{PREFIX}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{SUFFIX}"
+    if path.exists():
+        raise errors.UsageError(f"{path} exists already", "name another file, or a folder")
+    if not path.parent.is_dir():
+        raise errors.UsageError(f"the folder {path.parent} does not exist", "make it, or mount the disk there")
+    return path
+
+
+def _require_room(
+    place: layout.Installation,
+    path: Path,
+    databases: Sequence[database.Database],
+    folders: Sequence[str],
+    engine: Engine,
+    console: Console,
+) -> int:
+    """Say how much it will be, and return it in bytes, before compression. Raises PreflightFailed without room."""
+    stored = sum(_size_of(each, engine) for each in databases)
+    copied = data.measure(place.volumes, folders, engine)
+    at_most = int(stored * DUMP_SHARE) + copied
+    free = shutil.disk_usage(path.parent).free
+    console.line(
+        f"databases {stored / 1e6:.0f} MB on the disk, files {copied / 1e6:.0f} MB; the backup will have at most "
+        f"{at_most / 1e6:.0f} MB, and {path.parent} has {free / 1e6:.0f} MB of room"
+    )
+    if free < at_most:
+        raise errors.PreflightFailed(
+            f"{path.parent} has {free / 1e6:.0f} MB of room, and the backup may have {at_most / 1e6:.0f} MB",
+            "make room there, or write it onto another disk; nothing has been changed",
+        )
+    return at_most
+
+
+def _size_of(each: database.Database, engine: Engine) -> int:
+    return int(database.ask(each, "SELECT pg_database_size(current_database())", engine).stdout.strip())
+
+
+def _head(place: layout.Installation, env: settings.Settings) -> Head:
+    return Head(
+        dify=verify.check_embedded(layout.bundled("")).dify,
+        installer=VERSION,
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        host=socket.gethostname(),
+        folder=str(place.folder),
+        url=env.url,
+        vector_store=env.resolved.get(dify.VECTOR_STORE, ""),
+        database=env.resolved.get(dify.DB_TYPE, database.POSTGRESQL),
+        left_out=LEFT_OUT,
+    )
+
+
+def _add_settings(writer: file.Writer, place: layout.Installation) -> None:
+    """Add `.env`, the certificates and the account's password as a tar."""
+    made = io.BytesIO()
+    paths = [place.env, place.certificate, place.key, place.ca_bundle, place.admin_password, place.account]
+    there = [path for path in paths if path.is_file()]
+    with tarfile.open(mode="w", fileobj=made) as archive:
+        for path in there:
+            archive.add(path, str(path.relative_to(place.folder)), recursive=False)
+    made.seek(0)
+    writer.add(SETTINGS, made, {"files": len(there)}, lambda _: None)
+
+
+def remove_old(path: Path, keep: int, head: Head) -> list[str]:
+    """Remove the older backups of the same installation beside `path`, but for the `keep` newest of all.
+
+    Only what says of itself that it is one of this installation, and has a name as we give it. Raises CommandFailed.
+    """
+    of_this = [each for each in path.parent.glob(f"{PREFIX}*{SUFFIX}") if each == path or _is_of(each, head)]
+    old = sorted(of_this, key=lambda each: each.stat().st_mtime, reverse=True)[keep:]
+    for each in old:
+        with files.telling(each):
+            each.unlink()
+    return [each.name for each in old]
+
+
+def _is_of(path: Path, head: Head) -> bool:
+    with contextlib.suppress(errors.BackupRefused), file.reading(path) as reader:
+        return (reader.head.host, reader.head.folder) == (head.host, head.folder)
+    return False
+
+
+def prove(path: Path, console: Console) -> tuple[Head, tuple[Part, ...]]:
+    """Read all of a backup and return what it holds. Raises BackupRefused."""
+    if not path.is_file():
+        raise errors.BackupRefused(f"there is no file {path}", "check the path")
+    with console.progress(f"read {path.name}", path.stat().st_size) as bar:
+        return file.verify(path, bar.update)
+
+
+def as_fields(head: Head, parts: Sequence[Part]) -> dict[str, Any]:
+    """Return what a backup holds for a machine."""
+    return {"backup": dataclasses.asdict(head), "parts": [dataclasses.asdict(part) for part in parts]}
+
+
+def as_text(head: Head, parts: Sequence[Part]) -> str:
+    """Return what a backup holds for people."""
+    lines = [f"Dify {head.dify} of {head.host}, {head.folder}, {head.url}, {head.made}"]
+    for part in parts:
+        things = "rows" if part.name.startswith(DATABASE) else "files"
+        named = f" ({', '.join(part.counts)})" if part.name in (HELD, FILES) else ""
+        number = sum(part.counts.values())
+        lines.append(f"  {part.name}{named}: {number} {things}, {part.bytes / 1e6:.1f} MB")
+    return "\n".join([*lines, *(f"  not in it: {each}" for each in head.left_out)])
+
+
+def written_fields(written: Written) -> dict[str, Any]:
+    """Return how a backup went for a machine."""
+    figures = {"bytes": written.bytes, "seconds": written.seconds, "held_seconds": written.held_seconds}
+    return {
+        "file": str(written.path),
+        **figures,
+        "removed": list(written.removed),
+        **as_fields(written.head, written.parts),
+    }
+
+
+def written_text(written: Written) -> str:
+    """Return how a backup went for people."""
+    held = f"; a vector store held still for {written.held_seconds} s" if written.held_seconds else ""
+    lines = [as_text(written.head, written.parts), *(f"  removed, older: {name}" for name in written.removed)]
+    lines.append(f"{written.path}: {written.bytes / 1e6:.1f} MB in {written.seconds} s{held}")
+    lines.append(f"  do: keep it on another machine; it holds secrets. `dify-installer backup --verify {written.path}`")
+    return "\n".join(lines)
