@@ -349,7 +349,7 @@ def plugins_add_command(files: tuple[Path, ...], folder: Path | None, as_json: b
 
     console = Console(silent=as_json)
     with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
-        brought = plugins.add(inside.client, files, inside.place, console)
+        brought = plugins.add(inside.client, files, inside.place, inside.engine, console)
     if as_json:
         print_result(envelope.to_json("plugins", passed=True, plugins=plugins.as_list(brought)))
     else:

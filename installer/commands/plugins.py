@@ -10,6 +10,7 @@ from typing import Any
 from installer.commands import workspace
 from installer.core import layout
 from installer.core.console import Console
+from installer.engine.base import Engine
 from installer.images import plugins as carried
 from installer.workspace import plugins
 from installer.workspace.client import Client
@@ -17,7 +18,9 @@ from installer.workspace.client import Client
 PACKAGE = ".difypkg"
 
 
-def add(client: Client, given: Sequence[Path], place: layout.Installation, console: Console) -> list[plugins.Brought]:
+def add(
+    client: Client, given: Sequence[Path], place: layout.Installation, engine: Engine, console: Console
+) -> list[plugins.Brought]:
     """Install packages, and those of files that `python -m build plugin` has made, with their wheels.
 
     Raises WorkspaceFailed, UsageError for what is no package and BundleDamaged for what is no such file.
@@ -29,7 +32,7 @@ def add(client: Client, given: Sequence[Path], place: layout.Installation, conso
         else:
             described = carried.add_bundle(path, place)
             packages += [place.plugins / each.file.path for each in described.plugins.packages]
-    return workspace.bring(client, packages, console)
+    return workspace.bring(client, packages, engine, console)
 
 
 def as_list(found: Sequence[plugins.Plugin | plugins.Brought]) -> list[dict[str, Any]]:

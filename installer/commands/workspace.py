@@ -14,7 +14,7 @@ from installer.core.console import Console
 from installer.core.finding import Finding
 from installer.engine.base import Container, Engine
 from installer.plan import Plan
-from installer.release import settings
+from installer.release import dify, settings
 from installer.stack import state
 from installer.workspace import account, ask, plugins, servers
 from installer.workspace import models as registry
@@ -63,7 +63,7 @@ def furnish(plan: Plan, result: report.Report, console: Console) -> None:
             inside.password_file = str(place.admin_password) if entered.account.generated else ""
         client = entered.client
         with result.step("add plugins", console) as step:
-            inside.plugins = bring(client, carried(plan), console)
+            inside.plugins = bring(client, carried(plan), engine, console)
             step.seen = told_plugins(inside.plugins)
         if not request.servers:
             result.notes.append(
@@ -87,11 +87,16 @@ def carried(plan: Plan) -> list[Path]:
     return [plan.place.plugins / each.file.path for each in plan.bundle.plugins.packages]
 
 
-def bring(client: Client, packages: Sequence[Path], console: Console) -> list[plugins.Brought]:
+def bring(client: Client, packages: Sequence[Path], engine: Engine, console: Console) -> list[plugins.Brought]:
     """Install packages into the workspace. Raises WorkspaceFailed, and UsageError for what is no package."""
+
+    def started() -> int:
+        found = (each for each in state.list_containers(engine) if each.service == dify.MODEL_CALLER)
+        return max((each.started for each in found), default=0)
+
     read = [plugins.read_package(path) for path in packages]
     plugins.await_daemon(client, console)
-    return plugins.bring(client, read, console)
+    return plugins.bring(client, read, console, started)
 
 
 def register(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,8 @@ LONGEST_SECONDS = 1500.0
 JOIN_SECONDS = 60.0
 # The daemon waits for its database, and is not part of what the console needs to answer.
 DAEMON_SECONDS = 120.0
+# Between two looks whether the daemon has been started again.
+RESTART_SECONDS = 3.0
 DAEMON_SILENT = "Failed to request plugin daemon"
 LARGEST_MANIFEST = 1024 * 1024
 LONGEST_WORDS = 500
@@ -143,10 +145,15 @@ def list_installed(client: Client) -> list[Plugin]:
         page += 1
 
 
-def bring(client: Client, packages: Sequence[Package], console: Console) -> list[Brought]:
+# Tells when the daemon was started, in seconds since the epoch, 0 where nobody knows.
+Started = Callable[[], int]
+
+
+def bring(client: Client, packages: Sequence[Package], console: Console, started: Started) -> list[Brought]:
     """Install what is missing, upgrade what is older, and leave alone what is there; all at the same time.
 
-    Every installation is watched to its end. Raises WorkspaceFailed with the daemon's words for each that failed.
+    Every installation is watched to its end, and begun again when the daemon was. Raises WorkspaceFailed with the
+    daemon's words for each that failed.
     """
     there = {each.name: each for each in list_installed(client)}
     running = _running_tasks(client)
@@ -157,7 +164,7 @@ def bring(client: Client, packages: Sequence[Package], console: Console) -> list
             brought.append(Brought(name=package.name, version=before.version, what="kept"))
         else:
             jobs.append(_begin(client, package, before, running))
-    _watch(client, jobs, console, LONGEST_SECONDS)
+    _watch(client, jobs, console, LONGEST_SECONDS, started)
     failed = [job for job in jobs if job.error]
     for job in failed:
         _put_back(client, job, console)
@@ -254,10 +261,18 @@ def _uninstall(client: Client, plugin: Plugin) -> None:
     client.post(f"{BASE}/uninstall", {"plugin_installation_id": plugin.installation})
 
 
-def _watch(client: Client, jobs: Sequence[_Job], console: Console, seconds: float) -> None:
+def _watch(
+    client: Client, jobs: Sequence[_Job], console: Console, seconds: float, started: Started = lambda: 0
+) -> None:
     """Wait until every job has ended."""
     deadline = time.monotonic() + seconds
+    since, looked = started(), time.monotonic()
     while waiting := [job for job in jobs if not job.done]:
+        if time.monotonic() - looked > RESTART_SECONDS:
+            # A restart is quick, and may fall between two questions.
+            before, since, looked = since, started(), time.monotonic()
+            for job in waiting if since != before else ():
+                job.interrupted = True
         for job in waiting:
             _look(client, job)
             if not job.done and time.monotonic() > deadline:

@@ -34,7 +34,9 @@ SELECT md5(string_agg(a::text, '|' ORDER BY id)) FROM apps a;
 SELECT md5(string_agg(m::text, '|' ORDER BY id)) FROM messages m;
 SELECT md5(lo_get(4711));
 """
-WRITER = "while psql -qtAX -U postgres -d dify -c 'INSERT INTO written DEFAULT VALUES'; do sleep 0.02; done"
+WRITER = """
+while [ ! -e /tmp/stop ]; do psql -qtAX -U postgres -d dify -c 'INSERT INTO written DEFAULT VALUES'; sleep 0.02; done
+"""
 # Owned by the api's user, 1001, with names as people give them.
 STORE = """
 mkdir -p /app/api/storage/upload_files && cd /app/api/storage/upload_files
@@ -108,8 +110,7 @@ def test_what_a_backup_holds_comes_back(server: Server) -> None:
         [server.engine, "exec", server.container("db_postgres"), "sh", "-c", WRITER], user=server.user
     )
     made = printed(server, "backup", "backups")
-    inside(server, "db_postgres", "pkill psql; pkill --full 'while psql' || true")
-    writing.kill()
+    inside(server, "db_postgres", "touch /tmp/stop")
     writing.wait(10)
     parts = {part["name"]: part for part in made["parts"]}
     assert parts["database/dify"]["counts"]["public.messages"] == 100000

@@ -30,9 +30,9 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "POLL_SECONDS", 0.0)
 
 
-def bring(state: State, *paths: Path) -> list[plugins.Brought]:
+def bring(state: State, *paths: Path, started: plugins.Started = lambda: 0) -> list[plugins.Brought]:
     with signed_in(state) as client:
-        return plugins.bring(client, [plugins.read_package(path) for path in paths], QUIET)
+        return plugins.bring(client, [plugins.read_package(path) for path in paths], QUIET, started)
 
 
 def told(state: State, *paths: Path) -> str:
@@ -140,6 +140,14 @@ def test_a_task_that_a_killed_daemon_has_left_is_not_waited_for_for_ever(
 def test_what_a_daemon_forgot_that_was_killed_meanwhile_is_begun_again(tmp_path: Path) -> None:
     state = State(install_states=[["running", "silent", "running"], ["running", "success"]])
     bring(state, package(tmp_path, "ollama", "0.1.3"))
+    assert state.called("install/pkg") == 2
+
+
+def test_a_restart_between_two_questions_is_noticed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "RESTART_SECONDS", -1.0)
+    times = iter([100, 100, 170])
+    state = State(install_states=[["running"] * 20, ["running", "success"]])
+    bring(state, package(tmp_path, "ollama", "0.1.3"), started=lambda: next(times, 170))
     assert state.called("install/pkg") == 2
 
 
