@@ -20,6 +20,7 @@ from installer import VERSION, options
 from installer.core import envelope, errors, finding, layout, logfile, login, runner, wake
 from installer.core.console import Console, print_result
 from installer.core.runner import Runner
+from installer.system import backup_timer
 
 if TYPE_CHECKING:
     from installer.engine.base import Engine
@@ -250,9 +251,16 @@ def logs_command(services: tuple[str, ...], folder: Path | None, **given: Any) -
 @click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
 @click.option("--verify", "proving", is_flag=True, help="Read the backup at PATH instead, and prove all its bytes.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of this installation's backups there keep N.")
+@click.option("--every", type=click.Choice(backup_timer.EVERY), help="Have a timer make backups into the folder PATH.")
 @options.apply((options.FOLDER, options.JSON, options.SILENT))
 def backup_command(
-    path: Path, folder: Path | None, keep: int | None, proving: bool, as_json: bool, silent: bool
+    path: Path,
+    folder: Path | None,
+    keep: int | None,
+    every: backup_timer.Every | None,
+    proving: bool,
+    as_json: bool,
+    silent: bool,
 ) -> None:
     """Back up what the running Dify holds into PATH, a new file or a folder; or prove such a file."""
     from installer.commands import backup
@@ -264,6 +272,9 @@ def backup_command(
             print_result(envelope.to_json("backup", passed=True, file=str(path), **backup.as_fields(head, parts)))
         else:
             print_result(backup.as_text(head, parts))
+        return
+    if every is not None:
+        console.line(backup.schedule(layout.Installation(options.folder(folder)), path, every, keep, Runner()))
         return
     written = backup.backup(layout.Installation(options.folder(folder)), path, keep, Runner(), console)
     if as_json:

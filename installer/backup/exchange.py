@@ -44,7 +44,7 @@ def require_ended(place: layout.Installation) -> None:
 
 def begin(place: layout.Installation, document: compose.Document, engine: Engine) -> str:
     """Remove the containers and move data and settings aside; return where the data are now. Raises CommandFailed."""
-    kept = f"{place.volumes.name}.before-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    kept = f"{layout.VOLUMES_BEFORE}{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     # The note comes first: a run that is killed at any moment from here on is taken back by the next one.
     files.write(place.env_before_restore, place.env.read_bytes(), mode=0o600)
     files.write(place.restoring, json.dumps({"kept": kept}) + "\n")
@@ -84,7 +84,7 @@ def end(place: layout.Installation) -> None:
 def _kept(place: layout.Installation) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         name = str(json.loads(place.restoring.read_bytes())["kept"])
-        if name.startswith(f"{place.volumes.name}.before-") and "/" not in name:
+        if name.startswith(layout.VOLUMES_BEFORE) and "/" not in name:
             return name
     raise errors.CommandFailed(
         f"{place.restoring} is damaged: it does not say where the data are that a restore has moved aside",

@@ -25,6 +25,7 @@ from installer.engine import choose
 from installer.engine.base import Engine
 from installer.release import dify, settings
 from installer.stack import project, state
+from installer.system import backup_timer
 
 PREFIX, SUFFIX = "dify-backup-", ".tar.zst"
 # Parts, by what they are restored with.
@@ -97,6 +98,17 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
         parts=tuple(writer.written),
         removed=tuple(removed),
     )
+
+
+def schedule(
+    place: layout.Installation, target: Path, every: backup_timer.Every, keep: int | None, runner: Runner
+) -> str:
+    """Have backups made again and again, or never; return in words what came of it. Raises as `backup` does."""
+    with lock.hold(place.folder):
+        project.read_installed(place, choose.choose_engine(None, place, runner))
+        if every == "never":
+            return backup_timer.cancel(place, runner)
+        return backup_timer.schedule(place, target.absolute(), every, keep, runner)
 
 
 def _choose_path(target: Path) -> Path:

@@ -142,13 +142,13 @@ def _bring(
 
 
 def _write_settings(place: layout.Installation, packed: bytes) -> None:
-    """Write `.env` with the backup's values, but with this host's addresses; and the certificates, if none is here."""
+    """Write the backup's `.env`, but with this host's addresses, and what else has no file here yet."""
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         held = {entry.name: (archive.extractfile(entry) or io.BytesIO()).read() for entry in archive if entry.isfile()}
-    here = env_history.unmarked(place.env.read_text("utf-8"))
-    theirs = envfile.parse(env_history.unmarked(held.get(ENV, b"").decode()))
-    changes = {key: value for key, value in theirs.items() if key not in OF_THIS_HOST}
-    env_history.write(place, env_history.marked(envfile.edit(here, changes)))
+    here = envfile.parse(place.env.read_text("utf-8"))
+    ours = {key: value for key, value in here.items() if key in OF_THIS_HOST}
+    text = envfile.edit(env_history.unmarked(held.get(ENV, b"").decode()), ours)
+    env_history.write(place, env_history.marked(text))
     for path in (place.ca_bundle, place.admin_password, place.account):
         content = held.get(str(path.relative_to(place.folder)))
         if content is not None and (path in (place.admin_password, place.account) or not path.exists()):

@@ -17,7 +17,7 @@ from installer.host import ownership
 from installer.images import inventory, mounted_store, spool, superseded
 from installer.release import compose, settings
 from installer.stack import project, state, stopping
-from installer.system import boot_unit, firewall, leftovers, own_copy
+from installer.system import backup_timer, boot_unit, firewall, leftovers, own_copy
 
 # Containers that are stopped already; images of 10 GiB on a slow disk.
 REMOVE_SECONDS = 300.0
@@ -44,6 +44,7 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
             runner.hide(settings.load(place).secrets)
         # The unit goes first: a reboot in the middle must not bring the stack back.
         _show("boot", boot_unit.disable(place, runner), console)
+        _show("backups", backup_timer.cancel(place, runner), console)
         _show("containers", _remove_containers(place, engine), console)
         _show("networks", _remove_networks(engine), console)
         _show("image store", _remove_stores(place, engine), console)

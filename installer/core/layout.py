@@ -42,6 +42,9 @@ LICENSES = "licenses.json"
 COMPOSE_FILE = "docker-compose.yaml"
 ENV_EXAMPLE = ".env.example"
 
+# How the name begins of the data that a restore has moved aside.
+VOLUMES_BEFORE = "volumes.before-"
+
 # How many copies of earlier `.env` files are kept.
 ENV_COPIES = 5
 
@@ -50,6 +53,9 @@ COMPOSE_PROJECT = "dify"
 
 # The systemd unit that brings the stack up at boot.
 UNIT = "dify.service"
+
+# The timer, if one is wanted, and the unit that it starts for a backup.
+BACKUP_TIMER, BACKUP_UNIT = "dify-backup.timer", "dify-backup.service"
 
 # The report of the last run, for programs and for people.
 REPORT = "install-report.json"

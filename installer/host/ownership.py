@@ -127,7 +127,8 @@ def _own_paths(place: layout.Installation) -> list[Path]:
     """Return what we make in an install folder."""
     return [
         *(place.project, place.logs, place.report, place.report_page, place.bin, place.venv, place.stores),
-        *(place.spool, place.marker, place.loaded_images),
+        *(place.spool, place.marker, place.loaded_images, place.admin_password, place.account),
+        *(place.held, place.restoring),
     ]
 
 
@@ -138,9 +139,11 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_known(path: Path, names: set[str]) -> bool:
-    """Tell whether an entry has a name of ours; copies of `.env`, and of files that we replaced, are ours as well."""
+    """Tell whether an entry has a name of ours; copies of `.env`, of files and of data that we replaced are as well."""
     name = path.name
-    return name in names or name.endswith((files.TEMPORARY, ".before")) or name.startswith(".env")
+    return (
+        name in names or name.endswith((files.TEMPORARY, ".before")) or name.startswith((".env", layout.VOLUMES_BEFORE))
+    )
 
 
 def list_links(place: layout.Installation) -> list[Path]:

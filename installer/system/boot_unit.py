@@ -42,16 +42,16 @@ WantedBy={target}
 """
 
 
-def unit_path(root: bool) -> Path:
-    """Return where the unit lies: a system unit for root, else one of the user's own."""
-    return Path("/etc/systemd/system" if root else Path.home() / ".config/systemd/user") / layout.UNIT
+def unit_path(root: bool, name: str = layout.UNIT) -> Path:
+    """Return where a unit lies: a system unit for root, else one of the user's own."""
+    return Path("/etc/systemd/system" if root else Path.home() / ".config/systemd/user") / name
 
 
 def unit_text(place: layout.Installation) -> str:
     """Return the unit of an installation."""
     return TEMPLATE.format(
-        program=_quoted(place.executable),
-        folder=_quoted(place.folder),
+        program=quoted(place.executable),
+        folder=quoted(place.folder),
         timeout=START_SECONDS - 60,
         start_limit=START_SECONDS,
         stop_limit=STOP_SECONDS,
@@ -59,7 +59,7 @@ def unit_text(place: layout.Installation) -> str:
     )
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """Return a path as one word of a command line of systemd (systemd.service(5), "Command lines").
 
     A plain one stays as it is. `layout.checked_folder` lets no quote, dollar sign or backslash through.
@@ -77,17 +77,17 @@ def enable(place: layout.Installation, held: lock.Held, runner: Runner) -> str:
     root = os.geteuid() == 0
     if not place.executable.exists():
         return "no unit: dify-installer was not run as an executable"
-    linger = "" if root else _linger(runner)
+    words_of_linger = "" if root else linger(runner)
     path, text = unit_path(root), unit_text(place)
     files.folder(path.parent)
     if not path.is_file() or path.read_bytes() != text.encode():
         files.write(path, text)
-        _systemctl(root, ["daemon-reload"], runner)
+        systemctl(root, ["daemon-reload"], runner)
     with held.lent():
         for command in (["enable", layout.UNIT], ["start", layout.UNIT]):
-            if words := _systemctl(root, command, runner):
+            if words := systemctl(root, command, runner):
                 return f"the stack will not start at boot: {words}"
-    return linger or f"{path} is enabled"
+    return words_of_linger or f"{path} is enabled"
 
 
 def disable(place: layout.Installation, runner: Runner) -> str:
@@ -102,19 +102,19 @@ def disable(place: layout.Installation, runner: Runner) -> str:
     if there:
         # Whatever bytes it holds by now: what is not ours stays.
         text = path.read_text("utf-8", errors="replace")
-        if f"ExecStart={_quoted(place.executable)} " not in text:
+        if f"ExecStart={quoted(place.executable)} " not in text:
             return f"{path} starts another installation, and stays"
         # Its ExecStop is `dify-installer stop`, which wants the lock that we hold: that line goes first. The unit
         # is not stopped before we have the lock either: a run that is refused must change nothing. And it is
         # stopped while its KillMode is known: without, systemd would end processes that containers share.
         files.write(path, "".join(line for line in text.splitlines(True) if not line.startswith("ExecStop=")))
         for arguments in (["daemon-reload"], ["stop", layout.UNIT], ["disable", layout.UNIT]):
-            _systemctl(root, arguments, runner)
+            systemctl(root, arguments, runner)
         # Where nobody answers to systemctl, `disable` has left its link.
         (path.parent / f"{_target(root)}.wants" / layout.UNIT).unlink(missing_ok=True)
         path.unlink()
     for arguments in (["daemon-reload"], ["reset-failed", layout.UNIT]):
-        _systemctl(root, arguments, runner)
+        systemctl(root, arguments, runner)
     return f"{path} is removed" if there else "no unit"
 
 
@@ -140,14 +140,14 @@ def lingers() -> bool:
     return Path("/var/lib/systemd/linger", login.user_name()).exists()
 
 
-def _systemctl(root: bool, arguments: list[str], runner: Runner) -> str:
+def systemctl(root: bool, arguments: list[str], runner: Runner) -> str:
     """Run systemctl; return nothing, or in words why it failed."""
     command = ["systemctl", *([] if root else ["--user"]), *arguments]
     result = runner.run(command, timeout=START_SECONDS if "start" in arguments else SYSTEMCTL_SECONDS, check=False)
     return "" if result.ok else f"`{' '.join(command)}`: {runner.mask(result.last_words)}"
 
 
-def _linger(runner: Runner) -> str:
+def linger(runner: Runner) -> str:
     """Let the user's units live without a login; return nothing, or the command that an administrator must run."""
     user = login.user_name()
     if lingers():

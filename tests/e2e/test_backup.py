@@ -199,3 +199,17 @@ def test_so_many_are_kept_as_are_wanted_and_never_others(server: Server) -> None
     assert len(made["removed"]) == 1
     left = server.run("ls", "backups").stdout.split()
     assert sorted(left) == sorted([Path(made["file"]).name, "dify-backup-theirs.tar.zst"])
+
+
+def test_a_timer_makes_backups_until_it_is_to_end(server: Server) -> None:
+    systemctl = ["systemctl", *(["--user"] if server.user != "root" else [])]
+    server.run("mkdir", "nightly")
+    timed = server.installer("backup", "nightly", "--every", "daily", "--keep", "2")
+    assert timed.returncode == 0, timed.stderr
+    assert "dify-backup.timer" in server.run(*systemctl, "list-timers").stdout
+    started = server.run(*systemctl, "start", "dify-backup.service")
+    assert started.returncode == 0, started.stderr
+    assert len(server.run("ls", "nightly").stdout.split()) == 1
+    ended = server.installer("backup", "nightly", "--every", "never")
+    assert ended.returncode == 0, ended.stderr
+    assert "dify-backup" not in server.run(*systemctl, "list-unit-files").stdout

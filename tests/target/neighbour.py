@@ -33,4 +33,11 @@ class Neighbour:
 
     def await_listening(self, port: int) -> None:
         """Wait until something there listens at a port."""
-        self.machine.run(f"until ip netns exec neighbour ss -Hltn | grep -q :{port}; do sleep 0.1; done", timeout=20)
+        self._await(f"ss -Hltn | grep -q :{port}")
+
+    def await_asked(self, port: int) -> None:
+        """Wait until somebody is connected with what listens there at a port."""
+        self._await(f"ss -Htn state established | grep -q :{port}")
+
+    def _await(self, condition: str) -> None:
+        self.machine.run(f"until ip netns exec neighbour {condition}; do sleep 0.1; done", timeout=30)
