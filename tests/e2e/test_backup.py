@@ -181,7 +181,7 @@ def test_one_that_is_killed_is_taken_back_by_the_next_start(server: Server) -> N
     running = server.machine.start(["./dify-installer", "restore", newest(server)], user=server.user)
     aside = f"{server.folder}/.dify-installer-restore.json"
     server.run("sh", "-c", f"until test -e {aside}; do sleep 0.02; done; sleep 4", timeout=120)
-    server.machine.run("pkill -KILL --full 'dify-installer restore'")
+    server.machine.run("pkill -KILL --full '[d]ify-installer restore'")
     running.wait(30)
     refused = server.installer(*server.arguments())
     assert refused.returncode == 5
