@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import shutil
 import socket
 import tarfile
@@ -88,6 +89,8 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
                 counts = data.count_files(folder, names, engine)
                 with data.packed(folder, names, engine) as stream:
                     writer.add(part, stream, counts, bar.update)
+        note = {"file": str(path), "made": head.made, "bytes": path.stat().st_size}
+        files.write(place.last_backup, json.dumps(note, indent=1) + "\n")
     removed = remove_old(path, keep, head) if keep else ()
     return Written(
         path=path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Overview:
     image_bytes: int
     data_bytes: Mapping[str, int] | None
     certificate_days: int | None
+    last_backup: str  # when and where, empty for never
     changed: tuple[str, ...]
 
 
@@ -70,6 +72,7 @@ def look(
         image_bytes=sum(inventory.layer_sizes(bundle.images, bundle).values()),
         data_bytes=_data_bytes(place, engine),
         certificate_days=_certificate_days(place, env),
+        last_backup=_last_backup(place),
         changed=_changes(place, document, env, bundle, found, engine),
     )
 
@@ -120,6 +123,13 @@ def _certificate_days(place: layout.Installation, env: settings.Settings) -> int
     return None
 
 
+def _last_backup(place: layout.Installation) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        note = json.loads(place.last_backup.read_bytes())
+        return f"{note['made']}, {note['file']}, {_amount(int(note['bytes']))}"
+    return ""
+
+
 def _changes(
     place: layout.Installation,
     document: compose.Document,
@@ -150,6 +160,7 @@ def as_text(overview: Overview, now: float) -> str:
     ]
     if overview.certificate_days is not None:
         lines.append(f"certificate: {overview.certificate_days} days left")
+    lines.append(f"last backup: {overview.last_backup or 'never (`dify-installer backup PATH`)'}")
     rows = [("service", "state", "for", "restarts", "image")]
     rows += [_row(each, now) for each in overview.services]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -241,6 +241,11 @@ class Installation:
         return self.folder / ".dify-installer-held"
 
     @property
+    def last_backup(self) -> Path:
+        """Which backup was made last."""
+        return self.folder / "last-backup.json"
+
+    @property
     def restoring(self) -> Path:
         """Says that a restore has begun and not ended: where the data lie that it has moved away."""
         return self.folder / ".dify-installer-restore.json"

@@ -47,7 +47,7 @@ _SIGNS: tuple[tuple[Hop, re.Pattern[str]], ...] = (
 )
 _REMEDIES: dict[Hop, str] = {
     "console": "look at `dify-installer status`",
-    "api": "look at the log of the container api, then at that of plugin_daemon: `dify-installer logs api plugin_daemon`",
+    "api": "look at what api and plugin_daemon have written: `dify-installer logs api plugin_daemon`",
     "worker": "look at the log of the container worker",
     "plugin daemon": "look at `dify-installer status` and at the log of the container plugin_daemon",
     "plugin": "look at the log of the container plugin_daemon; `dify-installer plugins list` tells what is installed",

@@ -117,6 +117,7 @@ def test_what_a_backup_holds_comes_back(server: Server) -> None:
     assert parts["files"]["counts"]["app"] >= 2000
     assert "weaviate" in parts["held"]["counts"]
     assert server.run("stat", "-c", "%a", made["file"]).stdout.strip() == "600"
+    assert f"{made['file']}, " in server.installer("status").stdout
 
     psql(server, "DELETE FROM messages; DROP TABLE messages, apps; SELECT lo_unlink(4711);")
     inside(server, "api", "rm -r /app/api/storage/upload_files; echo new > /app/api/storage/new")

@@ -36,6 +36,7 @@ def glance(*services: overview.Service, **fields: Any) -> overview.Overview:
             "image_bytes": 3_300_000_000,
             "data_bytes": {"db": 800_000_000, "app": 2_000_000_000, "redis": 1_000_000, "certbot": 0},
             "certificate_days": None,
+            "last_backup": "",
             "changed": (),
             **fields,
         }
@@ -48,6 +49,7 @@ def test_it_is_a_table_of_services_below_what_is_installed() -> None:
     assert overview.as_text(glance(service(restarts=3), ended, missing), NOW) == (
         "Dify 1.11.3 at http://10.0.0.5, in /opt/dify, with podman 5.4.2\n"
         "images 3.3 GB; data 2.8 GB (app 2.0 GB, db 800 MB, redis 1 MB)\n"
+        "last backup: never (`dify-installer backup PATH`)\n"
         "\n"
         "service           state        for        restarts  image\n"
         "api               healthy      2 h 5 min  3         docker.io/langgenius/dify-api:1.11.3\n"
