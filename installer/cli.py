@@ -300,12 +300,18 @@ def restore_command(path: Path, folder: Path | None, timeout: float, as_json: bo
 
 @cli.command("uninstall")
 @options.FOLDER
+@click.option(
+    "--purge-data",
+    "purge",
+    metavar="NAME",
+    help="Remove settings, secrets and data as well, for good; NAME is the install folder's own, as in `dify`.",
+)
 @options.SILENT
-def uninstall_command(folder: Path | None, silent: bool) -> None:
+def uninstall_command(folder: Path | None, purge: str | None, silent: bool) -> None:
     """Remove containers, images, unit and programs; settings and data stay."""
     from installer.commands import uninstall
 
-    uninstall.uninstall(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
+    uninstall.uninstall(layout.Installation(options.folder(folder)), purge, Runner(), Console(silent=silent))
 
 
 @contextlib.contextmanager

@@ -24,12 +24,18 @@ REMOVE_SECONDS = 300.0
 IMAGES_SECONDS = 1800.0
 
 
-def uninstall(place: layout.Installation, runner: Runner, console: Console) -> None:
+def uninstall(place: layout.Installation, purge: str | None, runner: Runner, console: Console) -> None:
     """Remove all that an installation put on the host but its settings, secrets, data, logs and report.
 
-    The same call again goes on where one was interrupted. Raises UsageError when nothing is installed there,
-    AlreadyRunning, BundleDamaged, and CommandFailed when the engine or the disk refuses.
+    `purge` is the name of the install folder, without those above it: then these go as well, for good. The same call
+    again goes on where one was interrupted. Raises UsageError when nothing is installed there, or `purge` is another
+    name, AlreadyRunning, BundleDamaged, and CommandFailed when the engine or the disk refuses.
     """
+    if purge is not None and purge != place.folder.name:
+        raise errors.UsageError(
+            f"--purge-data {purge} is not the name of the folder {place.folder}",
+            f"to remove all data for good, write --purge-data {place.folder.name}; nothing has been changed",
+        )
     memory = logfile.begin()
     with lock.hold(place.folder):
         engine = _engine_of(place, runner)
@@ -52,8 +58,8 @@ def uninstall(place: layout.Installation, runner: Runner, console: Console) -> N
         # ---- The engine holds nothing of ours any more, but volumes and what others use. ----
         _show("firewall", firewall.withdraw(place, runner), console)
         _show("programs", _remove_programs(place), console)
-        kept = _kept(place, volumes, engine, log)
-        # The last thing of all: we may be the executable in there, and Python reads each module from it
+        kept = _kept(place, volumes, engine, log) if purge is None else _purge(place, volumes, engine)
+        # The last thing of all, unless all went already: we may be the executable in there, and Python reads each module from it
         # when that is first imported.
         _remove_own_files(place)
         for line in kept:
@@ -190,6 +196,19 @@ def _remove(folder: Path) -> None:
     files.remove(folder)
     if folder.exists():
         raise errors.CommandFailed(f"{folder} cannot be removed", "look who uses it, then run the same command again")
+
+
+def _purge(place: layout.Installation, volumes: list[str], engine: Engine) -> list[str]:
+    """Remove settings, secrets and data, but nothing of others; return in words what went. Raises CommandFailed."""
+    foreign = ownership.list_foreign(place)
+    own = ownership.list_own(place)
+    engine.runner.run(engine.as_owner(["rm", "-rf", "--", *map(str, own)]), timeout=IMAGES_SECONDS)
+    if volumes:
+        engine.run(["volume", "rm", *volumes], timeout=REMOVE_SECONDS)
+    lines = ["", "Dify is uninstalled, and all its settings, secrets and data are gone"]
+    if foreign:
+        lines.append(f"What was not made by dify-installer stays as it is: {', '.join(map(str, foreign))}")
+    return lines
 
 
 def _kept(place: layout.Installation, volumes: list[str], engine: Engine, log: Path) -> list[str]:
