@@ -59,8 +59,8 @@ def uninstall(place: layout.Installation, purge: str | None, runner: Runner, con
         _show("firewall", firewall.withdraw(place, runner), console)
         _show("programs", _remove_programs(place), console)
         kept = _kept(place, volumes, engine, log) if purge is None else _purge(place, volumes, engine)
-        # The last thing of all, unless all went already: we may be the executable in there, and Python reads each module from it
-        # when that is first imported.
+        # The last thing of all, unless all went already: we may be the executable in there, and Python reads each
+        # module from it when that is first imported.
         _remove_own_files(place)
         for line in kept:
             console.line(line)
