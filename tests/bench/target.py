@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.target import bundle as bundles
+from tests.target import machine as machines
 from tests.target.machine import Machine
 
 # The file systems that are watched, each of its own, and their size: where they lie, sparse, is `work`.
@@ -70,6 +71,8 @@ def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machin
         for image in disks.values():
             image.unlink(missing_ok=True)
         machine.destroy()
+        # The disk is the next measurement's.
+        machines.await_removals()
 
 
 def fresh_disk(image: Path, target: Path) -> Path:

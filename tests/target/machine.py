@@ -154,7 +154,8 @@ def _furnish(root: Path) -> None:
 
 
 @atexit.register
-def _await_removals() -> None:
+def await_removals() -> None:
+    """Wait until the disks of machines that were destroyed are gone."""
     for removal in _REMOVALS:
         removal.wait()
 
