@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import hashlib
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -250,7 +251,7 @@ class Machine:
         self.kill()
         atexit.unregister(self.kill)
         if self.root.is_dir():
-            gone = self.root.rename(self.root.with_name(f"{self.root.name}.gone"))
+            gone = self.root.rename(self.root.with_name(f".removed-{secrets.token_hex(4)}"))
             _REMOVALS.append(subprocess.Popen(["rm", "-rf", "--", str(gone)]))
         for name in (f"{self.root.name}.console", f".#{self.root.name}.lck"):
             self.root.with_name(name).unlink(missing_ok=True)
