@@ -225,6 +225,34 @@ def stop_command(folder: Path | None, silent: bool) -> None:
     stop.stop(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent))
 
 
+@cli.command("doctor")
+@click.option(
+    "--bundle",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Pack logs, states, versions and settings for a support desk into FILE (tar.gz), secrets masked.",
+)
+@options.apply((options.FOLDER, options.JSON))
+def doctor_command(path: Path | None, folder: Path | None, as_json: bool) -> None:
+    """Judge how the installation fares: disks, restarts, memory, clock, certificate, backups, and all of status."""
+    from installer.commands import doctor, overview
+
+    place, run = layout.Installation(options.folder(folder)), Runner()
+    judged = doctor.judge(place, run)
+    passed = not finding.any_failed(judged.findings)
+    packed = doctor.pack(place, judged, path, run) if path is not None else None
+    if as_json:
+        fields = {"overview": overview.as_fields(judged.glance), "checks": finding.as_list(judged.findings)}
+        print_result(envelope.to_json("doctor", passed=passed, **fields))
+    else:
+        print_result(finding.as_text(judged.findings))
+        if packed is not None and path is not None:
+            print_result(doctor.told(packed, path))
+    if not passed:
+        raise errors.NotHealthy("something is wrong: see what is marked FAIL", "do what is said there")
+
+
 @cli.command("restart")
 @options.SERVICES
 @options.apply((options.FOLDER, options.TIMEOUT, options.SILENT))

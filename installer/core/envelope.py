@@ -10,7 +10,9 @@ from installer import VERSION
 # Raised when a field goes or changes its meaning; a new field does not raise it.
 FORMAT = 2
 
-Kind = Literal["answer", "backup", "models", "plan", "plugins", "preflight", "report", "restore", "status", "verify"]
+Kind = Literal[
+    "answer", "backup", "doctor", "models", "plan", "plugins", "preflight", "report", "restore", "status", "verify"
+]
 
 
 def to_json(kind: Kind, *, passed: bool, **fields: Any) -> str:

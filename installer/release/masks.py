@@ -56,3 +56,31 @@ def secret_values(values: Mapping[str, str], example: Mapping[str, str] | None =
         if each and each not in public and not _SWITCH.fullmatch(each) and not _PATH.fullmatch(each)
     }
     return tuple(sorted({form for each in plain for form in (each, quote(each, safe=""), quote(each), unquote(each))}))
+
+
+# Secrets that no list knows, by their shape: in what containers and people have written.
+_SHAPES = (
+    # A private key in PEM form, whole.
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
+    # Authorization: Bearer …, and keys as OpenAI, Hugging Face, Dify's apps and datasets have them.
+    (re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/=-]{6,}"), rf"\1\2{HIDDEN}"),
+    (re.compile(r"\b(sk|hf|app|dataset|xox[abprs]|gh[pousr]|AKIA)[-_][\w-]{8,}"), rf"\1-{HIDDEN}"),
+    # A token of three parts in base64 (RFC 7519).
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
+    # password=…, "api_key": "…", X-Api-Key: …
+    (
+        re.compile(
+            r"(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|credential)[\w-]*)"
+            r"(\\?[\"']?\s*[:=]\s*\\?[\"']?)([^\s\"'\\,;&}]{3,})"
+        ),
+        rf"\1\2{HIDDEN}",
+    ),
+    (re.compile(r"(://[^\s:/?#@]*:)(?!\d{1,5}/)[^\s@/]+@"), rf"\1{HIDDEN}@"),
+)
+
+
+def scrub(text: str) -> str:
+    """Return a text, for a support desk, without anything that has the shape of a secret, whoever wrote it."""
+    for shape, instead in _SHAPES:
+        text = shape.sub(instead, text)
+    return text

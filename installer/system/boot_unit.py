@@ -135,6 +135,11 @@ def starting_since(runner: Runner) -> float | None:
     return datetime.datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00").timestamp() if found else None
 
 
+def scope() -> list[str]:
+    """Return the option with which systemctl asks this user's own systemd; none for root."""
+    return [] if os.geteuid() == 0 else ["--user"]
+
+
 def lingers() -> bool:
     """Tell whether this user's units live without a login."""
     return Path("/var/lib/systemd/linger", login.user_name()).exists()
