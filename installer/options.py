@@ -170,7 +170,6 @@ LOGS = (
     option(
         "--since",
         type=Checked("since", _checked_since),
-        default="",
         metavar="WHEN",
         help="Only what was written since then: 30m, 2h, 7d or 2026-01-31T18:00.",
     ),

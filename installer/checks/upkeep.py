@@ -27,8 +27,12 @@ KILLED = re.compile(r"oom-kill|Out of memory: Killed process")
 
 
 def judge_disks(folders: Iterable[tuple[str, Path]]) -> list[Finding]:
-    """Judge the room of file systems, each named after what is on it."""
-    return [_disk(what, path) for what, path in folders if path.exists()]
+    """Judge the room of file systems, each named after all that is on it."""
+    by_device: dict[int, list[tuple[str, Path]]] = {}
+    for what, path in folders:
+        if path.exists():
+            by_device.setdefault(path.stat().st_dev, []).append((what, path))
+    return [_disk(", ".join(what for what, _ in same), same[0][1]) for same in by_device.values()]
 
 
 def _disk(what: str, path: Path) -> Finding:

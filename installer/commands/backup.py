@@ -20,7 +20,7 @@ from installer.backup import data, database, exchange, file
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.core import errors, files, layout, lock, logfile
-from installer.core.console import Console
+from installer.core.console import Console, size
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
@@ -140,12 +140,12 @@ def _require_room(
     at_most = int(stored * DUMP_SHARE) + copied
     free = shutil.disk_usage(path.parent).free
     console.line(
-        f"databases {stored / 1e6:.0f} MB on the disk, files {copied / 1e6:.0f} MB; the backup will have at most "
-        f"{at_most / 1e6:.0f} MB, and {path.parent} has {free / 1e6:.0f} MB of room"
+        f"databases {size(stored)} on the disk, files {size(copied)}; the backup will have at most {size(at_most)}, "
+        f"and {path.parent} has {size(free)} of room"
     )
     if free < at_most:
         raise errors.PreflightFailed(
-            f"{path.parent} has {free / 1e6:.0f} MB of room, and the backup may have {at_most / 1e6:.0f} MB",
+            f"{path.parent} has {size(free)} of room, and the backup may have {size(at_most)}",
             "make room there, or write it onto another disk; nothing has been changed",
         )
     return at_most
@@ -220,7 +220,7 @@ def as_text(head: Head, parts: Sequence[Part]) -> str:
         things = "rows" if part.name.startswith(DATABASE) else "files"
         named = f" ({', '.join(part.counts)})" if part.name in (HELD, FILES) else ""
         number = sum(part.counts.values())
-        lines.append(f"  {part.name}{named}: {number} {things}, {part.bytes / 1e6:.1f} MB")
+        lines.append(f"  {part.name}{named}: {number} {things}, {size(part.bytes)}")
     return "\n".join([*lines, *(f"  not in it: {each}" for each in head.left_out)])
 
 
@@ -239,6 +239,6 @@ def written_text(written: Written) -> str:
     """Return how a backup went for people."""
     held = f"; a vector store held still for {written.held_seconds} s" if written.held_seconds else ""
     lines = [as_text(written.head, written.parts), *(f"  removed, older: {name}" for name in written.removed)]
-    lines.append(f"{written.path}: {written.bytes / 1e6:.1f} MB in {written.seconds} s{held}")
+    lines.append(f"{written.path}: {size(written.bytes)} in {written.seconds} s{held}")
     lines.append(f"  do: keep it on another machine; it holds secrets. `dify-installer backup --verify {written.path}`")
     return "\n".join(lines)

@@ -51,7 +51,7 @@ def judge(place: layout.Installation, runner: Runner) -> Judged:
     engine = choose.choose_engine(None, place, runner)
     glance, checked = status.look(place, engine)
     found = state.list_containers(engine)
-    disks = [("data", place.volumes), ("logs and backups", place.folder)]
+    disks = [("data", place.volumes), ("backups and logs", place.folder)]
     if (root := engine.describe().graph_root) is not None:
         disks.append(("images", root))
     findings = [

@@ -26,7 +26,7 @@ class Asked:
     """What is asked for: services (none: all), a time or a duration as the engine takes it, lines of each service."""
 
     services: Sequence[str] = ()
-    since: str = ""
+    since: str | None = None
     lines: int | None = None
     follow: bool = False
 

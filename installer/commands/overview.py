@@ -13,6 +13,7 @@ from typing import Any
 
 from installer.bundle import manifest
 from installer.core import errors, layout
+from installer.core.console import size
 from installer.engine.base import Container, Engine
 from installer.images import inventory
 from installer.release import compose, settings, tls
@@ -109,8 +110,8 @@ def _data_bytes(place: layout.Installation, engine: Engine) -> dict[str, int] | 
         return None
     sizes = {}
     for line in result.stdout.splitlines():
-        size, _, path = line.partition("\t")
-        sizes[path.removeprefix(f"{place.volumes}/")] = int(size)
+        count, _, path = line.partition("\t")
+        sizes[path.removeprefix(f"{place.volumes}/")] = int(count)
     return sizes
 
 
@@ -126,7 +127,7 @@ def _certificate_days(place: layout.Installation, env: settings.Settings) -> int
 def _last_backup(place: layout.Installation) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(place.last_backup.read_bytes())
-        return f"{note['made']}, {note['file']}, {_amount(int(note['bytes']))}"
+        return f"{note['made']}, {note['file']}, {size(int(note['bytes']))}"
     return ""
 
 
@@ -156,7 +157,7 @@ def as_text(overview: Overview, now: float) -> str:
     """Return it for people; `now` in seconds since the epoch."""
     lines = [
         f"Dify {overview.dify} at {overview.url}, in {overview.folder}, with {overview.engine}",
-        f"images {_amount(overview.image_bytes)}; data {_data(overview.data_bytes)}",
+        f"images {size(overview.image_bytes)}; data {_data(overview.data_bytes)}",
     ]
     if overview.certificate_days is not None:
         lines.append(f"certificate: {overview.certificate_days} days left")
@@ -180,12 +181,8 @@ def _data(sizes: Mapping[str, int] | None) -> str:
     if sizes is None:
         return f"not counted within {MEASURE_SECONDS:.0f} s"
     largest = sorted(sizes.items(), key=lambda pair: -pair[1])[:3]
-    named = ", ".join(f"{name} {_amount(size)}" for name, size in largest)
-    return _amount(sum(sizes.values())) + (f" ({named})" if named else "")
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    named = ", ".join(f"{name} {size(count)}" for name, count in largest)
+    return size(sum(sizes.values())) + (f" ({named})" if named else "")
 
 
 def _duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.commands import backup, start
 from installer.core import errors, files, finding, layout, lock, logfile
-from installer.core.console import Console
+from installer.core.console import Console, size
 from installer.core.finding import Finding
 from installer.core.runner import PIPE, Runner
 from installer.engine import choose
@@ -101,8 +101,7 @@ def _require_room(place: layout.Installation, parts: Iterable[Part]) -> None:
     free = shutil.disk_usage(place.project).free
     if free < needed:
         raise errors.PreflightFailed(
-            f"{place.project} has {free / 1e6:.0f} MB of room, and beside what is there the backup may need "
-            f"{needed / 1e6:.0f} MB",
+            f"{place.project} has {size(free)} of room, and beside what is there the backup may need {size(needed)}",
             "make room; nothing has been changed",
         )
 

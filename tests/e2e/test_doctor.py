@@ -43,7 +43,7 @@ def test_a_good_installation_is_told_what_is_missing(server: Server) -> None:
     assert levels["backup"] == "warning"
     assert levels["certificate"] == "ok"
     assert levels["restarts"] == "ok"
-    assert {"disk for data", "disk for images", "clock", "console reachable"} <= set(levels)
+    assert {"disk for data, backups and logs, images", "clock", "console reachable"} <= set(levels)
 
 
 def test_what_is_wrong_is_judged(server: Server) -> None:

@@ -19,6 +19,8 @@ def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
     engine, user = request.param.split()
     new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
     made = Server(new_machine(), sample, user, engine=engine)
+    # The network of rootless podman takes the routes that the machine has when it begins.
+    intranet.serve(made)
     made.install()
     return made
 
@@ -26,7 +28,6 @@ def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
 @pytest.mark.feature("HTTP nodes, code and tools that call http and https in the intranet", "works at any port")
 def test_workflows_reach_the_intranet_and_nothing_of_the_stack(server: Server) -> None:
     """Through the real squid, from where HTTP nodes and tools (the api) and code (the sandbox) call."""
-    intranet.serve(server)
     for service in ("api", "sandbox"):
         # Upstream's configuration lets the sandbox answer at every other try.
         plain = [intranet.ask(server, f"http://{NEIGHBOUR}:9000/v1/models", service) for _ in range(4)]

@@ -48,7 +48,7 @@ def test_it_is_a_table_of_services_below_what_is_installed() -> None:
     missing = service("worker", state="not created", since=0, image="", reason="not created")
     assert overview.as_text(glance(service(restarts=3), ended, missing), NOW) == (
         "Dify 1.11.3 at http://10.0.0.5, in /opt/dify, with podman 5.4.2\n"
-        "images 3.3 GB; data 2.8 GB (app 2.0 GB, db 800 MB, redis 1 MB)\n"
+        "images 3.1 GiB; data 2.6 GiB (app 1.9 GiB, db 762.9 MiB, redis 976.6 KiB)\n"
         "last backup: never (`dify-installer backup PATH`)\n"
         "\n"
         "service           state        for        restarts  image\n"
