@@ -489,18 +489,18 @@ def models_remove_command(name: str, folder: Path | None, as_json: bool, **given
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @options.apply((options.LANGUAGE, options.FOLDER, *options.ENTER, options.JSON))
 def models_test_command(names: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
-    """Ask the models that can talk, or those of these names, a question through Dify."""
-    from installer.commands import models
-    from installer.workspace import ask
+    """Ask models through Dify, all or those of these names; embedding models index and find something."""
+    from installer.commands import models, workspace
 
     checked = options.check(**given)
     with _inside(folder, checked, Runner()) as inside:
-        results = models.test(inside.client, names, ask.WORDS[checked.language], Console(silent=as_json))
+        runs = workspace.worker_watch(inside.engine)
+        results = models.test(inside.client, names, checked.language, runs, Console(silent=as_json))
     passed = not finding.any_failed(results)
     if as_json:
         print_result(envelope.to_json("models", passed=passed, findings=finding.as_list(results)))
     else:
-        print_result(finding.as_text(results) or "no model that can talk is registered")
+        print_result(finding.as_text(results) or "no model is registered that can be tried")
     if not passed:
         raise errors.WorkspaceFailed("a model does not answer: see what is marked FAIL", "fix it as said there")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from installer.core import errors
 from installer.core.console import Console
 from installer.core.finding import Finding
-from installer.workspace import ask
+from installer.plan import Language
+from installer.workspace import ask, knowledge
 from installer.workspace import models as registry
 from installer.workspace.client import Client
 
@@ -22,31 +23,57 @@ def remove(client: Client, name: str) -> list[registry.Known]:
     return found
 
 
-def test(client: Client, names: Sequence[str], words: ask.Words, console: Console) -> list[Finding]:
-    """Ask models a question, all that can talk or those of these names. Raises UsageError for one that is not there."""
-    talking = [each for each in registry.list_models(client) if each.type == registry.TYPES["chat"]]
-    missing = set(names) - {each.name for each in talking}
+def test(
+    client: Client, names: Sequence[str], language: Language, worker_runs: Callable[[], bool], console: Console
+) -> list[Finding]:
+    """Try models, all or those of these names: what talks is asked a question, what embeds finds it in knowledge.
+
+    `worker_runs` tells whether the container that indexes knowledge does. Raises UsageError for a name that is not
+    there.
+    """
+    kinds = {registry.TYPES["chat"], registry.TYPES["embedding"]}
+    known = [each for each in registry.list_models(client) if each.type in kinds]
+    missing = set(names) - {each.name for each in known}
     if missing:
-        known = ", ".join(each.name for each in talking) or "none"
+        there = ", ".join(each.name for each in known) or "none"
         raise errors.UsageError(
-            f"{', '.join(sorted(missing))}: no such model can be asked", f"name one of these: {known}"
+            f"{', '.join(sorted(missing))}: no such model can be tried", f"name one of these: {there}"
         )
     results = []
-    for each in talking:
-        if not names or each.name in names:
-            console.waiting(f"{each.name} to answer")
-            results.append(_test(client, each, words))
+    for each in known:
+        if names and each.name not in names:
+            continue
+        console.waiting(f"{each.name} to answer")
+        if each.type == registry.TYPES["chat"]:
+            results.append(_ask(client, each, ask.WORDS[language]))
+        else:
+            results.append(_find(client, each, knowledge.WORDS[language], worker_runs, console))
     console.waiting("")
     return results
 
 
-def _test(client: Client, model: registry.Known, words: ask.Words) -> Finding:
+def _ask(client: Client, model: registry.Known, words: ask.Words) -> Finding:
     try:
         answer = ask.ask(client, model.provider, model.name, words)
     except ask.AskFailed as error:
         return Finding(model.name, "error", error.message, error.remedy)
     seen = f"first word after {answer.first_seconds:.2f} s, all after {answer.seconds:.2f} s: {answer.answer}"
     return Finding(model.name, "ok", seen)
+
+
+def _find(
+    client: Client,
+    model: registry.Known,
+    words: knowledge.Words,
+    worker_runs: Callable[[], bool],
+    console: Console,
+) -> Finding:
+    try:
+        found = knowledge.prove(client, (model.provider, model.name), words, worker_runs, console)
+    except knowledge.KnowledgeFailed as error:
+        return Finding(model.name, "error", error.message, error.remedy)
+    times = f"indexed in {found.index_seconds:.2f} s, found in {found.find_seconds:.2f} s"
+    return Finding(model.name, "ok", f"{found.passages} passages {times}: {found.passage}")
 
 
 def choose(client: Client, name: str | None) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from installer.core import envelope, finding, layout
 from installer.core.console import Console
 from installer.core.finding import Finding
 from installer.workspace.ask import Answer
+from installer.workspace.knowledge import Found
 from installer.workspace.plugins import Brought
 
 
@@ -49,6 +50,7 @@ class Inside:
     plugins: list[Brought] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     answer: Answer | None = None
+    knowledge: Found | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,6 +96,10 @@ def show(report: Report, console: Console) -> None:
         console.line(f"  {line}")
     for note in report.notes:
         console.line(f"  note {note}")
+    if report.inside is not None:
+        console.line()
+        for line in inside_as_text(report.inside):
+            console.line(f"  {line}")
     console.line()
     page = Path(report.folder, layout.REPORT_PAGE)
     console.line(f"The report is {page}, for programs {layout.REPORT} beside it, the log {report.log}")
@@ -110,10 +116,21 @@ def inside_as_text(inside: Inside) -> list[str]:
         for each in inside.models
     ]
     if (answer := inside.answer) is not None:
-        lines.append(f"asked {answer.model}: {answer.question}")
-        lines.append(f"   {answer.answer}")
-        lines.append(
-            f"   first word after {answer.first_seconds:.2f} s, all after {answer.seconds:.2f} s, "
-            f"{answer.prompt_tokens} and {answer.answer_tokens} tokens; by {', '.join(answer.path)}"
-        )
+        lines += _answer_as_text(answer)
+    if (found := inside.knowledge) is not None:
+        lines.append(f"knowledge base by {found.model}: {found.question}")
+        lines.append(f"   {found.passage}")
+        times = f"indexed in {found.index_seconds:.2f} s, found in {found.find_seconds:.2f} s"
+        lines.append(f"   {found.passages} passages {times}; by {', '.join(found.path)}")
+        lines += _answer_as_text(found.answer) if found.answer else []
     return lines
+
+
+def _answer_as_text(answer: Answer) -> list[str]:
+    times = f"first word after {answer.first_seconds:.2f} s, all after {answer.seconds:.2f} s"
+    tokens = f"{answer.prompt_tokens} and {answer.answer_tokens} tokens"
+    return [
+        f"asked {answer.model}: {answer.question}",
+        f"   {answer.answer}",
+        f"   {times}, {tokens}; by {', '.join(answer.path)}",
+    ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer.checks import front_door, models
+from installer.checks.inside import find_container
 from installer.commands import report
 from installer.core import layout
 from installer.core.console import Console
@@ -16,7 +17,7 @@ from installer.engine.base import Container, Engine
 from installer.plan import Plan
 from installer.release import dify, settings
 from installer.stack import state
-from installer.workspace import account, ask, plugins, servers
+from installer.workspace import account, ask, knowledge, plugins, servers
 from installer.workspace import models as registry
 from installer.workspace.client import Client, open_client
 
@@ -47,10 +48,10 @@ def enter(
 
 
 def furnish(plan: Plan, result: report.Report, console: Console) -> None:
-    """Make of a healthy Dify one that answers: account, plugins, models, and a question as the proof.
+    """Make of a healthy Dify one that answers: account, plugins, models, and two questions as the proof.
 
-    What lies in a model server is a warning in `result.models`; all else raises, as `enter`, `plugins.bring` and
-    `ask.ask` do.
+    What lies in a model server is a warning in `result.models`; all else raises, as `enter`, `plugins.bring`,
+    `ask.ask` and `knowledge.prove` do.
     """
     request, place, engine = plan.request, plan.place, plan.engine
     if request.admin is None:
@@ -78,6 +79,8 @@ def furnish(plan: Plan, result: report.Report, console: Console) -> None:
             step.seen = told_models(registered)
         with result.step("answer", console) as step:
             step.seen = _answer(client, plan, result)
+        with result.step("knowledge", console) as step:
+            step.seen = _prove_knowledge(client, plan, result, console)
 
 
 def carried(plan: Plan) -> list[Path]:
@@ -149,6 +152,35 @@ def _answer(client: Client, plan: Plan, result: report.Report) -> str:
     return told_answer(answer)
 
 
+def _prove_knowledge(client: Client, plan: Plan, result: report.Report, console: Console) -> str:
+    """Let a small knowledge base find what is meant; tell in words how that went.
+
+    Raises KnowledgeFailed where the fault lies in this Dify.
+    """
+    assert result.inside is not None
+    embedder = registry.find_default(client, registry.TYPES["embedding"])
+    if embedder is None:
+        return "there is no embedding model, and no knowledge base was made"
+    language, answer = plan.request.language, result.inside.answer
+    # A model that has not answered without knowledge is not asked with it.
+    talker = (answer.provider, answer.model) if answer else None
+    runs = worker_watch(plan.engine)
+    try:
+        found = knowledge.prove(client, embedder, knowledge.WORDS[language], runs, console, talker, ask.WORDS[language])
+    except knowledge.KnowledgeFailed as error:
+        if not error.fault.outside:
+            raise
+        result.models.append(Finding("knowledge base", "warning", error.message, error.remedy))
+        return error.message
+    result.inside.knowledge = found
+    return told_knowledge(found)
+
+
+def worker_watch(engine: Engine) -> Callable[[], bool]:
+    """Return a function that tells whether the worker's container runs."""
+    return lambda: find_container(dify.WORKER, state.list_containers(engine)) is not None
+
+
 def told_account(entered: account.Entered, place: layout.Installation) -> str:
     """Say in words how it went with the account."""
     what = "made" if entered.made else "signed in"
@@ -189,6 +221,14 @@ def told_answer(answer: ask.Answer) -> str:
     return (
         f"{answer.model}: first word after {answer.first_seconds:.1f} s, "
         f"all after {answer.seconds:.1f} s{tokens}: {answer.answer[:80]}"
+    )
+
+
+def told_knowledge(found: knowledge.Found) -> str:
+    """Say in words how it went with the knowledge base."""
+    return (
+        f"{found.model}: {found.passages} passages indexed in {found.index_seconds:.1f} s, "
+        f"what is meant found in {found.find_seconds:.1f} s: {found.passage[:80]}"
     )
 
 

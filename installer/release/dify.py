@@ -14,8 +14,9 @@ SECRET_KEY = "SECRET_KEY"
 PROXY = "nginx"
 PROXIED = ("api", "web", "plugin_daemon")
 
-# The service that answers the checks, and the one whose plugins call the model servers.
+# The service that answers the checks, the one that indexes knowledge, and the one whose plugins call the model servers.
 API = "api"
+WORKER = "worker"
 MODEL_CALLER = "plugin_daemon"
 
 # What a package of a plugin may hold, unpacked, in bytes: the setting, and its value in the example.
@@ -177,7 +178,7 @@ STOP_SECONDS: dict[str, int] = {
     API: 40,
     # celery's warm shutdown lets the tasks end that run (its documents, "Stopping the worker"): a document that is
     # being indexed would stay half indexed. No limit is enough for all of them.
-    "worker": 60,
+    WORKER: 60,
     # It writes down when it ran last (celery's documents, `beat_schedule_filename`).
     "worker_beat": 20,
     # It marks the installations of plugins that it has begun, and gives its locks in Redis back

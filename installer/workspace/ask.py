@@ -27,6 +27,14 @@ SILENCE_SECONDS = 60.0
 # A model that has to be loaded from a slow disk first.
 LONGEST_SECONDS = 300.0
 LONGEST_ANSWER = 2000
+# How knowledge is searched: by meaning alone.
+RETRIEVAL = {
+    "search_method": "semantic_search",
+    "reranking_enable": False,
+    "reranking_model": {"reranking_provider_name": "", "reranking_model_name": ""},
+    "top_k": 3,
+    "score_threshold_enabled": False,
+}
 _THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
 
 
@@ -58,7 +66,10 @@ WORDS: dict[str, Words] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """An answer of a model; times in seconds since the question, `path` the stations of the way."""
+    """An answer of a model; times in seconds since the question, `path` the stations of the way.
+
+    `sources` are the passages of knowledge that the model was given, the best one first.
+    """
 
     provider: str
     model: str
@@ -69,6 +80,7 @@ class Answer:
     prompt_tokens: int
     answer_tokens: int
     path: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
 
 class AskFailed(errors.WorkspaceFailed):
@@ -79,27 +91,36 @@ class AskFailed(errors.WorkspaceFailed):
         self.fault = fault
 
 
-def ask(client: Client, provider: str, model: str, words: Words, question: str = "", *, keep: bool = False) -> Answer:
+def ask(
+    client: Client,
+    provider: str,
+    model: str,
+    words: Words,
+    question: str = "",
+    *,
+    keep: bool = False,
+    dataset: str = "",
+) -> Answer:
     """Import a small app for a model, ask it, and remove it; with `keep` it stays, as an example.
 
-    Raises AskFailed.
+    `dataset` is the ID of a knowledge base that the app is to have. Raises AskFailed.
     """
     question = question or words.question
     try:
-        with _app(client, provider, model, words, keep=keep) as app, _key(client, app) as key:
+        with _app(client, provider, model, words, dataset, keep=keep) as app, _key(client, app) as key:
             return _listen(client, key, provider, model, question)
     except ConsoleError as error:
-        raise AskFailed(_fault(error)) from error
+        raise AskFailed(hops.read_fault(error)) from error
 
 
 @contextlib.contextmanager
-def _app(client: Client, provider: str, model: str, words: Words, *, keep: bool) -> Iterator[str]:
+def _app(client: Client, provider: str, model: str, words: Words, dataset: str, *, keep: bool) -> Iterator[str]:
     """Have an app for the model, and give its ID."""
     for left in _find_apps(client, PASSING):
         client.delete(f"/apps/{left}")
     # An example that is there is left alone: it may have another model, or be a user's by now.
     keep = keep and not _find_apps(client, words.app)
-    app = _import(client, _describe(provider, model, words, words.app if keep else PASSING))
+    app = _import(client, _describe(provider, model, words, words.app if keep else PASSING, dataset))
     try:
         yield app
     finally:
@@ -113,15 +134,19 @@ def _find_apps(client: Client, name: str) -> list[str]:
     return [each["id"] for each in client.get("/apps", page=1, limit=100, name=name)["data"] if each["name"] == name]
 
 
-def _describe(provider: str, model: str, words: Words, name: str) -> str:
+def _describe(provider: str, model: str, words: Words, name: str, dataset: str) -> str:
     """Return an app as Dify exports it; JSON is YAML, but for the pairs of escapes that it has for an emoji."""
     app = {"name": name, "mode": "chat", "icon": "🤖", "icon_background": "#FFEAD5", "description": words.about}
-    config = {
+    config: dict[str, Any] = {
         "model": {"provider": provider, "name": model, "mode": "chat", "completion_params": {}},
         "pre_prompt": "",
         "prompt_type": "simple",
         "opening_statement": words.greeting,
     }
+    if dataset:
+        known = {"datasets": [{"dataset": {"enabled": True, "id": dataset}}]}
+        config["dataset_configs"] = {"retrieval_model": "multiple", **RETRIEVAL, "datasets": known}
+        config["retriever_resource"] = {"enabled": True}
     return json.dumps({"kind": "app", "version": DSL_VERSION, "app": app, "model_config": config}, ensure_ascii=False)
 
 
@@ -156,6 +181,7 @@ def _listen(client: Client, key: str, provider: str, model: str, question: str) 
     began = time.monotonic()
     text, first = "", 0.0
     usage: dict[str, Any] = {}
+    sources: list[dict[str, Any]] = []
     for event in client.events("/v1/chat-messages", body, key, SILENCE_SECONDS):
         now = round(time.monotonic() - began, 2)
         if event["event"] == "error":
@@ -165,6 +191,7 @@ def _listen(client: Client, key: str, provider: str, model: str, question: str) 
             text += event["answer"]
         elif event["event"] == "message_end":
             usage = event["metadata"].get("usage") or {}
+            sources = event["metadata"].get("retriever_resources") or []
             break
         if now > LONGEST_SECONDS:
             raise AskFailed(hops.find_fault(f"the model {model} has no whole answer after {now:.0f} s", "model"))
@@ -181,10 +208,5 @@ def _listen(client: Client, key: str, provider: str, model: str, question: str) 
         prompt_tokens=int(usage.get("prompt_tokens", 0)),
         answer_tokens=int(usage.get("completion_tokens", 0)),
         path=("front door", "api", "plugin daemon", f"plugin {provider}", f"model {model}"),
+        sources=tuple(each["content"].strip() for each in sources),
     )
-
-
-def _fault(error: ConsoleError) -> hops.Fault:
-    if error.status == 0 or error.status >= 500:
-        return hops.Fault("console" if error.status == 0 else "api", error.message, error.remedy)
-    return hops.find_fault(error.words or error.message, "api")

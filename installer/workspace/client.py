@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from installer.checks import front_door
@@ -67,9 +66,9 @@ class Client:
         """Remove something; where `body` says what."""
         self._call("DELETE", path, json=body)
 
-    def upload(self, path: str, field: str, file: Path) -> Any:
-        """Send a file as a form's field, and return the JSON of the answer."""
-        return self._call("POST", path, files={field: (file.name, file.read_bytes())})
+    def upload(self, path: str, field: str, name: str, content: bytes, **more: str) -> Any:
+        """Send a file as a form's field, with `more` fields beside it, and return the JSON of the answer."""
+        return self._call("POST", path, files={field: (name, content)}, data=more)
 
     def events(self, path: str, body: Any, key: str, seconds: float) -> Iterator[dict[str, Any]]:
         """Send JSON to Dify's service API (`path` from the root, `key` an app's) and give what its stream tells.

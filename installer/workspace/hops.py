@@ -9,13 +9,25 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Hop = Literal["console", "api", "worker", "plugin daemon", "plugin", "name", "connection", "TLS", "key", "model"]
+from installer.workspace.client import ConsoleError
+
+Hop = Literal[
+    "console", "api", "worker", "vector store", "plugin daemon", "plugin", "name", "connection", "TLS", "key", "model"
+]
 # Those that lie in the model server or on the way to it: not in this Dify.
 OUTSIDE: tuple[Hop, ...] = ("name", "connection", "TLS", "key", "model")
 
 # In this order: a sentence of the plugin daemon may hold one of the model server.
 _SIGNS: tuple[tuple[Hop, re.Pattern[str]], ...] = (
     ("plugin daemon", re.compile("Failed to request plugin daemon|Request to Plugin Daemon Service failed")),
+    # The words of Dify and of each store's client; where a client has none of its own, Python's come without a preface.
+    (
+        "vector store",
+        re.compile(
+            r"\A\[Errno|vector (database|store)|weaviate|protocol GRPC|qdrant|milvus|chroma|pgvect|opensearch|elastic",
+            re.IGNORECASE,
+        ),
+    ),
     (
         "name",
         re.compile("Name or service not known|NameResolutionError|Temporary failure in name resolution"),
@@ -48,7 +60,8 @@ _SIGNS: tuple[tuple[Hop, re.Pattern[str]], ...] = (
 _REMEDIES: dict[Hop, str] = {
     "console": "look at `dify-installer status`",
     "api": "look at what api and plugin_daemon have written: `dify-installer logs api plugin_daemon`",
-    "worker": "look at the log of the container worker",
+    "worker": "look at `dify-installer status` and at `dify-installer logs worker`",
+    "vector store": "look at `dify-installer status` and at the log of the vector store: `dify-installer logs`",
     "plugin daemon": "look at `dify-installer status` and at the log of the container plugin_daemon",
     "plugin": "look at the log of the container plugin_daemon; `dify-installer plugins list` tells what is installed",
     "name": "let DNS know the model server's name, or give its IP address instead",
@@ -77,3 +90,10 @@ def find_fault(words: str, otherwise: Hop) -> Fault:
     """Return the fault that Dify's words tell of; `otherwise` is the hop of words that are not known."""
     hop = next((hop for hop, sign in _SIGNS if sign.search(words)), otherwise)
     return Fault(hop, " ".join(words.split()), _REMEDIES[hop])
+
+
+def read_fault(error: ConsoleError) -> Fault:
+    """Return the fault that an answer of the console tells of."""
+    if error.status == 0:
+        return Fault("console", error.message, error.remedy)
+    return find_fault(error.words or error.message, "api")

@@ -222,7 +222,8 @@ def _begin(client: Client, package: Package, before: Plugin | None, running: dic
     """Give the daemon a package and have it installed; what is refused at once is the job's error."""
     job = _Job(package=package, before=before, identifier="")
     try:
-        job.identifier = client.upload(f"{BASE}/upload/pkg", "pkg", package.path)["unique_identifier"]
+        path = package.path
+        job.identifier = client.upload(f"{BASE}/upload/pkg", "pkg", path.name, path.read_bytes())["unique_identifier"]
         if job.identifier in running and _joined(client, job, running[job.identifier]):
             return job
         if before is not None:

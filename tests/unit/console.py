@@ -49,6 +49,12 @@ class State:
     models: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)  # provider, model, type
     defaults: dict[str, tuple[str, str]] = field(default_factory=dict)
     model_faults: dict[str, str] = field(default_factory=dict)  # what the plugin says of a model
+    datasets: dict[str, str] = field(default_factory=dict)  # names by ID
+    documents: list[dict[str, Any]] = field(default_factory=list)  # what was asked to be indexed
+    files: list[bytes] = field(default_factory=list)  # forms that were uploaded
+    # States of a document still to come, a word of the error behind a colon; the last one stays.
+    index_states: list[str] = field(default_factory=lambda: ["waiting", "indexing", "completed"])
+    hits: list[tuple[str, float]] = field(default_factory=list)  # passages and their scores
     apps: dict[str, str] = field(default_factory=dict)  # names by ID
     described: list[dict[str, Any]] = field(default_factory=list)  # all that were imported
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -334,9 +340,46 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def remove_key(self, _app: str) -> Answer:
         return 204, None
 
+    def upload_file(self) -> Answer:
+        self.state.files.append(self.body)
+        return 201, {"id": f"file-{len(self.state.files)}"}
+
+    def list_datasets(self) -> Answer:
+        return 200, {"data": [{"id": id, "name": name} for id, name in self.state.datasets.items()]}
+
+    def make_dataset(self) -> Answer:
+        dataset = f"dataset-{len(self.state.datasets) + 1}"
+        assert len(self.json["name"]) <= 40
+        self.state.datasets[dataset] = self.json["name"]
+        return 201, {"id": dataset}
+
+    def remove_dataset(self, dataset: str) -> Answer:
+        del self.state.datasets[dataset]
+        return 204, None
+
+    def add_document(self, _dataset: str) -> Answer:
+        self.state.documents.append(self.json)
+        return 200, {"documents": [{"id": "document"}], "batch": "batch-1"}
+
+    def index_status(self, _dataset: str, _batch: str) -> Answer:
+        states = self.state.index_states
+        kind, _, words = (states.pop(0) if len(states) > 1 else states[0]).partition(": ")
+        return 200, {"data": [{"indexing_status": kind, "error": words or None, "total_segments": 3}]}
+
+    def hit(self, _dataset: str) -> Answer:
+        records = [{"segment": {"content": text}, "score": score} for text, score in self.state.hits]
+        return 200, {"query": {"content": self.json["query"]}, "records": records}
+
 
 PROVIDER = "/workspaces/current/model-providers/(.+)/models"
 ROUTES: list[tuple[str, Callable[..., Answer]]] = [
+    ("POST /files/upload", Handler.upload_file),
+    ("GET /datasets", Handler.list_datasets),
+    ("POST /datasets", Handler.make_dataset),
+    ("DELETE /datasets/([^/]+)", Handler.remove_dataset),
+    ("POST /datasets/([^/]+)/documents", Handler.add_document),
+    ("GET /datasets/([^/]+)/batch/([^/]+)/indexing-status", Handler.index_status),
+    ("POST /datasets/([^/]+)/hit-testing", Handler.hit),
     ("POST /workspaces/current", Handler.workspace),
     ("GET /workspaces/current/plugin/list", Handler.list_plugins),
     ("POST /workspaces/current/plugin/upload/pkg", Handler.upload),

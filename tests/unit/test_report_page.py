@@ -22,6 +22,7 @@ from installer.core.finding import Finding
 from installer.plan import LANGUAGES, Language, Plan, Request
 from installer.release.settings import Settings
 from installer.workspace.ask import Answer
+from installer.workspace.knowledge import Found
 from installer.workspace.plugins import Brought
 from tests.unit.test_manifest import SHA
 from tests.unit.test_plan import planned
@@ -285,6 +286,17 @@ def test_korean_knows_every_step() -> None:
 
 @each_language
 def test_the_page_tells_of_the_account_the_models_and_the_answer(language: Language) -> None:
+    answer = Answer(
+        provider="langgenius/ollama/ollama",
+        model="qwen3:8b",
+        question="?",
+        answer=EVIL,
+        first_seconds=0.36,
+        seconds=1.04,
+        prompt_tokens=20,
+        answer_tokens=6,
+        path=("api",),
+    )
     inside = Inside(
         account="ops@example.com",
         password_file="/opt/dify/admin-password",
@@ -302,22 +314,24 @@ def test_the_page_tells_of_the_account_the_models_and_the_answer(language: Langu
                 default=True,
             )
         ],
-        answer=Answer(
+        answer=answer,
+        knowledge=Found(
             provider="langgenius/ollama/ollama",
-            model="qwen3:8b",
-            question="?",
-            answer=EVIL,
-            first_seconds=0.36,
-            seconds=1.04,
-            prompt_tokens=20,
-            answer_tokens=6,
-            path=("api",),
+            model="bge-m3",
+            question="Where?",
+            passage="In the yard.",
+            passages=3,
+            index_seconds=2.1,
+            find_seconds=0.4,
+            path=("api", "worker"),
+            answer=answer,
         ),
     )
     seen = Seen(page.make(reported(inside=inside), asked(language)))
     said = words.WORDS[language]
     for text in (said.inside, said.default, "langgenius/ollama", "0.1.3", "16384", "ops@example.com", EVIL):
         assert text in seen.text
+    assert said.knowledge in seen.text and "In the yard." in seen.text and said.answered_with_it in seen.text
     assert "/opt/dify/admin-password" in seen.text.replace("\u200b", "")
     assert "INIT_PASSWORD" not in seen.text
     assert "script" not in seen.tags()

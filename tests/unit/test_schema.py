@@ -15,6 +15,7 @@ from installer.core import envelope, finding
 from installer.core.console import Console
 from installer.core.finding import Finding
 from installer.workspace.ask import Answer
+from installer.workspace.knowledge import Found
 from installer.workspace.models import Known
 from installer.workspace.plugins import Brought
 from tests.unit import test_overview
@@ -38,6 +39,18 @@ ANSWER = Answer(
     path=("api", "model"),
 )
 
+FOUND = Found(
+    provider="a/b/ollama",
+    model="bge-m3",
+    question="?",
+    passage="!",
+    passages=3,
+    index_seconds=2.0,
+    find_seconds=0.5,
+    path=("api", "worker"),
+    answer=ANSWER,
+)
+
 
 def reported(*, inside: bool = False) -> str:
     one = report.Report(dify="1.11.3", folder="/opt/dify", url="http://h", log="/l", result="done")
@@ -56,7 +69,9 @@ def reported(*, inside: bool = False) -> str:
             what="added",
             default=True,
         )
-        one.inside = report.Inside(account="ops@example.com", plugins=BROUGHT, models=[model], answer=ANSWER)
+        one.inside = report.Inside(
+            account="ops@example.com", plugins=BROUGHT, models=[model], answer=ANSWER, knowledge=FOUND
+        )
     return report.as_json(one)
 
 

@@ -308,6 +308,11 @@ NO_CONNECTION = (
         ("Model nope credentials is not initialized.", "model"),
         ("Provider a/b/c does not exist.", "plugin"),
         ("req_id: 1 PluginInvokeError: killed by timeout", "plugin"),
+        # As its client 4.17.0 says it, to a port where nobody listens.
+        ("Could not connect to Weaviate:Connection to Weaviate failed. Details: .", "vector store"),
+        ("Could not connect to Weaviate:[Errno -2] Name or service not known", "vector store"),
+        ("Vector database is not ready", "vector store"),
+        ("[Errno 111] Connection refused", "vector store"),
         ("something that nobody has seen", "api"),
     ],
 )

@@ -151,22 +151,33 @@ def _inside(facts: Facts, words: Words) -> Html:
         for each in inside["plugins"]
     ]
     models = [(each["name"], join([_about(each, words)])) for each in inside["models"]]
-    answer = inside["answer"]
-    told = []
-    if answer:
-        measured = words.measured.format(
-            first=_seconds(answer["first_seconds"], words),
-            whole=_seconds(answer["seconds"], words),
-            tokens=answer["answer_tokens"],
-            model=answer["model"],
-        )
-        told = [
-            element("h3", words.first_answer),
-            element("p", answer["question"]),
-            element("blockquote", answer["answer"]),
-            element("p", measured),
-        ]
+    told: list[Html] = []
+    if answer := inside["answer"]:
+        told += [element("h3", words.first_answer), *_said(answer["question"], answer, words)]
+    if found := inside["knowledge"]:
+        told += [element("h3", words.knowledge), *_found(found, words)]
     return _section(words.inside, _pairs([*plugins, *models], "about"), *told)
+
+
+def _said(asked: str, answer: Mapping[str, Any], words: Words) -> list[Html]:
+    measured = words.measured.format(
+        first=_seconds(answer["first_seconds"], words),
+        whole=_seconds(answer["seconds"], words),
+        tokens=answer["answer_tokens"],
+        model=answer["model"],
+    )
+    return [element("p", asked), element("blockquote", answer["answer"]), element("p", measured)]
+
+
+def _found(found: Mapping[str, Any], words: Words) -> list[Html]:
+    indexed = words.indexed.format(
+        model=found["model"],
+        passages=found["passages"],
+        index=_seconds(found["index_seconds"], words),
+        find=_seconds(found["find_seconds"], words),
+    )
+    told = [element("p", found["question"]), element("blockquote", found["passage"]), element("p", indexed)]
+    return told + (_said(words.answered_with_it, found["answer"], words) if found["answer"] else [])
 
 
 def _about(model: Mapping[str, Any], words: Words) -> str:

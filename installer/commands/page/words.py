@@ -67,6 +67,9 @@ class Words:
     inside: str
     first_answer: str
     measured: str
+    knowledge: str
+    indexed: str
+    answered_with_it: str
     context: str
     default: str
     able: Mapping[str, str]
@@ -168,6 +171,9 @@ ENGLISH = Words(
     models="Model servers",
     inside="Plugins, models and the first answer",
     first_answer="The first answer",
+    knowledge="Found in a small knowledge base",
+    indexed="{model}: {passages} passages indexed in {index}, what is meant found in {find}",
+    answered_with_it="The chat model answers with it:",
     measured="{model}: first word after {first}, all after {whole}, {tokens} tokens",
     context="context {tokens}",
     default="default",
@@ -264,6 +270,9 @@ KOREAN = Words(
     models="모델 서버",
     inside="플러그인, 모델, 첫 답변",
     first_answer="첫 답변",
+    knowledge="작은 지식 베이스에서 찾은 것",
+    indexed="{model}: 단락 {passages}개 색인 {index}, 뜻이 맞는 단락 찾기 {find}",
+    answered_with_it="대화 모델이 이 단락을 받고 답합니다.",
     measured="{model}: 첫 단어 {first}, 전체 {whole}, 토큰 {tokens}개",
     context="문맥 {tokens}",
     default="기본 모델",
@@ -301,6 +310,7 @@ KOREAN = Words(
         "add plugins": "플러그인 설치",
         "models": "모델 등록",
         "answer": "첫 답변",
+        "knowledge": "지식 베이스",
     },
     installed="설치된 것",
     dify="Dify",
