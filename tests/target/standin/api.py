@@ -35,11 +35,16 @@ def main():
         import web  # noqa: F401 - for its handler of SIGTERM
 
         backing.database().close()
+        # Of celery's queues, the one in which knowledge waits; what is for the others nobody sends.
+        queue = "dataset" if ENV.get("MODE") == "worker" else "celery"
         while True:
-            broker.blpop("celery", 5)
+            if taken := broker.brpop(queue, 5):
+                from console import knowledge
+
+                knowledge.work(taken[1])
     if ENV.get("MIGRATION_ENABLED") == "true":
         migrate()
-    # Late: worker and beat need none of it.
+    # Late: the others need none of it.
     import pages
     from console import application
 

@@ -26,7 +26,7 @@ def serve(port, routes, headers=None):
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = do_DELETE = answer
 
         def log_message(self, form, *arguments):
             sys.stderr.write(form % arguments + "\n")

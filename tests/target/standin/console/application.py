@@ -5,14 +5,14 @@ import os
 import backing
 import flask
 import pages
-from console import accounts, apps, chat, plugins, providers
+from console import accounts, apps, chat, datasets, plugins, providers
 
 
 def make(version):
     app = pages.application("api", {"X-Version": version})
     app.secret_key = os.environ["SECRET_KEY"]
     console = flask.Blueprint("console", __name__, url_prefix="/console/api")
-    for module in (accounts, plugins, providers, apps, chat):
+    for module in (accounts, plugins, providers, apps, chat, datasets):
         console.register_blueprint(module.console)
     app.register_blueprint(console)
     app.register_blueprint(chat.service, url_prefix="/v1")

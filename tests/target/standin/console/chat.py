@@ -9,7 +9,7 @@ import uuid
 
 import backing
 import flask
-from console import client, models
+from console import client, knowledge, models
 from console.apps import app_of, route
 from console.payload import payload
 from pages import Problem
@@ -68,19 +68,27 @@ def _answer(app, config, given):
         raise Problem(400, "provider_not_initialize", f"Model {model.get('name')} credentials is not initialized.")
     if provider.schema("llm", model["name"], credentials) is None:
         raise ValueError(f"Model {model['name']} not exist.")
-    task = _Task(app["mode"], provider, model, credentials, config.get("pre_prompt") or "", given)
+    task = _Task(app, provider, model, credentials, config, given)
     if given.get("response_mode") == "streaming":
         return flask.Response(task.stream(), mimetype="text/event-stream")
     return flask.Response(task.whole(), content_type="application/json; charset=utf-8")
 
 
+def _known(app, config, query):
+    """Return what is found for a question in the knowledge bases that an app has."""
+    wanted = config.get("dataset_configs") or {}
+    numbers = [each["dataset"]["id"] for each in (wanted.get("datasets") or {}).get("datasets") or ()]
+    datasets = [found for number in numbers if (found := backing.one("dataset", id=number, tenant=app["tenant"]))]
+    found = [hit for dataset in datasets for hit in knowledge.search(dataset, query, wanted.get("top_k", 4))]
+    return sorted(found, key=lambda hit: -hit[1])
+
+
 class _Task:
     """One question to one model; a thread asks, and a queue holds what has come."""
 
-    def __init__(self, mode, provider, model, credentials, prompt, given):
-        self.mode, self.provider, self.model, self.credentials = mode, provider, model, credentials
-        self.messages = [{"role": "system", "content": prompt, "name": None}] if prompt else []
-        self.messages.append({"role": "user", "content": given["query"], "name": None})
+    def __init__(self, app, provider, model, credentials, config, given):
+        self.app, self.provider, self.model, self.credentials = app, provider, model, credentials
+        self.config, self.query, self.resources = config, given["query"], []
         self.task, self.message, self.created = str(uuid.uuid4()), str(uuid.uuid4()), int(time.time())
         self.conversation = given.get("conversation_id") or str(uuid.uuid4())
         self.come = queue.Queue()
@@ -95,7 +103,7 @@ class _Task:
             # core/app/apps/base_app_runner.py; tokens of the prompt are not counted by default.
             if context is not None and int(parameters.get("max_tokens") or 0) > context:
                 raise client.InvokeError("InvokeBadRequestError", TOO_LONG)
-            data = {"prompt_messages": self.messages, "model_parameters": parameters, "tools": [], "stop": stop}
+            data = {"prompt_messages": self._messages(), "model_parameters": parameters, "tools": [], "stop": stop}
             for chunk in self.provider.ask(
                 "llm/invoke", "llm", self.model["name"], self.credentials, stream=True, **data
             ):
@@ -103,6 +111,20 @@ class _Task:
             self.come.put(("end", None))
         except Exception as error:
             self.come.put(("error", error))
+
+    def _messages(self):
+        found = _known(self.app, self.config, self.query)
+        self.resources = [
+            {"position": place, "segment_id": one["id"], "score": score, "content": one["content"]}
+            for place, (one, score) in enumerate(found, start=1)
+        ]
+        prompt = self.config.get("pre_prompt") or ""
+        if found:
+            context = "\n".join(one["content"] for one, _ in found)
+            about = "Use the following context as your learned knowledge, inside <context></context> XML tags."
+            prompt = f"{about}\n\n<context>\n{context}\n</context>\n\n{prompt}"
+        asked = {"role": "user", "content": self.query, "name": None}
+        return [{"role": "system", "content": prompt, "name": None}, asked] if prompt else [asked]
 
     def _events(self):
         usage, started, first = {}, time.monotonic(), None
@@ -119,7 +141,7 @@ class _Task:
                     first = first or time.monotonic() - started
                     yield self._event("message", id=self.message, answer=text, from_variable_selector=None)
             elif kind == "end":
-                about = {"annotation_reply": None, "retriever_resources": [], "usage": _numbers(usage)}
+                about = {"annotation_reply": None, "retriever_resources": self.resources, "usage": _numbers(usage)}
                 yield self._event("message_end", id=self.message, metadata=about, files=None)
                 return
             else:
@@ -144,7 +166,7 @@ class _Task:
             if event["event"] == "message":
                 answer += event["answer"]
             else:
-                shown = {"event": "message", "id": self.message, "mode": self.mode, "answer": answer}
+                shown = {"event": "message", "id": self.message, "mode": self.app["mode"], "answer": answer}
                 return json.dumps({**event, **shown})
         raise AssertionError("a task ends with an end or an error")
 
