@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ from tests.e2e.console import EMAIL, Console
 from tests.e2e.server import Server
 from tests.e2e.test_failures import COMPANY_CA
 from tests.e2e.test_standins import Models
-from tests.target import difypkg
+from tests.e2e.test_workspace import EMBEDDER, await_nothing_left
+from tests.target import difypkg, embedder
 from tests.target.bundle import Bundle
 from tests.target.neighbour import NEIGHBOUR
 
 KEY = "the-api-key-1234"
-OLLAMA, SLOW, SMALL, KEYED, SECURE = 11434, 11435, 8000, 8001, 8443
+OLLAMA, SLOW, VECTORS, SMALL, KEYED, SECURE = 11434, 11435, 11436, 8000, 8001, 8443
 # Short, for what a plugin that ends in the middle makes everybody wait for.
 LONGEST_QUESTION = 8
 # The daemon asks for what is in nobody's wheelhouse.
@@ -173,6 +175,45 @@ class TestQuestions:
         done = server.installer("ask", question, *arguments)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stderr
+
+
+@pytest.fixture(scope="class")
+def embedding(models: Models, work: Path) -> str:
+    """The name of a registered model that embeds for real."""
+    shutil.copytree(embedder.folder(work), models.server.machine.path(EMBEDDER))
+    named = ["--models", "all-minilm:embedding"]
+    url = models.start("ollama", VECTORS, "--embedder", EMBEDDER, *named)
+    assert add_models(models.server, "--ollama-url", url)[0] == 0
+    return "all-minilm"
+
+
+class TestKnowledge:
+    def test_what_a_killed_run_has_left_is_removed(self, server: Server, embedding: str) -> None:
+        console = Console(server.machine, server.url)
+        console.login(server.run("cat", f"{server.folder}/admin-password").stdout.strip())
+        console.post("/datasets", {"name": "dify-installer: knowledge 0a0a0a0a"}, 201)
+        (found,) = self.tried(server, embedding, 0)
+        assert "yard" in found["seen"]
+        await_nothing_left(server)
+
+    @pytest.mark.feature("`models test`", "a part that is stopped is named as the hop at which knowledge fails")
+    @pytest.mark.parametrize(("service", "hop"), [("worker", "worker"), ("weaviate", "vector store")])
+    def test_a_stopped_part_is_named_as_the_hop(self, server: Server, embedding: str, service: str, hop: str) -> None:
+        container = server.container(service)
+        server.run("podman", "stop", container)
+        try:
+            (failed,) = self.tried(server, embedding, 10)
+        finally:
+            server.run("podman", "start", container)
+        assert f"fails at the hop {hop}:" in failed["seen"] and failed["remedy"]
+        await_nothing_left(server)
+
+    @staticmethod
+    def tried(server: Server, name: str, status: int) -> list[dict[str, str]]:
+        done = server.installer("models", "test", name, "--json")
+        assert done.returncode == status, done.stdout + done.stderr
+        findings: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+        return findings
 
 
 def test_a_locked_account_is_told_and_not_tried_further(server: Server) -> None:
