@@ -208,5 +208,5 @@ def _listen(client: Client, key: str, provider: str, model: str, question: str) 
         prompt_tokens=int(usage.get("prompt_tokens", 0)),
         answer_tokens=int(usage.get("completion_tokens", 0)),
         path=("front door", "api", "plugin daemon", f"plugin {provider}", f"model {model}"),
-        sources=tuple(each["content"].strip() for each in sources),
+        sources=tuple(" ".join(each["content"].split()) for each in sources),
     )

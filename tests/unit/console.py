@@ -54,6 +54,7 @@ class State:
     files: list[bytes] = field(default_factory=list)  # forms that were uploaded
     # States of a document still to come, a word of the error behind a colon; the last one stays.
     index_states: list[str] = field(default_factory=lambda: ["waiting", "indexing", "completed"])
+    questions: list[str] = field(default_factory=list)
     hits: list[tuple[str, float]] = field(default_factory=list)  # passages and their scores
     apps: dict[str, str] = field(default_factory=dict)  # names by ID
     described: list[dict[str, Any]] = field(default_factory=list)  # all that were imported
@@ -367,6 +368,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return 200, {"data": [{"indexing_status": kind, "error": words or None, "total_segments": 3}]}
 
     def hit(self, _dataset: str) -> Answer:
+        self.state.questions.append(self.json["query"])
         records = [{"segment": {"content": text}, "score": score} for text, score in self.state.hits]
         return 200, {"query": {"content": self.json["query"]}, "records": records}
 

@@ -52,7 +52,17 @@ def _load(dataset, document):
 
 
 def _embed(dataset, texts, kind):
-    """Return the vectors of texts, asked for as many at once as the model's form says."""
+    """Return the vectors of texts; of those that were asked for once, the model is not asked again."""
+    about = {key: dataset[key] for key in ("embedding_model_provider", "embedding_model")}
+    kept = {text: backing.one("vector", **about, text=text) for text in texts}
+    new = [text for text, found in kept.items() if found is None]
+    for text, vector in zip(new, _ask(dataset, new, kind) if new else (), strict=True):
+        kept[text] = backing.add("vector", **about, text=text, vector=vector)
+    return [kept[text]["vector"] for text in texts]
+
+
+def _ask(dataset, texts, kind):
+    """Return what the model makes of texts, asked for as many at once as its form says."""
     model, about = dataset["embedding_model"], "text-embedding"
     provider, credentials = models.credentials_of(dataset["tenant"], dataset["embedding_model_provider"], about, model)
     if credentials is None:
