@@ -523,6 +523,34 @@ def ask_command(question: str, model: str | None, folder: Path | None, as_json: 
         Console().line(f"{answer.model}: first word after {answer.first_seconds} s, all after {answer.seconds} s")
 
 
+@cli.command("watch-egress")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.05, 7 * 24 * 60),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How long to watch.",
+)
+@options.apply((*options.SERVER_URLS, options.FOLDER, options.JSON))
+def watch_egress_command(
+    minutes: float, ollama_urls: tuple[str, ...], vllm_urls: tuple[str, ...], folder: Path | None, as_json: bool
+) -> None:
+    """Watch for some minutes which names and addresses outside the containers ask for (root); changes nothing."""
+    from installer.commands import watch_egress
+    from installer.engine import choose
+
+    place = layout.Installation(options.folder(folder))
+    engine = choose.choose_engine(None, place, Runner())
+    seen = watch_egress.watch_egress(place, engine, minutes, (*ollama_urls, *vllm_urls), Console(silent=as_json))
+    if as_json:
+        print_result(envelope.to_json("egress", passed=seen.passed, **watch_egress.as_fields(seen)))
+    else:
+        print_result(watch_egress.as_text(seen))
+    if not seen.passed:
+        raise errors.EgressSeen("something unexpected was asked for: see what is marked FAIL", "see docs/network.md")
+
+
 @cli.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:

@@ -340,7 +340,7 @@ LANGUAGE = option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
 # The model servers, and what is wanted of them.
-SERVERS = (
+SERVER_URLS = (
     option(
         "--ollama-url",
         "ollama_urls",
@@ -359,6 +359,9 @@ SERVERS = (
         group=MODELS,
         help="A vLLM server, or another with OpenAI's interface, for example http://10.0.0.9:8000; may be repeated.",
     ),
+)
+SERVERS = (
+    *SERVER_URLS,
     _model_option("--model", "wanted", "A model that these servers must have"),
     _model_option("--ollama-model", "ollama_wanted", "A model that the Ollama servers must have"),
     _model_option("--vllm-model", "vllm_wanted", "A model that the vLLM servers must have"),

@@ -11,7 +11,18 @@ from installer import VERSION
 FORMAT = 2
 
 Kind = Literal[
-    "answer", "backup", "doctor", "models", "plan", "plugins", "preflight", "report", "restore", "status", "verify"
+    "answer",
+    "backup",
+    "doctor",
+    "egress",
+    "models",
+    "plan",
+    "plugins",
+    "preflight",
+    "report",
+    "restore",
+    "status",
+    "verify",
 ]
 
 

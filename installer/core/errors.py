@@ -96,6 +96,13 @@ class BackupRefused(InstallerError):
     meaning = "the backup cannot be taken: damaged, cut short, something else, or of a newer Dify; nothing was changed"
 
 
+class EgressSeen(InstallerError):
+    """A container asked for something outside that nothing names, or what it asked for could not all be seen."""
+
+    exit_code = 12
+    meaning = "`watch-egress`: a container asked for a name or an address that is not expected"
+
+
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived.
 
@@ -124,6 +131,7 @@ FAILURES: tuple[type[InstallerError], ...] = (
     AccountRefused,
     WorkspaceFailed,
     BackupRefused,
+    EgressSeen,
 )
 
 # Exit code -> meaning, for docs/exit-codes.md and `--help`.

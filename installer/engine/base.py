@@ -73,6 +73,19 @@ class Description:
     labels: bool = False  # it has SELinux confine its containers, where SELinux is on
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """Processes in whose network namespaces there is something of the stack, and whose container each is."""
+
+    containers: Mapping[str, int]  # by the container's name
+    bridges: tuple[int, ...]
+
+    @property
+    def all(self) -> set[int]:
+        """All of them."""
+        return {*self.containers.values(), *self.bridges}
+
+
 @dataclass(frozen=True, slots=True)
 class Engine(abc.ABC):
     """An engine and how it is called."""
@@ -221,6 +234,10 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def as_owner(self, command: Sequence[str]) -> list[str]:
         """Return the command line that runs a program of the host as the owner of what the containers wrote."""
+
+    @abc.abstractmethod
+    def find_processes(self, owner: int) -> Processes:
+        """Return a process of each container of our project that runs, of the user with this ID; root asks."""
 
     @abc.abstractmethod
     def removal_prefix(self, root: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from installer.engine.base import (
     Container,
     Description,
     Engine,
+    Processes,
     Stored,
     Version,
     bare,
@@ -117,6 +119,15 @@ class Docker(Engine):
     def as_owner(self, command: Sequence[str]) -> list[str]:
         """Have the command as it is: what belongs to root is root's to read, and nobody becomes root here."""
         return list(command)
+
+    def find_processes(self, owner: int) -> Processes:
+        """Return what docker's daemon says: it is one for all users. Raises CommandFailed."""
+        ids = self.run(["ps", "--quiet", "--no-trunc", *of_project(layout.COMPOSE_PROJECT)], timeout=LIST_SECONDS)
+        found = self._inspected(["container", "inspect"], ids.stdout.split())
+        running = {str(each["Name"]).removeprefix("/"): int(each["State"]["Pid"]) for each in found}
+        return Processes(
+            containers={name: process for name, process in running.items() if process}, bridges=(os.getpid(),)
+        )
 
     def removal_prefix(self, root: bool) -> str:
         """Return how a user becomes root: the daemon has made the data as root."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from installer.engine.base import (
     Container,
     Description,
     Engine,
+    Processes,
     Stored,
     Version,
     bare,
@@ -144,6 +146,35 @@ class Podman(Engine):
         """Become root among one's own subordinate IDs, unless one is root already."""
         return list(command) if os.geteuid() == 0 else [self.name, "unshare", *command]
 
+    def find_processes(self, owner: int) -> Processes:
+        """Read them from /proc: root's podman knows nothing of a user's containers.
+
+        Each has a monitor, conmon, that has its name; the bridges are where aardvark-dns answers, of root with the
+        host's own.
+        """
+        monitors: dict[int, str] = {}
+        children: dict[int, int] = {}
+        bridges = [os.getpid()]
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, ValueError):
+                number, parent = int(folder.name), (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                children.setdefault(int(parent), number)
+                program = (folder / "comm").read_text().strip()
+                if program in ("conmon", "aardvark-dns") and folder.stat().st_uid == owner:
+                    if program == "aardvark-dns":
+                        bridges.append(number)
+                    elif name := _monitored((folder / "cmdline").read_bytes().decode(errors="replace").split("\0")):
+                        monitors[number] = name
+        ours = layout.COMPOSE_PROJECT + self.separator
+        return Processes(
+            containers={
+                name: children[number]
+                for number, name in monitors.items()
+                if number in children and name.startswith(ours)
+            },
+            bridges=tuple(bridges),
+        )
+
     def removal_prefix(self, root: bool) -> str:
         """Return how a user becomes root among his own subordinate IDs."""
         return "" if root else "podman unshare "
@@ -174,6 +205,13 @@ def _is_monitor(number: int) -> bool:
         return number == 0 or "conmon" in Path(f"/proc/{number}/comm").read_text()
     except OSError:
         return False
+
+
+def _monitored(words: Sequence[str]) -> str:
+    """Return the name of the container that a conmon is for (conmon(8), `--name`); empty for what runs in one."""
+    if "-n" not in words[:-1] or {"-e", "--exec-attach"} & set(words):
+        return ""
+    return words[words.index("-n") + 1]
 
 
 def read_container(entry: Mapping[str, Any]) -> Container:

@@ -1,0 +1,1 @@
+"""Watches what the containers of an installation ask for outside: captures, parses, judges."""
