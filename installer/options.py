@@ -24,7 +24,7 @@ from installer.checks import models
 from installer.core import errors, layout
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
-from installer.release import dify, intranet, settings
+from installer.release import dify, intranet, resolvers, settings
 from installer.workspace import account
 
 PREFIX = "DIFY_INSTALLER_"
@@ -321,6 +321,16 @@ SITE = (
         "`none`. May be repeated; kept for later runs. [default: private]",
     ),
     option(
+        "--resolver",
+        "resolvers",
+        type=Checked("resolver", resolvers.checked),
+        multiple=True,
+        metavar="IP",
+        group=INTRANET,
+        help="The name server that the containers ask, up to three; or `host`, those of this host; or `none`. "
+        "Kept for later runs. [default: host, if one of them answers, else none]",
+    ),
+    option(
         "--set",
         "values",
         type=Checked("pair", _checked_pair),
@@ -463,6 +473,7 @@ class Given:
     rpms: Path | None = None
     images: Path | None = None
     allow_intranet: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     ollama_urls: tuple[str, ...] = ()
     vllm_urls: tuple[str, ...] = ()
@@ -510,6 +521,8 @@ def make_request(**options: Any) -> Request:
         values |= dify.HTTPS
     if given.allow_intranet:
         values[dify.ALLOW_INTRANET] = intranet.joined(given.allow_intranet)
+    if given.resolvers:
+        values[dify.RESOLVERS] = resolvers.joined(given.resolvers)
     installs_podman = given.install_podman or given.rpms is not None
     return Request(
         folder=folder(given.folder),
@@ -572,6 +585,7 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--admin-password-file and the password itself are both given: leave out one of the two")
     if intranet.NONE in given.allow_intranet and len(set(given.allow_intranet)) > 1:
         faults.append(f"--allow-intranet {intranet.NONE} lets nothing through: give it alone, or leave it out")
+    faults.extend(_told(resolvers.joined, given.resolvers))
     if (given.wanted or given.require_llm) and not (given.ollama_urls or given.vllm_urls):
         faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
     if given.ollama_wanted and not given.ollama_urls:
@@ -584,6 +598,15 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
     ]
     if given.vllm_wanted and not given.vllm_urls:
         faults.append("--vllm-model names a model of a vLLM server, but no server is named: add --vllm-url")
+
+
+def _told(check: Callable[[tuple[str, ...]], object], values: tuple[str, ...]) -> list[str]:
+    """Return what a check of several values complains of, if it does."""
+    try:
+        check(values)
+    except errors.UsageError as error:
+        return [f"{error.message}: {error.remedy}"]
+    return []
 
 
 def _tls(given: Given) -> tuple[Path, Path] | Literal["self-signed"] | None:

@@ -22,9 +22,10 @@ from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine, Name
 from installer.host import judge, observe
+from installer.host import resolvers as host_resolvers
 from installer.host.facts import Host, Wanted
 from installer.images import inventory, supply
-from installer.release import compose, env_history, envfile, settings
+from installer.release import compose, dify, env_history, envfile, resolvers, settings
 from installer.release.settings import Settings
 from installer.stack import project
 from installer.workspace import account
@@ -161,10 +162,11 @@ def make_plan(request: Request, sources: Sources) -> Plan:
     """Compute what the installation will be, and judge the host for it. Changes nothing and does not raise for it."""
     place = layout.Installation(request.folder)
     refusals = list(sources.refusals)
-    found = env = certificate = authorities = None
+    found = env = certificate = authorities = names = None
     with _refusing("settings", refusals):
         found = env_history.read_existing(place)
-        env = compute_settings(request, found, sources.bundle, place)
+        names = ask_resolvers(request, found)
+        env = compute_settings(with_resolvers(request, found, names), found, sources.bundle, place)
         sources.engine.runner.hide(env.secrets)
     with _refusing("certificate", refusals):
         certificate = find_certificate(request, place, env)
@@ -176,6 +178,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
     findings = (
         *judge.judge(host, wanted),
         *_only(check_images(sources)),
+        *(check_resolver(env, names) if env is not None and names is not None else ()),
         *([Finding("settings", "ok", "they agree with each other")] if env is not None else []),
         *([Finding("certificate", "ok", "it is for this address, and its key belongs to it")] if certificate else []),
         *(refusal.finding for refusal in refusals),
@@ -230,6 +233,60 @@ def check_images(sources: Sources) -> Finding | None:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """The name servers that this host has, and which of those that containers would ask answer it."""
+
+    listed: tuple[str, ...]
+    answering: tuple[str, ...]
+
+
+def ask_resolvers(request: Request, existing: env_history.Existing | None) -> Names:
+    """Ask the name servers that are named, else those of this host. Raises UsageError for a value that is none."""
+    listed = host_resolvers.list_resolvers()
+    chosen = _chosen_resolvers(request, existing)
+    if chosen == resolvers.NONE:
+        return Names(listed=listed, answering=())
+    asked = resolvers.list_named(chosen) or listed
+    return Names(listed=listed, answering=host_resolvers.find_answering(asked))
+
+
+def with_resolvers(request: Request, existing: env_history.Existing | None, names: Names) -> Request:
+    """Return the request with nobody to be asked, where it does not say whom, and nobody is there.
+
+    A name server that only does not answer now is believed to be gone in a new installation alone.
+    """
+    if _chosen_resolvers(request, existing) or names.answering or (existing and names.listed):
+        return request
+    asked = dataclasses.replace(request.asked, values={**request.asked.values, dify.RESOLVERS: resolvers.NONE})
+    return dataclasses.replace(request, asked=asked)
+
+
+def _chosen_resolvers(request: Request, existing: env_history.Existing | None) -> str | None:
+    kept = envfile.parse(existing.text).get(dify.RESOLVERS) if existing else None
+    return request.asked.values.get(dify.RESOLVERS) or kept or None
+
+
+def check_resolver(env: Settings, names: Names) -> Iterator[Finding]:
+    """A name server that the containers ask answers; or they ask nobody, and do not wait for one."""
+    value = env.resolved.get(dify.RESOLVERS)
+    chosen, words = resolvers.read(value), resolvers.in_words(value)
+    asked = resolvers.list_named(value) or names.listed
+    if chosen == resolvers.NONE:
+        have = f"; to have {', '.join(names.listed)} asked: --resolver {resolvers.HOST}" if names.listed else ""
+        yield Finding("resolver", "ok", f"containers ask nobody for names that are not the stack's{have}")
+    elif names.answering:
+        yield Finding("resolver", "ok", f"containers ask {words}: {', '.join(names.answering)} answers")
+    else:
+        yield Finding(
+            "resolver",
+            "warning",
+            f"containers ask {words}, and none answers ({', '.join(asked) or 'there is none'}): whoever asks for a "
+            "name that is not the stack's waits ten seconds and more",
+            f"name one that answers: --resolver IP; or have nobody asked: --resolver {resolvers.NONE}",
+        )
+
+
 def compute_settings(
     request: Request, existing: env_history.Existing | None, bundle: manifest.Manifest, place: layout.Installation
 ) -> Settings:
@@ -270,6 +327,7 @@ def _read_authorities(request: Request) -> bytes | None:
 CHECKS: dict[str, Callable[..., object]] = {
     **judge.CHECKS,
     "images": check_images,
+    "resolver": check_resolver,
     "settings": compute_settings,
     "certificate": find_certificate,
 }

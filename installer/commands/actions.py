@@ -15,7 +15,7 @@ from installer.engine.base import Container
 from installer.host.judge import network
 from installer.images import inventory, plugins
 from installer.plan import Plan
-from installer.release import compose, dify, envfile, intranet, render, tls
+from installer.release import compose, dify, envfile, intranet, render, resolvers, tls
 from installer.stack import applied, project, state
 from installer.system import boot_unit, own_copy
 
@@ -37,6 +37,7 @@ def list_actions(plan: Plan) -> list[Action]:
         *_images(plan),
         *_settings(plan),
         *_intranet(plan),
+        *_resolvers(plan),
         *_files(plan),
         *_containers(plan),
         *_firewall(plan),
@@ -106,6 +107,15 @@ def _intranet(plan: Plan) -> list[Action]:
     if plan.existing is not None and before == after:
         return []
     return [Action("intranet", f"HTTP nodes, code and tools may reach {intranet.in_words(intranet.read(after))}")]
+
+
+def _resolvers(plan: Plan) -> list[Action]:
+    assert plan.settings is not None
+    before = envfile.parse(plan.existing or "").get(dify.RESOLVERS)
+    after = plan.settings.values.get(dify.RESOLVERS)
+    if plan.existing is not None and before == after:
+        return []
+    return [Action("names", f"the containers ask {resolvers.in_words(after)} for names that are not the stack's")]
 
 
 def _files(plan: Plan) -> list[Action]:

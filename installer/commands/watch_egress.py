@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import ipaddress
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from installer.core import errors, finding, layout
 from installer.core.console import Console
 from installer.core.finding import Finding
-from installer.egress import judge, namespaces, watch
+from installer.egress import judge, watch
 from installer.egress.judge import Known, Row
 from installer.engine.base import Engine
-from installer.release import compose, dify, intranet, settings
+from installer.host import resolvers as host_resolvers
+from installer.release import compose, dify, intranet, resolvers, settings
 from installer.stack import project
 
-HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 SCHEME_PORTS = {"http": 80, "https": 443}
 
 
@@ -91,14 +91,14 @@ def what_is_known(
     document: compose.Document, env: settings.Settings, servers: Iterable[str], watched: watch.Watched
 ) -> Known:
     """Return what this installation is expected to ask for."""
-    resolvers = namespaces.list_resolvers(_text(HOST_RESOLV_CONF))
+    named = [*host_resolvers.list_resolvers(), *resolvers.list_named(env.resolved.get(dify.RESOLVERS))]
     return Known(
         networks=watched.networks,
         services={*map(str.lower, document["services"]), *map(str.lower, watched.containers)},
         search=watched.search,
         host=watched.host,
         own_name=env.address.host.lower(),
-        resolvers={*resolvers, *watched.resolvers},
+        resolvers={*map(ipaddress.ip_address, named), *watched.resolvers},
         servers={found for url in servers if (found := host_and_port(url))},
         allowed=intranet.read(env.resolved.get(dify.ALLOW_INTRANET)),
         addresses=watched.addresses,
@@ -163,10 +163,3 @@ def _remedy(note: str) -> str:
 
 def _clock(moment: float) -> str:
     return f"{datetime.datetime.fromtimestamp(moment).astimezone():%H:%M:%S}"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
-        return ""

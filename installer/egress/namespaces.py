@@ -73,27 +73,6 @@ def list_connections(process: int) -> list[Connection]:
     return [each for state, port, each in found if state in (ESTABLISHED, SYN_SENT) and port not in listening]
 
 
-def list_resolvers(text: str) -> tuple[Address, ...]:
-    """Return the servers that a resolv.conf names, without the zone of an address; what is no address is left out."""
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            with contextlib.suppress(ValueError):
-                found.append(ipaddress.ip_address(words[1].partition("%")[0]))
-    return tuple(found)
-
-
-def list_search(text: str) -> tuple[str, ...]:
-    """Return the domains that a resolv.conf has names tried in; the last line of that kind counts."""
-    found: tuple[str, ...] = ()
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] in (["search"], ["domain"]):
-            found = tuple(word.lower().strip(".") for word in words[1:])
-    return found
-
-
 def read_resolv_conf(process: int) -> str:
     """Return the text of the resolv.conf that a process sees, empty when there is none."""
     return _read(PROC / str(process) / "root/etc/resolv.conf")

@@ -6,6 +6,7 @@ that has just started is seen on the bridge until it is found. Nothing is starte
 
 from __future__ import annotations
 
+import ipaddress
 import selectors
 import signal
 import time
@@ -19,6 +20,7 @@ from installer.egress.kernel_filter import Network
 from installer.egress.packets import Address, Packet
 from installer.egress.record import Record, Target
 from installer.engine.base import Engine
+from installer.host import parse
 
 # How long a container may run before it is found; until then the bridge shows what it asks for.
 LOOK_SECONDS = 1.0
@@ -122,8 +124,8 @@ def learn(name: str, process: int, view: namespaces.View, watched: Watched) -> N
     watched.networks |= set(view.networks)
     watched.addresses |= dict.fromkeys(view.addresses, name)
     resolv_conf = namespaces.read_resolv_conf(process)
-    watched.resolvers.update(namespaces.list_resolvers(resolv_conf))
-    watched.search.update(namespaces.list_search(resolv_conf))
+    watched.resolvers.update(map(ipaddress.ip_address, parse.parse_resolvers(resolv_conf)))
+    watched.search.update(parse.parse_search(resolv_conf))
 
 
 def visit(name: str, process: int, view: namespaces.View, watched: Watched, places: dict[int, Place]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,3 +79,22 @@ def mount_of(path: Path, mountinfo: str) -> tuple[str, tuple[str, ...]]:
 def _unescaped(point: str) -> str:
     """Return a mount point as it is: the kernel writes blank, tab, newline and backslash as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), point)
+
+
+def parse_resolvers(text: str) -> tuple[str, ...]:
+    """Return the name servers of resolv.conf(5), a zone as in fe80::1%eth0 included; what is no address is left out."""
+    found = []
+    for words in map(str.split, text.splitlines()):
+        if len(words) > 1 and words[0] == "nameserver":
+            with contextlib.suppress(ValueError):
+                found.append(str(ipaddress.ip_address(words[1])))
+    return tuple(found)
+
+
+def parse_search(text: str) -> tuple[str, ...]:
+    """Return the domains of resolv.conf(5) in which names are tried; the last line of that kind counts."""
+    found: tuple[str, ...] = ()
+    for words in map(str.split, text.splitlines()):
+        if words[:1] in (["search"], ["domain"]):
+            found = tuple(word.lower().strip(".") for word in words[1:])
+    return found

@@ -114,6 +114,9 @@ NOT_IN_EXAMPLE = ("NEXT_TELEMETRY_DISABLED",)
 SSRF_PROXY = "ssrf_proxy"
 ALLOW_INTRANET = "SSRF_ALLOW_INTRANET"
 
+# Whom the containers ask for names (`release.resolvers`); the key is ours.
+RESOLVERS = "CONTAINER_RESOLVERS"
+
 # The port of each name of `--port`, `--https-port`, `--plugin-port` on the host.
 PORTS: dict[str, str] = {
     "http": "EXPOSE_NGINX_PORT",

@@ -148,8 +148,11 @@ def in_words(ranges: Iterable[Range]) -> str:
     return ", ".join(map(str, ranges)) or "nothing"
 
 
-def write_rules(ranges: Iterable[Range]) -> str:
-    """Return squid's rules for these ranges, without the networks of the stack, which only its container knows."""
+def write_rules(ranges: Iterable[Range], more: str = "") -> str:
+    """Return squid's rules for these ranges, without the networks of the stack, which only its container knows.
+
+    `more` are lines of its configuration that are not about ranges.
+    """
     by_port: dict[int | None, list[Network]] = {}
     for each in ranges:
         by_port.setdefault(each.port, []).append(each.network)
@@ -163,7 +166,7 @@ def write_rules(ranges: Iterable[Range]) -> str:
         rules += [] if is_usual else [f"http_access deny port_{port}"]
     rules += _admit("allowed", everywhere, "")
     ports = " ".join(map(str, named))
-    return RULES.format(
+    return more + RULES.format(
         https_ports=f"{FIRST_HIGH_PORT}-65535 {ports}".strip(),
         safe_ports=f"acl Safe_ports port {ports}\n" if ports else "",
         never=" ".join(NEVER),

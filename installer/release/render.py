@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from installer.core import layout
-from installer.release import compose, dify, envfile, intranet
+from installer.release import compose, dify, envfile, intranet, resolvers
 
 HEADER = """\
 # Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
@@ -254,11 +254,23 @@ def guarded_intranet(document: compose.Document, choice: Choice) -> None:
     entrypoint, environment = proxy.get("entrypoint"), proxy.get("environment")
     if not isinstance(environment, dict) or not isinstance(entrypoint, list) or entrypoint[:2] != ["sh", "-c"]:
         return
-    environment[intranet.VARIABLE] = intranet.write_rules(intranet.read(choice.variables.get(dify.ALLOW_INTRANET)))
+    ranges = intranet.read(choice.variables.get(dify.ALLOW_INTRANET))
+    patience = resolvers.squid_rules(choice.variables.get(dify.RESOLVERS))
+    environment[intranet.VARIABLE] = intranet.write_rules(ranges, patience)
     proxy["entrypoint"] = ["sh", "-c", intranet.wrapped(entrypoint[2])]
     active = compose.active_services(document, choice.variables).values()
     joined = [name for service in active for name in service.get("networks") or ("default",)]
     proxy["networks"] = list(dict.fromkeys([*(proxy.get("networks") or ("default",)), *joined]))
+
+
+def named_resolvers(document: compose.Document, choice: Choice) -> None:
+    """Let the containers ask whom `--resolver` names, or nobody, for the names that are not the stack's.
+
+    Where nobody answers, each such question waits for 10 s, and in squid for 35 (measured; docs/decisions/018).
+    """
+    for service in document["services"].values():
+        for key, value in resolvers.service_keys(choice.variables.get(dify.RESOLVERS)).items():
+            service.setdefault(key, value)
 
 
 def selinux_labels(document: compose.Document, choice: Choice) -> None:
@@ -358,6 +370,7 @@ ADDITIONS: tuple[Departure, ...] = (
     company_ca,
     offline_plugins,
     guarded_intranet,
+    named_resolvers,
     selinux_labels,
     time_to_end,
     daemon_that_hears,

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from installer.core import errors, files, layout
-from installer.release import dify, env_history, envfile, intranet, masks
+from installer.release import dify, env_history, envfile, intranet, masks, resolvers
 
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443, "plugin debugging": 5003}
 
@@ -155,7 +155,7 @@ def compute(
     Raises UsageError when no address is known, when values contradict each other, and for what cannot be read, naming
     key and line; PreflightFailed when keys are lost that were there, or a secret on which data depend.
     """
-    known = {*envfile.parse(example), *dify.NOT_IN_EXAMPLE, dify.ALLOW_INTRANET}
+    known = {*envfile.parse(example), *dify.NOT_IN_EXAMPLE, dify.ALLOW_INTRANET, dify.RESOLVERS}
     if existing is None:
         text = envfile.edit(example, _fresh(envfile.parse(example), choices, known))
     else:
@@ -172,6 +172,7 @@ def compute(
     _require_usable(values)
     _agree(values)
     intranet.read(values.get(dify.ALLOW_INTRANET))
+    resolvers.read(values.get(dify.RESOLVERS))
     for key in asked.values.keys() & set(dify.PORTS.values()):
         checked_port(values[key] or "80", f"--set {key}")
     env = _settings(text, values, example)

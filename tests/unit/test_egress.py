@@ -384,13 +384,6 @@ def test_a_process_is_seen_with_its_addresses_networks_and_connections(
     assert namespaces.look(8) is None and namespaces.list_connections(8) == []
 
 
-def test_a_resolv_conf_is_read_as_far_as_it_makes_sense() -> None:
-    text = "# x\nnameserver 10.0.0.53\nnameserver fe80::1%eth0\nnameserver\nnameserver x\nsearch a.example B.example.\n"
-    assert list(map(str, namespaces.list_resolvers(text))) == ["10.0.0.53", "fe80::1"]
-    assert namespaces.list_search(text) == ("a.example", "b.example")
-    assert namespaces.list_search("") == ()
-
-
 def test_a_container_is_known_by_its_monitor_and_not_by_what_runs_in_it_besides() -> None:
     assert podman._monitored(["/usr/bin/conmon", "-c", "1", "-n", "dify_api_1", "-l", "x"]) == "dify_api_1"
     assert podman._monitored(["conmon", "-n", "dify_api_1", "-e", "--exec-attach"]) == ""

@@ -122,3 +122,10 @@ def test_a_container_that_is_being_stopped_still_holds_its_port() -> None:
     assert listeners is not None
     assert listeners[0].ours
     assert listeners[0].holder == "the container dify_nginx_1"
+
+
+def test_a_resolv_conf_is_read_as_far_as_it_makes_sense() -> None:
+    text = "# x\nnameserver 10.0.0.53\nnameserver fe80::1%eth0\nnameserver\nnameserver x\nsearch a.example B.example.\n"
+    assert parse.parse_resolvers(text) == ("10.0.0.53", "fe80::1%eth0")
+    assert parse.parse_search(text) == ("a.example", "b.example")
+    assert parse.parse_search("") == ()

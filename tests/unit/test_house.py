@@ -30,7 +30,20 @@ def test_the_installer_never_imports_the_build() -> None:
 
 # From the ground up: a room may use those below it.
 LAYERS = (
-    *("core", "bundle", "release", "engine", "host", "images", "stack", "system", "checks", "backup", "workspace"),
+    *(
+        "core",
+        "bundle",
+        "release",
+        "engine",
+        "host",
+        "images",
+        "stack",
+        "system",
+        "checks",
+        "backup",
+        "workspace",
+        "egress",
+    ),
     *("plan", "commands", "answers", "options", "cli", "__main__"),
 )
 
@@ -77,7 +90,7 @@ def test_no_image_is_named_in_our_code() -> None:
 def test_exit_codes_are_unique() -> None:
     codes = [failure.exit_code for failure in errors.FAILURES]
     assert len(set(codes)) == len(codes)
-    assert set(errors.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 129, 130, 143}
+    assert set(errors.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 129, 130, 143}
 
 
 def test_every_option_comes_from_the_environment_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -10,10 +11,11 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
-from installer.commands import models, overview, plugins, report
+from installer.commands import models, overview, plugins, report, watch_egress
 from installer.core import envelope, finding
 from installer.core.console import Console
 from installer.core.finding import Finding
+from installer.egress.judge import Row
 from installer.workspace.ask import Answer
 from installer.workspace.knowledge import Found
 from installer.workspace.models import Known
@@ -49,6 +51,17 @@ FOUND = Found(
     find_seconds=0.5,
     path=("api", "worker"),
     answer=ANSWER,
+)
+SEEN = watch_egress.Seen(
+    started=datetime.datetime.now(datetime.UTC),
+    seconds=600.0,
+    ended_early=True,
+    containers=("dify_web_1",),
+    missed=0,
+    asked=(
+        Row(container="dify_web_1", kind="name", what="a.example", times=8, first=1.0, expected=False, why="nothing"),
+    ),
+    notes=("x",),
 )
 
 
@@ -88,6 +101,7 @@ def reported(*, inside: bool = False) -> str:
         envelope.to_json("models", passed=True, models=models.as_list([KNOWN])),
         envelope.to_json("models", passed=False, findings=FINDINGS),
         envelope.to_json("answer", passed=True, **dataclasses.asdict(ANSWER)),
+        envelope.to_json("egress", passed=False, **watch_egress.as_fields(SEEN)),
     ],
 )
 def test_each_output_is_of_the_schema(text: str) -> None:
