@@ -49,11 +49,15 @@ def browser_root(work: Path) -> Path:
 
 
 class Browser:
-    """A browser with one tab; as a context manager it runs. It can open the files of the folder `pages`."""
+    """A browser with one tab; as a context manager it runs. It can open the files of the folder `pages`.
 
-    def __init__(self, root: Path, pages: Path) -> None:
+    It has no network, or that of a namespace.
+    """
+
+    def __init__(self, root: Path, pages: Path, network: Path | None = None) -> None:
+        connected = f"--network-namespace-path={network}" if network else "--private-network"
         self._command = [
-            *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--as-pid2", "--pipe"),
+            *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", connected, "--as-pid2", "--pipe"),
             *("--read-only", f"--directory={root}", f"--bind-ro={pages}:{PAGES}", "--setenv=HOME=/tmp"),
             *("sh", "-c", PROGRAM),
         ]
@@ -84,13 +88,13 @@ class Browser:
     def open(
         self, name: str, width: int = 1280, *, dark: bool = False, on: Literal["screen", "print"] = "screen"
     ) -> None:
-        """Open a file on a screen, or paper, of that width in CSS pixels, and wait until it is loaded."""
+        """Open a file, or a URL, on a screen or paper of that width in CSS pixels, and wait until it is loaded."""
         self._events.clear()
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **screen)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", media=on, features=[scheme])
-        self._call("Page.navigate", url=f"file://{PAGES}/{name}")
+        self._call("Page.navigate", url=name if "://" in name else f"file://{PAGES}/{name}")
         while not any(each["method"] == "Page.loadEventFired" for each in self._events):
             self._events.append(next(self._messages))
 

@@ -106,9 +106,11 @@ PYTHON_SERVICE = {"PYTHONUNBUFFERED": "1"}
 KINDS: dict[str, Kind] = {
     "init_permissions": Kind(static=True, command=("sh",)),
     "api": Kind(
-        programs=("api.py", "console", "web.py", *SHARED), entrypoint=("python3", "/standin/api.py"), user="1001"
+        programs=("api.py", "console", "outside.py", "web.py", *SHARED),
+        entrypoint=("python3", "/standin/api.py"),
+        user="1001",
     ),
-    "web": Kind(programs=("front.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
+    "web": Kind(programs=("front.py", "outside.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
     "db_postgres": Kind(programs=("postgres.sh",), entrypoint=("sh", "/standin/postgres.sh"), command=("postgres",)),
     # Redis writes its data into the folder that it is started in.
     "redis": Kind(command=("redis-server",), folder="/data"),
@@ -120,7 +122,7 @@ KINDS: dict[str, Kind] = {
     ),
     "ssrf_proxy": Kind(command=("squid", "-N")),
     "nginx": Kind(command=("nginx", "-g", "daemon off;")),
-    "weaviate": Kind(programs=("weaviate.py", "web.py"), entrypoint=("python3", "/standin/weaviate.py")),
+    "weaviate": Kind(programs=("outside.py", "weaviate.py", "web.py"), entrypoint=("python3", "/standin/weaviate.py")),
 }
 
 

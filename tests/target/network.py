@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -22,7 +23,8 @@ class Inside:
         self.session = requests.Session()
         # Proxies of this host are not the machine's.
         self.session.trust_env = False
-        self._thread = ThreadPoolExecutor(1, initializer=_enter, initargs=(machine.init(),))
+        network = Path(f"/proc/{machine.init()}/ns/net")
+        self._thread = ThreadPoolExecutor(1, initializer=enter, initargs=(network,))
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
         """Ask, with requests' own options; a response that is a stream is read by whoever asked."""
@@ -30,9 +32,10 @@ class Inside:
         return self._thread.submit(self.session.request, method, url, **options).result()
 
 
-def _enter(process: int) -> None:
+def enter(network: Path) -> None:
+    """Move this thread into a network namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(f"/proc/{process}/ns/net", os.O_RDONLY)
+    descriptor = os.open(network, os.O_RDONLY)
     try:
         if libc.setns(descriptor, CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "setns")

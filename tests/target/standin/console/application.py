@@ -4,6 +4,7 @@ import os
 
 import backing
 import flask
+import outside
 import pages
 from console import accounts, apps, chat, datasets, plugins, providers
 
@@ -28,6 +29,12 @@ def make(version):
     @app.get("/console/api/system-features")
     def features():
         return {"enable_marketplace": os.environ.get("MARKETPLACE_ENABLED", "true").lower() == "true"}
+
+    @app.get("/console/api/version")
+    def newest_version():
+        if url := os.environ.get("CHECK_UPDATE_URL"):
+            outside.ask(url)
+        return {"version": version}
 
     @app.get("/console/api/setup")
     def setup():
