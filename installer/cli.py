@@ -548,7 +548,10 @@ def watch_egress_command(
     else:
         print_result(watch_egress.as_text(seen))
     if not seen.passed:
-        raise errors.EgressSeen("something unexpected was asked for: see what is marked FAIL", "see docs/network.md")
+        raise errors.EgressSeen(
+            "something was asked for that is not expected, or could not be seen: see what is marked FAIL",
+            "do what is said there",
+        )
 
 
 @cli.command("completion")

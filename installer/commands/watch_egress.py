@@ -144,7 +144,10 @@ def as_finding(row: Row) -> Finding:
     if row.expected:
         return Finding(row.container, "ok", seen)
     return Finding(
-        row.container, "error", seen, "see docs/network.md for the setting that ends it, or name it: --allow-intranet"
+        row.container,
+        "error",
+        seen,
+        "end it as docs/network.md says, or name it: --allow-intranet, --ollama-url, --vllm-url",
     )
 
 

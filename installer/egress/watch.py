@@ -11,13 +11,12 @@ import selectors
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import Literal
 
 from installer.core import errors
 from installer.core.console import Console
 from installer.egress import namespaces, taps
 from installer.egress.kernel_filter import Network
-from installer.egress.packets import Address, Packet
+from installer.egress.packets import Address
 from installer.egress.record import Record, Target
 from installer.engine.base import Engine
 from installer.host import parse
@@ -153,18 +152,17 @@ def leave(number: int, watched: Watched, places: dict[int, Place]) -> None:
 
 def keep(place: Place, watched: Watched, places: dict[int, Place]) -> None:
     """Keep what the packets that have come to a namespace ask for."""
-    for packet, direction, interface in place.tap.read():
-        if place.name:
+    if place.name:
+        for packet, direction, _ in place.tap.read():
             watched.record.add(place.name, packet, direction)
-        elif interface in {place.view.networks[each] for each in watched.networks & set(place.view.networks)}:
-            watched.record.add(packet.source, packet, on_bridge(packet, place, watched, places))
-
-
-def on_bridge(packet: Packet, place: Place, watched: Watched, places: dict[int, Place]) -> Literal["out", "in"]:
-    """Tell which way a packet on a bridge goes: out if it comes from a container that is not watched itself."""
-    own = {address for each in places.values() if each.name for address in each.view.addresses}
-    comes_from_others = packet.source in own or packet.source in place.view.addresses
-    return "in" if comes_from_others or not is_in(packet.source, watched.networks) else "out"
+        return
+    bridges = {place.view.networks[each] for each in watched.networks & set(place.view.networks)}
+    # Who is watched himself, and the bridge.
+    others = {address for each in places.values() if each.name or each is place for address in each.view.addresses}
+    for packet, _, interface in place.tap.read():
+        if interface in bridges:
+            is_new = packet.source not in others and is_in(packet.source, watched.networks)
+            watched.record.add(packet.source, packet, "out" if is_new else "in")
 
 
 def is_in(address: Address, networks: set[Network]) -> bool:

@@ -47,9 +47,8 @@ def watched(server: Server, command: str) -> tuple[int, dict[str, Any]]:
     at = f"--dir {server.folder} --minutes 5 --json"
     program = f"exec {server.folder}/bin/dify-installer"
     watching = machine.start(f"{program} watch-egress {at} >/root/seen.json 2>/root/seen.err")
-    # Its sockets are there once it watches: the one on the bridges is the last.
+    # The last of its sockets is the one on the host's bridges, which stands there.
     machine.run("until [ $(wc -l </proc/net/packet) -gt 1 ]; do sleep 0.1; done", timeout=60)
-    machine.run("sleep 1")
     server.run(server.engine, "exec", server.container("web"), "sh", "-c", command)
     machine.signal("INT", "dify-installer watch-egress")
     status = watching.wait(60)

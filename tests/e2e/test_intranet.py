@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.e2e import intranet
@@ -39,6 +41,15 @@ def test_workflows_reach_the_intranet_and_nothing_of_the_stack(server: Server) -
     for url in ("http://ssrf_proxy:8194/health", "--header Host:redis:6379 http://ssrf_proxy:8194/health"):
         # Where squid was up before the sandbox, the first request only lets it notice that.
         intranet.await_status(server, url, "200")
+
+
+def test_nobody_waits_for_a_name_server_that_is_not_there(server: Server) -> None:
+    """podman's own resolver says nothing at all when nobody has answered it."""
+    assert server.env()["CONTAINER_RESOLVERS"] == "none"
+    began = time.monotonic()
+    assert intranet.ask(server, "http://name.example/") == "503"
+    assert intranet.ask(server, "http://name.example/", proxy=False) == "000"
+    assert time.monotonic() - began < 6
 
 
 def test_what_may_be_reached_is_asked_for_shown_and_kept(server: Server) -> None:

@@ -106,8 +106,9 @@ class Outside:
         self._sockets.append(listening)
         ready.wait()
         with contextlib.suppress(OSError):
-            while True:
-                asked, sender = listening.recvfrom(4096)
+            # A socket that is shut down gives nothing.
+            while (received := listening.recvfrom(4096))[0]:
+                asked, sender = received
                 end = asked.index(b"\0", 12) + 5
                 is_address = asked[end - 4 : end - 2] == b"\0\1"
                 record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(EVERYWHERE) if is_address else b""

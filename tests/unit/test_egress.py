@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import ipaddress
 import json
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from installer.commands import watch_egress
 from installer.core import layout
-from installer.egress import judge, kernel_filter, namespaces, packets, questions
+from installer.egress import judge, kernel_filter, namespaces, packets, questions, taps, watch
 from installer.egress.judge import Known
 from installer.egress.record import UNREADABLE, Record
 from installer.engine import podman
@@ -388,6 +390,51 @@ def test_a_container_is_known_by_its_monitor_and_not_by_what_runs_in_it_besides(
     assert podman._monitored(["/usr/bin/conmon", "-c", "1", "-n", "dify_api_1", "-l", "x"]) == "dify_api_1"
     assert podman._monitored(["conmon", "-n", "dify_api_1", "-e", "--exec-attach"]) == ""
     assert podman._monitored(["conmon", "-n"]) == ""
+
+
+# -- which packets are whose
+
+
+class Given:
+    """A tap that gives packets of ours."""
+
+    def __init__(self, *packets_of: tuple[packets.Packet, Literal["out", "in"], str]) -> None:
+        self.packets = packets_of
+
+    def read(self) -> Iterator[tuple[packets.Packet, Literal["out", "in"], str]]:
+        yield from self.packets
+
+
+def seen_from(*addresses: str, **networks: str) -> namespaces.View:
+    return namespaces.View(
+        number=len(addresses),
+        addresses=frozenset(map(ipaddress.ip_address, addresses)),
+        networks={ipaddress.ip_network(name): interface for interface, name in networks.items()},
+    )
+
+
+def test_on_a_bridge_only_containers_that_are_not_watched_themselves_are_heard() -> None:
+    watched = watch.Watched(Record(lambda: 0.0), networks=set(INSIDE))
+    bridge = seen_from("10.89.0.1", "10.0.0.5", podman1="10.89.0.0/24", lan0="10.0.0.0/24")
+
+    def called(source: str) -> packets.Packet:
+        return dataclasses.replace(packet(CALLED), source=ipaddress.ip_address(source))
+
+    given: tuple[tuple[packets.Packet, Literal["out", "in"], str], ...] = (
+        (called("10.89.0.99"), "in", "podman1"),
+        # Seen a second time where it came in, from one that is watched, from the bridge, and from elsewhere.
+        (called("10.89.0.99"), "in", "veth0"),
+        (called("10.89.0.5"), "in", "podman1"),
+        (called("10.89.0.1"), "out", "podman1"),
+        (called("10.0.0.5"), "out", "lan0"),
+    )
+    places = {
+        1: watch.Place("dify_api_1", seen_from("10.89.0.5"), cast(taps.Tap, Given())),
+        2: watch.Place("", bridge, cast(taps.Tap, Given(*given))),
+    }
+    watch.keep(places[2], watched, places)
+    assert [str(who) for who, _ in watched.record.asked] == ["10.89.0.99"]
+    assert [times.count for times in watched.record.asked.values()] == [1]
 
 
 # -- what is told
