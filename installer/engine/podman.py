@@ -157,14 +157,16 @@ class Podman(Engine):
         bridges = [os.getpid()]
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, ValueError):
-                number, parent = int(folder.name), (folder / "stat").read_text().rpartition(")")[2].split()[1]
-                children.setdefault(int(parent), number)
-                program = (folder / "comm").read_text().strip()
-                if program in ("conmon", "aardvark-dns") and folder.stat().st_uid == owner:
-                    if program == "aardvark-dns":
-                        bridges.append(number)
-                    elif name := _monitored((folder / "cmdline").read_bytes().decode(errors="replace").split("\0")):
-                        monitors[number] = name
+                # "12 (conmon) S 1 …": number, name, state and parent (proc(5), /proc/pid/stat).
+                before, _, behind = (folder / "stat").read_text().rpartition(")")
+                number, program, parent = int(folder.name), before.partition("(")[2], int(behind.split()[1])
+                children.setdefault(parent, number)
+                if program not in ("conmon", "aardvark-dns") or folder.stat().st_uid != owner:
+                    continue
+                if program == "aardvark-dns":
+                    bridges.append(number)
+                elif name := _monitored((folder / "cmdline").read_bytes().decode(errors="replace").split("\0")):
+                    monitors[number] = name
         ours = layout.COMPOSE_PROJECT + self.separator
         return Processes(
             containers={
