@@ -23,7 +23,7 @@ from installer.core.finding import Finding
 from installer.core.runner import PIPE, Runner
 from installer.engine import choose
 from installer.engine.base import Engine
-from installer.release import compose, dify, env_history, envfile, settings
+from installer.release import compose, dify, env_history, envfile, resolvers, settings
 from installer.stack import project, run, state
 
 # A database takes so many times the size of its dump (measured with Dify's tables and their indexes: 2.2).
@@ -32,7 +32,7 @@ ROOM_FACTOR = 3
 ENV = f"{layout.PROJECT}/.env"
 POLL_SECONDS = 0.5
 # What the services of this host are reached by; what the backup says of it was true where it was made.
-OF_THIS_HOST = {*dify.URLS, *dify.PORTS.values(), *dify.HTTPS, *dify.HOSTS}
+OF_THIS_HOST = {*dify.URLS, *dify.PORTS.values(), *dify.HTTPS, *dify.HOSTS, dify.RESOLVERS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,8 +146,10 @@ def _write_settings(place: layout.Installation, packed: bytes) -> None:
         held = {entry.name: (archive.extractfile(entry) or io.BytesIO()).read() for entry in archive if entry.isfile()}
     here = envfile.parse(place.env.read_text("utf-8"))
     ours = {key: value for key, value in here.items() if key in OF_THIS_HOST}
-    text = envfile.edit(env_history.unmarked(held.get(ENV, b"").decode()), ours)
-    env_history.write(place, env_history.marked(text))
+    theirs = env_history.unmarked(held.get(ENV, b"").decode())
+    if dify.RESOLVERS in envfile.parse(theirs):
+        ours.setdefault(dify.RESOLVERS, resolvers.HOST)
+    env_history.write(place, env_history.marked(envfile.edit(theirs, ours)))
     for path in (place.ca_bundle, place.admin_password, place.account):
         content = held.get(str(path.relative_to(place.folder)))
         if content is not None and (path in (place.admin_password, place.account) or not path.exists()):

@@ -97,7 +97,7 @@ def test_nothing_leaves_the_machine_from_the_installation_to_the_answer_and_on_e
 
 def test_what_a_container_asks_for_is_seen_outside_and_told_by_the_watch(server: Server, outside: Outside) -> None:
     status, result = watched(server, ASK)
-    assert (status, result["passed"], result["ended_early"], result["missed"]) == (11, False, True, 0)
+    assert (status, result["passed"], result["ended_early"], result["missed"]) == (12, False, True, 0)
     web = server.container("web")
     wanted = {(web, FORBIDDEN), (web, f"{EVERYWHERE}:80/tcp"), (web, f"{ADDRESS}:8443/tcp")}
     assert asked(result, expected=False) == wanted
