@@ -1,4 +1,4 @@
-"""The bundles, made once a session by the real build, and machines to install them on."""
+"""The bundles, made once in a run of the tests by the real build, and machines to install them on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from build.plugins import signature
 from tests.target import browser as browsers
 from tests.target import bundle as bundles
 from tests.target import difypkg, uv
+from tests.target import embedder as embedders
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine
@@ -28,10 +30,11 @@ from tests.target.registry import Registry
 # Machines of several kinds live at the same time, each in a folder of its own.
 NUMBERS = itertools.count()
 MachineMaker = Callable[[], Machine]
+Once = Callable[[str, Callable[[], Bundle]], Bundle]
 
 
 @pytest.fixture(scope="session")
-def kept(request: pytest.FixtureRequest) -> Path:
+def work(request: pytest.FixtureRequest) -> Path:
     """Where all workers keep what is slow to make."""
     if os.geteuid() != 0:
         pytest.skip("the end-to-end tests boot machines, which needs root")
@@ -41,11 +44,25 @@ def kept(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def work(kept: Path) -> Path:
-    """Where this worker keeps what is slow to make."""
-    path = kept / os.environ.get("PYTEST_XDIST_WORKER", "")
-    shutil.rmtree(path / "machines", ignore_errors=True)
-    path.mkdir(exist_ok=True)
+def once(work: Path, testrun_uid: str) -> Once:
+    """Makes a bundle if no other worker has: calls `make` unless a file says that this run of the tests has done it."""
+
+    def once(name: str, make: Callable[[], Bundle]) -> Bundle:
+        done = work / f"{name}.made"
+        with _alone(work / f"{name}.lock"):
+            if not done.is_file() or done.read_text() != testrun_uid:
+                make()
+                done.write_text(testrun_uid)
+        return bundles.named(name, work)
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def disks(work: Path) -> Path:
+    """Where this worker keeps the disks of its machines."""
+    path = work / "machines" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    shutil.rmtree(path, ignore_errors=True)
     return path
 
 
@@ -57,22 +74,42 @@ def run_root() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def registry(work: Path) -> Iterator[Registry]:
-    """A real registry with the images that the builds pull."""
-    with Registry(work / "registry") as running:
-        yield running
+def registry(work: Path) -> Registry:
+    """A real registry for the images that the builds pull; it runs inside a `with` block, for one worker at a time."""
+    return Registry(work / "registry")
+
+
+@pytest.fixture
+def published(sample: Bundle, registry: Registry, work: Path) -> Iterator[Registry]:
+    """The registry while it runs and has the sample's images."""
+    with registry:
+        bundles.publish(sample.checkout, registry, work)
+        yield registry
 
 
 @pytest.fixture(scope="session")
-def sample(work: Path, registry: Registry) -> Bundle:
+def sample(work: Path, registry: Registry, once: Once) -> Bundle:
     """The bundle of the project in tests/sample."""
-    return bundles.make("sample", bundles.SAMPLE, registry, work)
+
+    def make() -> Bundle:
+        with registry:
+            return bundles.make("sample", bundles.SAMPLE, registry, work)
+
+    return once("sample", make)
 
 
 @pytest.fixture(scope="session")
 def owner_key(work: Path) -> Path:
     """The key of an installation's owner, who signs packages with it."""
-    return difypkg.owner_key(work / "owner.key")
+    with _alone(work / "owner.lock"):
+        return difypkg.owner_key(work / "owner.key")
+
+
+@pytest.fixture(scope="session")
+def embedder(work: Path) -> Path:
+    """The folder with a real embedding model."""
+    with _alone(work / "embedder.lock"):
+        return embedders.folder(work)
 
 
 @pytest.fixture(scope="session")
@@ -81,74 +118,88 @@ def owner(owner_key: Path) -> rsa.RSAPrivateKey:
 
 
 @pytest.fixture(scope="session")
-def provided(sample: Bundle, registry: Registry, work: Path, owner_key: Path) -> Bundle:
+def provided(registry: Registry, work: Path, owner_key: Path, once: Once) -> Bundle:
     """The sample with the providers for Ollama and for OpenAI's interface, ours, signed by the owner.
 
     Their wheels are fetched from PyPI; the first build takes half a minute more for that.
     """
-    packages = work / "packages"
-    for name in (difypkg.OLLAMA, difypkg.OPENAI):
-        difypkg.write(packages / f"{name}.difypkg", difypkg.contents(name))
-    made = bundles.prepare("provided", bundles.SAMPLE, registry, work, {"plugin_daemon": [uv.layer(work)]})
-    command = bundles.command(made, work, "--plugin", str(packages), "--plugin-key", str(owner_key))
-    environment = {**bundles.environment(registry), **bundles.containers_conf(work)}
-    subprocess.run(bundles.contained(command), check=True, cwd=bundles.ROOT, env=environment)
-    # Builds that come later find the sample's images again.
-    bundles.publish(sample.checkout, registry, work)
-    return made
+
+    def make() -> Bundle:
+        packages = work / "packages"
+        for name in (difypkg.OLLAMA, difypkg.OPENAI):
+            difypkg.write(packages / f"{name}.difypkg", difypkg.contents(name))
+        with registry:
+            made = bundles.prepare("provided", bundles.SAMPLE, registry, work, {"plugin_daemon": [uv.layer(work)]})
+            command = bundles.command(made, work, "--plugin", str(packages), "--plugin-key", str(owner_key))
+            environment = {**bundles.environment(registry), **bundles.containers_conf(work)}
+            subprocess.run(bundles.contained(command), check=True, cwd=bundles.ROOT, env=environment)
+        return made
+
+    return once("provided", make)
 
 
 @pytest.fixture(scope="session")
-def upstream(work: Path, registry: Registry, dify: Path) -> Bundle:
+def upstream(work: Path, registry: Registry, dify: Path, once: Once) -> Bundle:
     """The bundle of Dify's real compose file."""
-    return bundles.make("dify", dify, registry, work)
+
+    def make() -> Bundle:
+        with registry:
+            return bundles.make("dify", dify, registry, work)
+
+    return once("dify", make)
 
 
 @pytest.fixture(scope="session")
-def base(kept: Path) -> Path:
+def base(work: Path) -> Path:
     """The root that machines are copied from."""
-    return _base(kept, "podman")
+    return _base(work, "podman")
 
 
 @pytest.fixture(scope="module")
-def new_machine(work: Path, base: Path) -> Iterator[MachineMaker]:
+def new_machine(disks: Path, base: Path) -> Iterator[MachineMaker]:
     """Makes machines with podman, booted, each on a copy of its own; they are destroyed at the end of the module."""
-    yield from _maker(work, base)
+    yield from _maker(disks, base)
 
 
 @pytest.fixture(scope="module")
-def new_docker_machine(work: Path, kept: Path) -> Iterator[MachineMaker]:
+def new_docker_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
     """The same with docker, and no podman."""
-    yield from _maker(work, _base(kept, "docker"))
+    yield from _maker(disks, _base(work, "docker"))
 
 
 @pytest.fixture(scope="module")
-def new_dnf_machine(work: Path, kept: Path) -> Iterator[MachineMaker]:
+def new_dnf_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
     """The same with dnf, and no engine."""
-    yield from _maker(work, _base(kept, "dnf"))
+    yield from _maker(disks, _base(work, "dnf"))
 
 
 @pytest.fixture(scope="session")
-def browser_root(kept: Path) -> Path:
-    """The root that a real browser lives in; one worker makes it, the others wait."""
-    with (kept / "browser.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return browsers.browser_root(kept)
+def browser_root(work: Path) -> Path:
+    """The root that a real browser lives in."""
+    with _alone(work / "browser.lock"):
+        return browsers.browser_root(work)
 
 
 @functools.cache
-def _base(kept: Path, kind: Literal["podman", "docker", "dnf"]) -> Path:
-    """Return the root of a kind; one worker makes it, the others wait."""
-    with (kept / "base.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return machines.base_root(kept, kind)
+def _base(work: Path, kind: Literal["podman", "docker", "dnf"]) -> Path:
+    """Return the root of a kind."""
+    with _alone(work / "base.lock"):
+        return machines.base_root(work, kind)
 
 
-def _maker(work: Path, base: Path) -> Iterator[MachineMaker]:
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Let one worker make what the others wait for."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _maker(disks: Path, base: Path) -> Iterator[MachineMaker]:
     made: list[Machine] = []
 
     def make() -> Machine:
-        machine = Machine.clone(base, work / "machines" / f"m{os.getpid()}-{next(NUMBERS)}")
+        machine = Machine.clone(base, disks / f"m{os.getpid()}-{next(NUMBERS)}")
         made.append(machine)
         machine.boot()
         return machine

@@ -56,7 +56,7 @@ def test_the_bundle_is_three_files_with_their_hashes_and_its_manifest(sample: Bu
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_manifest_describes_all_of_it(sample: Bundle, registry: Registry) -> None:
+def test_the_manifest_describes_all_of_it(sample: Bundle, published: Registry) -> None:
     described = read_manifest(sample)
     assert described.archives[0].sha256 == sha256(sample.archive)
     assert {image.reference for image in described.images} == set(images_of(str(sample.checkout)))
@@ -68,7 +68,7 @@ def test_the_manifest_describes_all_of_it(sample: Bundle, registry: Registry) ->
     assert not any(name.endswith("/.env") for name in names)
     for image in described.images:
         command = ["podman", "image", "inspect", image.reference]
-        environment = bundles.environment(registry)
+        environment = bundles.environment(published)
         shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         (inspected,) = json.loads(shown.stdout)
         assert inspected["Id"] == image.id
@@ -116,10 +116,10 @@ def test_podman_load_takes_the_archive(sample: Bundle, work: Path, run_root: Pat
 
 
 def test_the_same_inputs_give_the_same_bytes_and_nothing_is_pulled_twice(
-    sample: Bundle, registry: Registry, tmp_path: Path
+    sample: Bundle, published: Registry, tmp_path: Path
 ) -> None:
     again = dataclasses.replace(sample, folder=tmp_path / "dist", payload=tmp_path / "payload")
-    result = build(again, tmp_path, registry)
+    result = build(again, tmp_path, published)
     assert result.returncode == 0, result.stderr
     assert not any(line.startswith("pull ") for line in result.stderr.splitlines())
     for name in (layout.EXECUTABLE, layout.IMAGES, layout.CHECKSUMS):
@@ -131,25 +131,25 @@ def without_output(bundle: Bundle, tmp_path: Path) -> Bundle:
     return dataclasses.replace(bundle, folder=tmp_path / "dist", payload=tmp_path / "payload")
 
 
-def test_an_image_that_is_not_to_be_had(sample: Bundle, registry: Registry, work: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_not_to_be_had(sample: Bundle, published: Registry, work: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     shutil.copytree(sample.checkout, checkout)
     path = checkout / "docker/docker-compose.yaml"
     path.write_text(path.read_text().replace("difysample/web:0.1.0", "difysample/no-such-image:9"))
-    result = build(dataclasses.replace(without_output(sample, tmp_path), checkout=checkout), work, registry)
+    result = build(dataclasses.replace(without_output(sample, tmp_path), checkout=checkout), work, published)
     assert result.returncode == 5
     assert "docker.io/difysample/no-such-image:9 cannot be pulled" in result.stderr
     assert list((tmp_path / "dist").iterdir()) == []
 
 
 def test_a_full_disk_leaves_no_half_written_file(
-    sample: Bundle, registry: Registry, work: Path, tmp_path: Path
+    sample: Bundle, published: Registry, work: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "dist"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "none", str(small)], check=True)
     try:
-        result = build(without_output(sample, tmp_path), work, registry)
+        result = build(without_output(sample, tmp_path), work, published)
         assert result.returncode == 5
         assert "the image archive needs about" in result.stderr
         assert list(small.iterdir()) == []
@@ -157,8 +157,8 @@ def test_a_full_disk_leaves_no_half_written_file(
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_another_architecture_is_refused_here(sample: Bundle, registry: Registry, work: Path, tmp_path: Path) -> None:
-    result = build(without_output(sample, tmp_path), work, registry, "--arch", "arm64")
+def test_another_architecture_is_refused_here(sample: Bundle, published: Registry, work: Path, tmp_path: Path) -> None:
+    result = build(without_output(sample, tmp_path), work, published, "--arch", "arm64")
     assert result.returncode == 5
     assert "build on an arm64 machine" in result.stderr
 

@@ -17,15 +17,13 @@ from tests.target.registry import Registry
 
 
 @pytest.fixture(scope="module")
-def mended(sample: Bundle, registry: Registry, work: Path) -> Bundle:
+def mended(registry: Registry, work: Path) -> Bundle:
     """The sample with one more layer in the image of the web page."""
     layer = work / "images" / "mended.tar"
     with tarfile.open(layer, "w") as archive:
         archive.addfile(tarfile.TarInfo("mended"))
-    made = bundles.make("mended", bundles.SAMPLE, registry, work, {"web": [layer]})
-    # The tests that come later build from the same registry.
-    bundles.publish(sample.checkout, registry, work)
-    return made
+    with registry:
+        return bundles.make("mended", bundles.SAMPLE, registry, work, {"web": [layer]})
 
 
 @pytest.fixture(scope="module")

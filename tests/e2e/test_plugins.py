@@ -64,25 +64,24 @@ def build(command: list[str], registry: Registry, work: Path) -> subprocess.Comp
 
 
 @pytest.fixture(scope="module")
-def plugged(sample: Bundle, package: Path, key: Path, registry: Registry, work: Path) -> Bundle:
+def plugged(package: Path, key: Path, registry: Registry, work: Path) -> Bundle:
     """The sample, whose plugin daemon has uv and pip, with a plugin."""
-    made = bundles.prepare("plugged", bundles.SAMPLE, registry, work, {"plugin_daemon": [uv.layer(work)]})
-    options = ("--plugin", str(package), "--plugin-key", str(key))
-    done = build(bundles.command(made, work, *options), registry, work)
-    assert done.returncode == 0, done.stderr
-    assert "plugins  somebody/answers:0.1.0; with" in done.stderr
-    again = build(bundles.command(made, work, *options), registry, work)
-    assert "nothing has changed: the archive of the last build is kept" in again.stderr
-    assert "wheels   for" not in again.stderr
-    # For an installation that exists, from the same wheels.
-    file = ["--engine", "podman", "--source", str(made.checkout), "--work", str(work / "build")]
-    tar = ["--output", str(made.folder / "plugins.tar"), "--plugin-key", str(key), str(package)]
-    command = [*bundles.command(made, work)[:3], "plugin", *file, *tar]
-    done = build(command, registry, work)
-    assert done.returncode == 0, done.stderr
-    assert "plugins add plugins.tar" in done.stderr
-    # The tests that come later build from the same registry.
-    bundles.publish(sample.checkout, registry, work)
+    with registry:
+        made = bundles.prepare("plugged", bundles.SAMPLE, registry, work, {"plugin_daemon": [uv.layer(work)]})
+        options = ("--plugin", str(package), "--plugin-key", str(key))
+        done = build(bundles.command(made, work, *options), registry, work)
+        assert done.returncode == 0, done.stderr
+        assert "plugins  somebody/answers:0.1.0; with" in done.stderr
+        again = build(bundles.command(made, work, *options), registry, work)
+        assert "nothing has changed: the archive of the last build is kept" in again.stderr
+        assert "wheels   for" not in again.stderr
+        # For an installation that exists, from the same wheels.
+        file = ["--engine", "podman", "--source", str(made.checkout), "--work", str(work / "build")]
+        tar = ["--output", str(made.folder / "plugins.tar"), "--plugin-key", str(key), str(package)]
+        command = [*bundles.command(made, work)[:3], "plugin", *file, *tar]
+        done = build(command, registry, work)
+        assert done.returncode == 0, done.stderr
+        assert "plugins add plugins.tar" in done.stderr
     return made
 
 
@@ -103,7 +102,8 @@ def test_what_the_server_would_refuse_is_refused_at_the_build(
     plugged: Bundle, package: Path, registry: Registry, work: Path
 ) -> None:
     other = dataclasses.replace(plugged, folder=work / "dist-refused", payload=work / "payload-refused")
-    unsigned = build(bundles.command(other, work, "--plugin", str(package)), registry, work)
+    with registry:
+        unsigned = build(bundles.command(other, work, "--plugin", str(package)), registry, work)
     assert unsigned.returncode == 5, unsigned.stderr
     assert "pull " not in unsigned.stderr
     assert "is not signed by Dify" in unsigned.stderr

@@ -21,9 +21,11 @@ def build(name: str, sample: Bundle, registry: Registry, work: Path, *options: s
     """Build a bundle of the sample's images; return it and what the build printed."""
     made = Bundle(name=name, folder=work / f"dist-{name}", checkout=sample.checkout, payload=work / f"payload-{name}")
     command = bundles.command(made, work, *options)
-    done = subprocess.run(
-        command, cwd=bundles.ROOT, env=bundles.environment(registry), capture_output=True, text=True, check=True
-    )
+    with registry:
+        bundles.publish(sample.checkout, registry, work)
+        done = subprocess.run(
+            command, cwd=bundles.ROOT, env=bundles.environment(registry), capture_output=True, text=True, check=True
+        )
     return made, done.stdout + done.stderr
 
 

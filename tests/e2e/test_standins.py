@@ -15,7 +15,7 @@ from tests.e2e.conftest import MachineMaker
 from tests.e2e.console import EMAIL, PASSWORD, PLUGINS, PROVIDERS, Console, said
 from tests.e2e.server import Server
 from tests.e2e.test_failures import COMPANY_CA, LLM
-from tests.target import difypkg, embedder
+from tests.target import difypkg
 from tests.target.bundle import Bundle
 from tests.target.machine import ADDRESS
 from tests.target.neighbour import NEIGHBOUR, Neighbour
@@ -242,9 +242,9 @@ class TestModels:
         ranks = {"model": "reranker", "model_type": "rerank", "credentials": openai(url)}
         console.post(f"{OPENAI}/models/credentials", ranks, 201)
 
-    def test_a_real_model_finds_what_is_meant(self, console: Console, models: Models, work: Path) -> None:
+    def test_a_real_model_finds_what_is_meant(self, console: Console, models: Models, embedder: Path) -> None:
         folder = "/root/embedder"
-        shutil.copytree(embedder.folder(work), models.server.machine.path(folder))
+        shutil.copytree(embedder, models.server.machine.path(folder))
         url = models.start("ollama", 11436, "--models", "all-minilm:embedding", "--embedder", folder)
 
         def embed(*texts: str) -> list[list[float]]:

@@ -35,7 +35,9 @@ def build(name: str, sample: Bundle, registry: Registry, work: Path) -> Bundle:
     """Build the sample with a store."""
     made = dataclasses.replace(sample, name=name, folder=work / f"dist-{name}", payload=work / f"payload-{name}")
     command = bundles.command(made, work, "--store")
-    subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
+    with registry:
+        bundles.publish(sample.checkout, registry, work)
+        subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
     return made
 
 

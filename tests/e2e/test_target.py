@@ -32,11 +32,12 @@ time.sleep(600)
 @pytest.fixture(scope="module")
 def archive(work: Path, registry: Registry, tmp_path_factory: pytest.TempPathFactory, run_root: Path) -> Path:
     """An archive with one image, pulled by its public name from our registry into a store of its own."""
-    bundles.publish(bundles.checkout("target", bundles.SAMPLE, work), registry, work)
     folder = tmp_path_factory.mktemp("podman")
     podman = ["podman", "--root", f"{folder}/store", "--runroot", str(run_root)]
-    environment = bundles.environment(registry)
-    subprocess.run([*podman, "pull", "--quiet", IMAGE], check=True, env=environment)
+    with registry:
+        bundles.publish(bundles.checkout("target", bundles.SAMPLE, work), registry, work)
+        environment = bundles.environment(registry)
+        subprocess.run([*podman, "pull", "--quiet", IMAGE], check=True, env=environment)
     subprocess.run([*podman, "save", "--quiet", "--output", f"{folder}/image.tar", IMAGE], check=True)
     subprocess.run([*podman, "rmi", "--all"], check=True)
     return folder / "image.tar"
@@ -105,8 +106,8 @@ def test_it_comes_back_with_its_disk_after(machine: Machine, how: str) -> None:
         assert machine.run("podman exec web cat /data/file", user=user).stdout == "mounted\n"
 
 
-def test_a_test_that_is_killed_leaves_no_machine(work: Path, base: Path) -> None:
-    machine = Machine.clone(base, work / "machines" / f"killed-{os.getpid()}")
+def test_a_test_that_is_killed_leaves_no_machine(disks: Path, base: Path) -> None:
+    machine = Machine.clone(base, disks / f"killed-{os.getpid()}")
     command = [sys.executable, "-c", KILLED, str(machine.root)]
     test = subprocess.Popen(command, cwd=bundles.ROOT, stdout=subprocess.PIPE, text=True)
     assert test.stdout is not None

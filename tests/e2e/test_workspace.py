@@ -15,7 +15,6 @@ from tests.e2e.conftest import MachineMaker
 from tests.e2e.console import EMAIL, Console
 from tests.e2e.server import Server
 from tests.e2e.test_standins import Models
-from tests.target import embedder
 from tests.target.bundle import ROOT, Bundle
 from tests.target.neighbour import NEIGHBOUR
 
@@ -29,13 +28,13 @@ EMBEDDER = "/root/embedder"
 
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
-def server(request: pytest.FixtureRequest, provided: Bundle, work: Path) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, provided: Bundle, embedder: Path) -> Iterator[Server]:
     """A server that one command has brought from nothing to an answer."""
     engine, user = request.param.split()
     new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
     made = Server(new_machine(), provided, user, engine=engine)
     models = Models(made)
-    shutil.copytree(embedder.folder(work), made.machine.path(EMBEDDER))
+    shutil.copytree(embedder, made.machine.path(EMBEDDER))
     ollama, vllm = models.start("ollama", OLLAMA, "--embedder", EMBEDDER), models.start("vllm", VLLM, KEY)
     made.install(*asked(ollama, vllm), env={"DIFY_INSTALLER_API_KEY": KEY})
     yield made

@@ -18,7 +18,7 @@ from tests.e2e.server import Server
 from tests.e2e.test_failures import COMPANY_CA
 from tests.e2e.test_standins import Models
 from tests.e2e.test_workspace import EMBEDDER, await_nothing_left
-from tests.target import difypkg, embedder
+from tests.target import difypkg
 from tests.target.bundle import Bundle
 from tests.target.neighbour import NEIGHBOUR
 
@@ -178,9 +178,9 @@ class TestQuestions:
 
 
 @pytest.fixture(scope="class")
-def embedding(models: Models, work: Path) -> str:
+def embedding(models: Models, embedder: Path) -> str:
     """The name of a registered model that embeds for real."""
-    shutil.copytree(embedder.folder(work), models.server.machine.path(EMBEDDER))
+    shutil.copytree(embedder, models.server.machine.path(EMBEDDER))
     named = ["--models", "all-minilm:embedding"]
     url = models.start("ollama", VECTORS, "--embedder", EMBEDDER, *named)
     assert add_models(models.server, "--ollama-url", url)[0] == 0

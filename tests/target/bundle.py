@@ -85,14 +85,20 @@ def prepare(
     name: str, source: Path, registry: Registry, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None
 ) -> Bundle:
     """Return the bundle that is to be built, its checkout complete and its images in the registry."""
-    bundle = Bundle(
-        name=name,
-        folder=work / f"dist-{name}",
-        checkout=checkout(name, source, work),
-        payload=work / f"payload-{name}",
-    )
+    checkout(name, source, work)
+    bundle = named(name, work)
     publish(bundle.checkout, registry, work, ballast)
     return bundle
+
+
+def named(name: str, work: Path) -> Bundle:
+    """Return where the bundle of this name lies below `work`."""
+    return Bundle(
+        name=name,
+        folder=work / f"dist-{name}",
+        checkout=work / f"checkout-{name}",
+        payload=work / f"payload-{name}",
+    )
 
 
 def contained(command: Sequence[str]) -> list[str]:

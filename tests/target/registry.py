@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -38,7 +39,10 @@ runroot = "{run_root}"
 
 
 class Registry:
-    """Debian's docker-registry with its storage in `folder`; runs inside a `with` block."""
+    """Debian's docker-registry with its storage in `folder`; runs inside a `with` block.
+
+    Who comes second waits: the same name means other images to other builds.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,6 +74,8 @@ class Registry:
 
     def __enter__(self) -> Registry:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         config = self.folder / "config.yml"
         config.write_text(CONFIG.format(folder=self.folder, port=self.port))
         env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
@@ -89,4 +95,4 @@ class Registry:
     ) -> None:
         self._process.terminate()
         self._process.wait(10)
-        self._run_root.cleanup()
+        self._lock.close()
