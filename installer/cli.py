@@ -291,11 +291,12 @@ def backup_command(
     silent: bool,
 ) -> None:
     """Back up what the running Dify holds into PATH, a new file or a folder; or prove such a file."""
+    from installer.backup import file
     from installer.commands import backup
 
     console = Console(silent=silent or as_json)
     if proving:
-        head, parts = backup.prove(path, console)
+        head, parts = file.prove(path, console)
         if as_json:
             print_result(envelope.to_json("backup", passed=True, file=str(path), **backup.as_fields(head, parts)))
         else:
@@ -311,15 +312,46 @@ def backup_command(
         print_result(backup.written_text(written))
 
 
+@cli.command("export")
+@click.argument("path", type=click.Path(path_type=Path, allow_dash=True), metavar="PATH")
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Where the compose file of that Dify lies. [default: found by its containers]",
+)
+@click.option(
+    "--dify-version", "version", metavar="VERSION", help="Its version. [default: as the tag of the api's image says]"
+)
+@options.apply((options.JSON, options.SILENT))
+def export_command(path: Path, folder: Path | None, version: str | None, as_json: bool, silent: bool) -> None:
+    """Write what a Dify of this host holds, whoever installed it, into PATH: a new file, a folder or a pipe (-)."""
+    from installer.commands import backup, export
+
+    console = Console(silent=silent or as_json)
+    asked = export.Asked(target=path, folder=folder, version=version)
+    written = export.export(asked, Runner(), console)
+    if path == export.STANDARD_OUTPUT:
+        console.line(backup.as_text(written.head, written.parts))
+    elif as_json:
+        print_result(envelope.to_json("export", passed=True, **backup.written_fields(written)))
+    else:
+        print_result(backup.written_text(written))
+
+
 @cli.command("restore")
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
-@options.apply((options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
-def restore_command(path: Path, folder: Path | None, timeout: float, as_json: bool, silent: bool) -> None:
+@options.apply((options.WITHOUT_VECTORS, options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
+def restore_command(
+    path: Path, without_vectors: bool, folder: Path | None, timeout: float, as_json: bool, silent: bool
+) -> None:
     """Put what a backup holds in the place of what Dify holds now, which is kept, and comes back if that fails."""
     from installer.commands import restore
 
     console = Console(silent=silent or as_json)
-    done = restore.restore(layout.Installation(options.folder(folder)), path, timeout, Runner(), console)
+    place = layout.Installation(options.folder(folder))
+    done = restore.restore(place, path, timeout, Runner(), console, without_vectors=without_vectors)
     if as_json:
         print_result(envelope.to_json("restore", passed=True, file=str(path), **restore.as_fields(done)))
     else:

@@ -264,6 +264,13 @@ ENTER = (
     ),
 )
 
+WITHOUT_VECTORS = option(
+    "--without-vectors",
+    is_flag=True,
+    group=PLACE,
+    help="Leave the vectors of the backup behind; each knowledge base is to be indexed again then.",
+)
+
 # What decides what an installation will be; preflight looks at the same.
 SITE = (
     option(
@@ -300,6 +307,14 @@ SITE = (
         group=HTTPS,
         help="The authorities, PEM, that Dify trusts when it calls model servers.",
     ),
+    option(
+        "--restore",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        group=PLACE,
+        help="Begin with what a backup or an export holds, also of an older Dify; settings are carried over by key.",
+    ),
+    WITHOUT_VECTORS,
     FOLDER,
     RUNTIME,
     option("--install-podman", is_flag=True, group=PLACE, help="Install podman with dnf if it is missing (root)."),
@@ -467,6 +482,8 @@ class Given:
     tls_key: Path | None = None
     tls: Literal["self-signed"] | None = None
     ca_bundle: Path | None = None
+    restore: Path | None = None
+    without_vectors: bool = False
     folder: Path | None = None
     runtime: Name | None = None
     install_podman: bool = False
@@ -528,6 +545,8 @@ def make_request(**options: Any) -> Request:
         folder=folder(given.folder),
         archive=archive(given.images),
         asked=settings.Asked(host=given.host or given.ip, ports=given.ports, values=values),
+        restore=given.restore.absolute() if given.restore else None,
+        without_vectors=given.without_vectors,
         tls=_tls(given),
         servers=servers(given),
         require_models=given.require_llm,
@@ -577,6 +596,8 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("two of the ports are the same: give --port, --https-port, --plugin-port different ones")
     if bool(given.tls_cert) != bool(given.tls_key):
         faults.append("--tls-cert and --tls-key go together: give both")
+    if given.without_vectors and not given.restore:
+        faults.append("--without-vectors says something of a backup, but none is named: add --restore FILE")
     if given.tls and given.tls_cert:
         faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
     if (given.install_podman or given.rpms) and given.runtime == "docker":
@@ -586,6 +607,10 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
     if intranet.NONE in given.allow_intranet and len(set(given.allow_intranet)) > 1:
         faults.append(f"--allow-intranet {intranet.NONE} lets nothing through: give it alone, or leave it out")
     faults.extend(_told(resolvers.joined, given.resolvers))
+    _require_models_agree(given, faults)
+
+
+def _require_models_agree(given: Given, faults: list[str]) -> None:
     if (given.wanted or given.require_llm) and not (given.ollama_urls or given.vllm_urls):
         faults.append("a model is to be checked, but no server is named: add --ollama-url or --vllm-url")
     if given.ollama_wanted and not given.ollama_urls:

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from installer.backup import arrival as arrivals
+from installer.backup import exchange
+from installer.backup import file as backup_file
+from installer.backup.file import Part
 from installer.bundle import manifest, verify
 from installer.checks import models, probe
 from installer.core import errors, finding, layout
@@ -61,6 +65,8 @@ class Request:
     language: Language = "en"
     admin: account.Admin | None = None  # with which account to work inside of Dify, if that is asked for
     keep_example: bool = False
+    restore: Path | None = None  # the backup that a new installation begins with
+    without_vectors: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +78,7 @@ class Sources:
     supply: supply.Supply
     verified: str  # in words, what was verified
     refusals: tuple[Refusal, ...]
+    parts: tuple[Part, ...] = ()  # of the backup to begin with, each byte of which was proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,7 @@ class Plan:
     settings: Settings | None  # what the `.env` will be
     certificate: tls.Pair | None
     authorities: bytes | None  # the content of --ca-bundle
+    arrival: arrivals.Arrival | None = None  # the backup to begin with, unless it has come already
 
     @property
     def bundle(self) -> manifest.Manifest:
@@ -135,7 +143,13 @@ class Plan:
         kinds = [type(refusal.error) for refusal in self.refusals]
         if len(failed) > len(self.refusals):
             kinds.append(errors.PreflightFailed)
-        order = (errors.BundleDamaged, errors.PreflightFailed, errors.CommandFailed, errors.UsageError)
+        order = (
+            errors.BundleDamaged,
+            errors.BackupRefused,
+            errors.PreflightFailed,
+            errors.CommandFailed,
+            errors.UsageError,
+        )
         return next(each for each in order if each in kinds)
 
 
@@ -155,19 +169,30 @@ def find_sources(request: Request, runner: Runner, console: Console, *, archive_
         inventory.require_base(bundle, source.missing, engine)
         if archive_needed or supply.is_there(source):
             verified = supply.verify_supply(source, request.verify_full, engine, console)
-    return Sources(bundle=bundle, engine=engine, supply=source, verified=verified, refusals=tuple(refusals))
+    parts: tuple[Part, ...] = ()
+    if archive_needed and request.restore is not None:
+        with _refusing("restore", refusals):
+            _, parts = backup_file.prove(request.restore, console)
+    return Sources(
+        bundle=bundle, engine=engine, supply=source, verified=verified, refusals=tuple(refusals), parts=parts
+    )
 
 
 def make_plan(request: Request, sources: Sources) -> Plan:
     """Compute what the installation will be, and judge the host for it. Changes nothing and does not raise for it."""
     place = layout.Installation(request.folder)
     refusals = list(sources.refusals)
-    found = env = certificate = authorities = names = None
+    found = env = certificate = authorities = names = arrival = None
+    with _refusing("restore", refusals):
+        arrival = find_arrival(request, place)
     with _refusing("settings", refusals):
         found = env_history.read_existing(place)
         names = ask_resolvers(request, found)
-        env = compute_settings(with_resolvers(request, found, names), found, sources.bundle, place)
+        carrying = with_resolvers(with_carried(request, arrival), found, names)
+        env = compute_settings(carrying, found, sources.bundle, place)
         sources.engine.runner.hide(env.secrets)
+    with _refusing("restore", refusals):
+        require_suitable(arrival, env, place, sources.parts)
     with _refusing("certificate", refusals):
         certificate = find_certificate(request, place, env)
         authorities = _read_authorities(request)
@@ -181,6 +206,11 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         *(check_resolver(env, names) if env is not None and names is not None else ()),
         *([Finding("settings", "ok", "they agree with each other")] if env is not None else []),
         *([Finding("certificate", "ok", "it is for this address, and its key belongs to it")] if certificate else []),
+        *(
+            [Finding("restore", "ok", _arrival_in_words(arrival))]
+            if arrival and not _refused("restore", refusals)
+            else []
+        ),
         *(refusal.finding for refusal in refusals),
     )
     return Plan(
@@ -195,6 +225,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         settings=env,
         certificate=certificate,
         authorities=authorities,
+        arrival=arrival,
     )
 
 
@@ -204,6 +235,54 @@ def look_again(plan: Plan) -> Plan:
     judged = set(judge.CHECKS)
     others = tuple(each for each in plan.findings if each.check not in judged)
     return dataclasses.replace(plan, host=host, findings=(*judge.judge(host, plan.wanted), *others))
+
+
+def find_arrival(request: Request, place: layout.Installation) -> arrivals.Arrival | None:
+    """The backup to begin with (--restore) can be taken, and the installation holds no data of its own yet.
+
+    Returns None without one, and for one that has come already. Raises BackupRefused for a file that is none, PreflightFailed where an installation holds data.
+    """
+    if request.restore is None:
+        return None
+    arrival = arrivals.read(request.restore, without_vectors=request.without_vectors)
+    if arrivals.is_there(arrival, place):
+        return None
+    if not exchange.is_arriving(place) and arrivals.holds_data(place):
+        raise errors.PreflightFailed(
+            f"{place.folder} is an installation with data of its own, which --restore does not touch",
+            f"to have the backup in their place, and them kept: dify-installer restore {request.restore} "
+            f"--dir {place.folder}; or name another folder with --dir",
+        )
+    return arrival
+
+
+def with_carried(request: Request, arrival: arrivals.Arrival | None) -> Request:
+    """Return the request with the settings of the backup that go on; what this run sets itself wins."""
+    if arrival is None:
+        return request
+    example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
+    values = {**arrivals.carried(arrival, example).values, **request.asked.values}
+    return dataclasses.replace(request, asked=dataclasses.replace(request.asked, values=values))
+
+
+def require_suitable(
+    arrival: arrivals.Arrival | None, env: Settings | None, place: layout.Installation, parts: Sequence[Part]
+) -> None:
+    """Raise BackupRefused when this bundle cannot take the backup, PreflightFailed when there is no room for it."""
+    if arrival is None or env is None:
+        return
+    upstream = compose.load(layout.bundled(layout.PROJECT) / layout.COMPOSE_FILE)
+    arrivals.require_suitable(arrival, env.resolved, upstream)
+    arrivals.require_room(place, parts)
+
+
+def _arrival_in_words(arrival: arrivals.Arrival) -> str:
+    head = arrival.head
+    return f"begins with Dify {head.dify} of {head.host}, {head.folder}, {head.made}"
+
+
+def _refused(check: str, refusals: Sequence[Refusal]) -> bool:
+    return any(refusal.check == check for refusal in refusals)
 
 
 @contextlib.contextmanager
@@ -327,6 +406,7 @@ def _read_authorities(request: Request) -> bytes | None:
 CHECKS: dict[str, Callable[..., object]] = {
     **judge.CHECKS,
     "images": check_images,
+    "restore": find_arrival,
     "resolver": check_resolver,
     "settings": compute_settings,
     "certificate": find_certificate,

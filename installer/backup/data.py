@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ WRITE_ONCE = (dify.API, "worker", "worker_beat", dify.MODEL_CALLER, "sandbox", d
 # tar's status for files that changed or went away while they were read (GNU tar's manual, "Synopsis").
 TAR_STATUSES = (0, 1)
 COPY_SECONDS = 3600.0
-STOP_SECONDS = 60.0
+STOP_SECONDS = 60
+MARGIN_SECONDS = 30
 COUNT_SECONDS = 600.0
+PIECE_BYTES = 1024 * 1024
 
 
 def find_folders(place: layout.Installation) -> list[str]:
@@ -35,25 +38,33 @@ def find_folders(place: layout.Installation) -> list[str]:
 def find_held(document: compose.Document, folders: Collection[str], found: Iterable[Container]) -> dict[str, list[str]]:
     """Return the containers that change their files in place, by name, each with the folders that it writes to.
 
-    They are the vector stores: theirs is copied while they hold still.
+    They are the vector stores: theirs is copied while they are stopped.
     """
     held: dict[str, list[str]] = {}
     for container in found:
         service = document["services"].get(container.service)
         if service is None or container.service in WRITE_ONCE or container.state != "running":
             continue
-        sources = [Path(str(each).partition(":")[0]).parts for each in service.get("volumes") or ()]
-        names = [parts[1] for parts in sources if parts[:1] == ("volumes",) and len(parts) > 1 and parts[1] in folders]
+        names = {folder.partition("/")[0] for folder, _ in mounted(service)} & set(folders)
         if names:
-            held[container.name] = sorted(set(names))
+            held[container.name] = sorted(names)
     return held
+
+
+def mounted(service: compose.Service) -> Iterator[tuple[str, str]]:
+    """Yield the folders below `volumes/` that a service of a compose file mounts, and where it sees them."""
+    for each in service.get("volumes") or ():
+        source, _, inside = str(each).partition(":")
+        parts = Path(source).parts
+        if parts[:1] == ("volumes",) and len(parts) > 1:
+            yield "/".join(parts[1:]), inside.partition(":")[0]
 
 
 @contextlib.contextmanager
 def held_copy(
     held: dict[str, list[str]], place: layout.Installation, engine: Engine, console: Console
 ) -> Iterator[tuple[list[str], float]]:
-    """Give the names of the folders that were copied while their services held still, and for how many seconds.
+    """Give the names of the folders that were copied while their services were stopped, and for how many seconds.
 
     The copies lie in `place.held`; on XFS and btrfs they take no time and no room (`cp --reflink`). They are removed
     when the block ends, and by the next run of a command that changes anything.
@@ -64,29 +75,29 @@ def held_copy(
     place.held.mkdir(mode=0o700, exist_ok=True)
     try:
         for name, folders in held.items():
-            console.line(f"  {name} holds still while {', '.join(folders)} is copied")
-            _freeze(name, engine)
-            try:
+            console.line(f"  {name} is stopped while {', '.join(folders)} is copied")
+            with stopped(name, engine):
                 sources = [str(place.volumes / folder) for folder in folders]
                 command = ["cp", "--archive", "--reflink=auto", "--", *sources, str(place.held)]
                 engine.runner.run(engine.as_owner(command), timeout=COPY_SECONDS)
-            finally:
-                _thaw(name, engine)
             copied += folders
         yield copied, time.monotonic() - begun
     finally:
         remove(place, engine)
 
 
-def _freeze(name: str, engine: Engine) -> None:
-    """Let all processes of a container wait; where the engine cannot, its first one, which the stores have alone."""
-    if not engine.run(["pause", name], timeout=STOP_SECONDS, check=False).ok:
-        engine.run(["kill", "--signal", "STOP", name], timeout=STOP_SECONDS)
+@contextlib.contextmanager
+def stopped(name: str, engine: Engine) -> Iterator[None]:
+    """Have a container stopped while the block runs, as it is told to end: all that it holds is on the disk then.
 
-
-def _thaw(name: str, engine: Engine) -> None:
-    if not engine.run(["unpause", name], timeout=STOP_SECONDS, check=False).ok:
-        engine.run(["kill", "--signal", "CONT", name], timeout=STOP_SECONDS)
+    A store whose files are copied while it runs, or as it was killed, may find less afterwards, in silence: Weaviate
+    keeps the objects and loses the way to them (dify-docs#940, "Stop Weaviate Gracefully").
+    """
+    try:
+        engine.run(["stop", "-t", str(STOP_SECONDS), name], timeout=STOP_SECONDS + MARGIN_SECONDS)
+        yield
+    finally:
+        engine.run(["start", name], timeout=STOP_SECONDS)
 
 
 def remove(place: layout.Installation, engine: Engine) -> None:
@@ -96,28 +107,42 @@ def remove(place: layout.Installation, engine: Engine) -> None:
 
 
 @contextlib.contextmanager
-def packed(folder: Path, names: Sequence[str], engine: Engine) -> Iterator[IO[bytes]]:
-    """Give folders as a tar, owners as numbers: the same inside of every container. Raises CommandFailed."""
-    command = ["tar", "--create", "--file=-", "--format=posix", "--numeric-owner", "--sort=name", "--sparse"]
+def packed(folder: Path, engine: Engine, index: Path | None = None) -> Iterator[IO[bytes]]:
+    """Give a folder as a tar, owners as numbers: the same inside of every container. Raises CommandFailed.
+
+    The same files give the same bytes, whatever host they are on; so a copy is compared with its original by hash.
+    `index` is a file that tar writes the names into, one a line; those of folders end with a slash.
+    """
+    command = ["tar", "--create", "--file=-", "--format=posix", "--numeric-owner", "--sort=name"]
+    # What tells of tar's own process, and of when a file was read last (GNU tar's manual, "Controlling Extended Header
+    # Keywords").
+    command += ["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"]
     command += ["--warning=no-file-changed", "--warning=no-file-removed", "--warning=no-file-ignored"]
-    command += ["--directory", str(folder), "--", *names]
+    command += [] if index is None else ["--verbose", f"--index-file={index}"]
+    command += ["--directory", str(folder), "."]
     with database.streaming(engine.as_owner(command), engine, TAR_STATUSES) as stream:
         yield stream
 
 
-def count_files(folder: Path, names: Sequence[str], engine: Engine) -> dict[str, int]:
-    """Return how many files each folder has. Raises CommandFailed."""
-    counts = {}
-    for name in names:
-        command = engine.as_owner(["find", str(folder / name), "-type", "f", "-printf", "."])
-        counts[name] = len(engine.runner.run(command, timeout=COUNT_SECONDS).stdout)
-    return counts
+def hash_of(folder: Path, engine: Engine) -> str:
+    """Return the SHA-256 of what `packed` gives. Raises CommandFailed."""
+    hashed = hashlib.sha256()
+    with packed(folder, engine) as stream:
+        while piece := stream.read(PIECE_BYTES):
+            hashed.update(piece)
+    return hashed.hexdigest()
 
 
-def measure(folder: Path, names: Sequence[str], engine: Engine) -> int:
+def count_files(folder: Path, engine: Engine) -> int:
+    """Return how many files a folder has, and links and the like. Raises CommandFailed."""
+    command = engine.as_owner(["find", str(folder), "!", "-type", "d", "-printf", "."])
+    return len(engine.runner.run(command, timeout=COUNT_SECONDS).stdout)
+
+
+def measure(folders: Sequence[Path], engine: Engine) -> int:
     """Return how many bytes folders hold. Raises CommandFailed."""
-    if not names:
+    if not folders:
         return 0
-    command = ["du", "--summarize", "--bytes", "--", *(str(folder / name) for name in names)]
+    command = ["du", "--summarize", "--bytes", "--", *map(str, folders)]
     result = engine.runner.run(engine.as_owner(command), timeout=COUNT_SECONDS, check=False)
     return sum(int(line.partition("\t")[0]) for line in result.stdout.splitlines())

@@ -7,6 +7,7 @@ docker-entrypoint.sh, `initdb --auth-local=trust` by default).
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,25 +55,40 @@ class Snapshot:
     rows: Mapping[str, int]
 
 
-def find_databases(variables: Mapping[str, str], found: Iterable[Container], engine: Engine) -> list[Database]:
-    """Return the databases that exist of an installation: Dify's, and the plugin daemon's.
-
-    Raises CommandFailed when PostgreSQL does not run, UsageError when it is another kind of database.
-    """
+def require_postgresql(variables: Mapping[str, str]) -> None:
+    """Raise UsageError when the database is of another kind."""
     kind = variables.get(dify.DB_TYPE, POSTGRESQL)
     if kind != POSTGRESQL:
         raise errors.UsageError(
             f"the database is {kind}, and only PostgreSQL can be backed up", "use the database's own tools"
         )
+
+
+def find_server(variables: Mapping[str, str], found: Iterable[Container]) -> Container:
+    """Return the container of an installation of ours that runs PostgreSQL.
+
+    Raises CommandFailed when it does not run, UsageError when the database is of another kind.
+    """
+    require_postgresql(variables)
     service = dify.DATABASES[POSTGRESQL]["DB_HOST"]
     container = next((each for each in found if each.service == service and each.state == "running"), None)
     if container is None:
         raise errors.CommandFailed(f"{service} does not run", "start the stack: dify-installer start")
-    user = variables.get("DB_USERNAME", "postgres")
-    any_of_it = Database(container=container.name, user=user, name="postgres")
+    return container
+
+
+def find_databases(server: Container, variables: Mapping[str, str], engine: Engine) -> list[Database]:
+    """Return the databases that a server has of a Dify: its own, and the plugin daemon's. Raises CommandFailed."""
+    user = variables.get("DB_USERNAME") or "postgres"
+    any_of_it = Database(container=server.name, user=user, name="postgres")
     listed = ask(any_of_it, "SELECT datname FROM pg_database", engine).stdout.split()
-    names = [variables.get("DB_DATABASE", "dify"), variables.get(PLUGINS_KEY, PLUGINS_DEFAULT)]
-    return [Database(container=container.name, user=user, name=name) for name in names if name in listed]
+    names = [variables.get("DB_DATABASE") or "dify", variables.get(PLUGINS_KEY) or PLUGINS_DEFAULT]
+    return [Database(container=server.name, user=user, name=name) for name in names if name in listed]
+
+
+def measure(each: Database, engine: Engine) -> int:
+    """Return how many bytes a database takes on the disk. Raises CommandFailed."""
+    return int(ask(each, "SELECT pg_database_size(current_database())", engine).stdout.strip())
 
 
 def make_empty(name: str, variables: Mapping[str, str], found: Iterable[Container], engine: Engine) -> Database:
@@ -143,6 +159,21 @@ def dump(snapshot: Snapshot, engine: Engine) -> Iterator[IO[bytes]]:
     command = snapshot.database.command(engine, "pg_dump", *options)
     with streaming(command, engine) as stream:
         yield stream
+
+
+# Since August 2025 a dump begins and ends with a word that keeps its text from having psql do something else
+# (CVE-2025-8714); a psql from before does not know it. What we read has been proved.
+RESTRICT = re.compile(rb"(?m)^\\(?:un)?restrict [A-Za-z0-9]+\n")
+
+
+def readable(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the pieces of a dump, cut at ends of lines, without what an older psql does not know."""
+    rest = b""
+    for piece in pieces:
+        whole, newline, rest = (rest + piece).rpartition(b"\n")
+        text = whole + newline
+        yield RESTRICT.sub(b"", text) if b"restrict " in text else text
+    yield RESTRICT.sub(b"", rest)
 
 
 @contextlib.contextmanager

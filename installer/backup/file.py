@@ -26,6 +26,7 @@ from typing import IO, Any
 import zstandard
 
 from installer.core import errors, files
+from installer.core.console import Console
 
 FORMAT = 1
 KIND = "dify-backup"
@@ -51,6 +52,8 @@ class Head:
     vector_store: str
     database: str
     left_out: tuple[str, ...]  # what is not in it, in words
+    store_version: str = ""  # of the vector store, as its image's tag says
+    ours: bool = True  # of an installation of ours; else its settings are another's, and are carried over by key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +73,7 @@ class Writer:
         self._archive = archive
         self.written: list[Part] = []
 
-    def add(self, name: str, source: IO[bytes], counts: Mapping[str, int], advance: Callable[[int], object]) -> None:
+    def add(self, name: str, source: IO[bytes], advance: Callable[[int], object]) -> None:
         """Add what a stream gives, to its end; `advance` is told of the bytes. Raises CommandFailed (disk)."""
         hashed, size = hashlib.sha256(), 0
         for number in itertools.count(1):
@@ -81,7 +84,11 @@ class Writer:
             hashed.update(piece)
             size += len(piece)
             advance(len(piece))
-        self.written.append(Part(name=name, bytes=size, sha256=hashed.hexdigest(), counts=dict(counts)))
+        self.written.append(Part(name=name, bytes=size, sha256=hashed.hexdigest(), counts={}))
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Say how many there are of what the part holds that was added last: known once it has been read."""
+        self.written[-1] = dataclasses.replace(self.written[-1], counts=dict(counts))
 
     def member(self, name: str, content: bytes) -> None:
         """Add a member of the tar; the same content gives the same bytes."""
@@ -93,9 +100,15 @@ class Writer:
 @contextlib.contextmanager
 def writing(path: Path, head: Head) -> Iterator[Writer]:
     """Write a backup to `path`, 0600, which it becomes when the block ends well. Raises CommandFailed (disk)."""
+    with files.replacing(path, mode=0o600) as target, streaming(target, head) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def streaming(target: IO[bytes], head: Head) -> Iterator[Writer]:
+    """Write a backup into a stream; one that ends too soon lacks its list of parts, by which a reader knows it."""
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=os.cpu_count() or 1, write_checksum=True)
     with (
-        files.replacing(path, mode=0o600) as target,
         compressor.stream_writer(target, closefd=False) as packed,
         tarfile.open(mode="w|", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
     ):
@@ -155,7 +168,8 @@ class Reader:
                 f"{self._path} is of a later version of dify-installer", "use that version to read it"
             )
         try:
-            values = {field.name: fields[field.name] for field in dataclasses.fields(Head)}
+            known = [field.name for field in dataclasses.fields(Head)]
+            values = {name: fields[name] for name in known if name in fields}
             return Head(**{**values, "left_out": tuple(values["left_out"])})
         except (KeyError, TypeError) as error:
             raise self.damaged("its first entry is incomplete") from error
@@ -234,3 +248,11 @@ def verify(path: Path, advance: Callable[[int], object]) -> tuple[Head, tuple[Pa
             for _ in pieces:
                 pass
         return reader.head, reader.parts
+
+
+def prove(path: Path, console: Console) -> tuple[Head, tuple[Part, ...]]:
+    """Read all of a backup, tell how far that is, and return what it holds. Raises BackupRefused."""
+    if not path.is_file():
+        raise errors.BackupRefused(f"there is no file {path}", "check the path")
+    with console.progress(f"read {path.name}", path.stat().st_size) as bar:
+        return verify(path, bar.update)

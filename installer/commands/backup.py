@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import shutil
 import socket
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from installer import VERSION
-from installer.backup import data, database, exchange, file
+from installer.backup import data, database, exchange, file, parts
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.core import errors, files, layout, lock, logfile
@@ -24,24 +22,20 @@ from installer.core.console import Console, size
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
-from installer.release import dify, settings
+from installer.release import compose, dify, dify_store, settings
 from installer.stack import project, state
 from installer.system import backup_timer
 
 PREFIX, SUFFIX = "dify-backup-", ".tar.zst"
-# Parts, by what they are restored with.
-SETTINGS, DATABASE, HELD, FILES = "settings", "database", "held", "files"
 LEFT_OUT = (
     "images and plugins' wheels (the bundle has them)",
     "Redis: what is being worked on at this moment, and who is signed in",
 )
-# Of a database's files on the disk, so much is in its dump at most, compressed (measured with Dify's tables: 0.1).
-DUMP_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """A backup that was written; `held_seconds` is how long a vector store held still."""
+    """A backup that was written; `held_seconds` is how long a vector store was stopped."""
 
     path: Path
     bytes: int
@@ -66,11 +60,11 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
         document = project.read_installed(place, engine)
         env = settings.load(place)
         logfile.write_to(memory, place.logs, "backup")
-        path = _choose_path(target)
+        path = choose_path(target, PREFIX)
         # What a run that was killed has left there, and in our folder.
         files.remove_temporaries(path.parent)
         found = state.list_ours(place, engine)
-        databases = database.find_databases(env.resolved, found, engine)
+        databases = database.find_databases(database.find_server(env.resolved, found), env.resolved, engine)
         folders = data.find_folders(place)
         held = data.find_held(document, folders, found)
         total = _require_room(place, path, databases, folders, engine, console)
@@ -80,15 +74,12 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
             copied, held_seconds = stack.enter_context(data.held_copy(held, place, engine, console))
             writer = stack.enter_context(file.writing(path, head))
             bar = stack.enter_context(console.progress("back up", total))
-            _add_settings(writer, place)
+            parts.add_settings(writer, _read_settings(place))
             for snapshot in snapshots:
-                with database.dump(snapshot, engine) as stream:
-                    writer.add(f"{DATABASE}/{snapshot.database.name}", stream, snapshot.rows, bar.update)
-            others = [name for name in folders if name not in copied]
-            for part, folder, names in ((HELD, place.held, copied), (FILES, place.volumes, others)):
-                counts = data.count_files(folder, names, engine)
-                with data.packed(folder, names, engine) as stream:
-                    writer.add(part, stream, counts, bar.update)
+                parts.add_database(writer, snapshot, engine, bar.update)
+            for name in folders:
+                source = place.held if name in copied else place.volumes
+                parts.add_folder(writer, name, source / name, engine, bar.update)
         note = {"file": str(path), "made": head.made, "bytes": path.stat().st_size}
         files.write(place.last_backup, json.dumps(note, indent=1) + "\n")
     removed = remove_old(path, keep, head) if keep else ()
@@ -114,11 +105,11 @@ def schedule(
         return backup_timer.schedule(place, target.absolute(), every, keep, runner)
 
 
-def _choose_path(target: Path) -> Path:
+def choose_path(target: Path, prefix: str) -> Path:
     """Return the file to write. Raises UsageError for one that is there, or a folder that is not."""
     path = target.absolute()
     if path.is_dir():
-        path /= f"{PREFIX}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{SUFFIX}"
+        path /= f"{prefix}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{SUFFIX}"
     if path.exists():
         raise errors.UsageError(f"{path} exists already", "name another file, or a folder")
     if not path.parent.is_dir():
@@ -135,9 +126,9 @@ def _require_room(
     console: Console,
 ) -> int:
     """Say how much it will be, and return it in bytes, before compression. Raises PreflightFailed without room."""
-    stored = sum(_size_of(each, engine) for each in databases)
-    copied = data.measure(place.volumes, folders, engine)
-    at_most = int(stored * DUMP_SHARE) + copied
+    stored = sum(database.measure(each, engine) for each in databases)
+    copied = data.measure([place.volumes / name for name in folders], engine)
+    at_most = int(stored * parts.DUMP_SHARE) + copied
     free = shutil.disk_usage(path.parent).free
     console.line(
         f"databases {size(stored)} on the disk, files {size(copied)}; the backup will have at most {size(at_most)}, "
@@ -151,10 +142,6 @@ def _require_room(
     return at_most
 
 
-def _size_of(each: database.Database, engine: Engine) -> int:
-    return int(database.ask(each, "SELECT pg_database_size(current_database())", engine).stdout.strip())
-
-
 def _head(place: layout.Installation, env: settings.Settings) -> Head:
     return Head(
         dify=verify.check_embedded(layout.bundled("")).dify,
@@ -166,19 +153,15 @@ def _head(place: layout.Installation, env: settings.Settings) -> Head:
         vector_store=env.resolved.get(dify.VECTOR_STORE, ""),
         database=env.resolved.get(dify.DB_TYPE, database.POSTGRESQL),
         left_out=LEFT_OUT,
+        store_version=dify_store.find_version(compose.load(place.upstream_compose), env.resolved),
     )
 
 
-def _add_settings(writer: file.Writer, place: layout.Installation) -> None:
-    """Add `.env`, the certificates and the account's password as a tar."""
-    made = io.BytesIO()
-    paths = [place.env, place.certificate, place.key, place.ca_bundle, place.admin_password, place.account]
-    there = [path for path in paths if path.is_file()]
-    with tarfile.open(mode="w", fileobj=made) as archive:
-        for path in there:
-            archive.add(path, str(path.relative_to(place.folder)), recursive=False)
-    made.seek(0)
-    writer.add(SETTINGS, made, {"files": len(there)}, lambda _: None)
+def _read_settings(place: layout.Installation) -> dict[str, bytes]:
+    """Return `.env` with the example that it began with, the certificates and the account, as far as they are there."""
+    paths = [place.env, place.project / layout.ENV_EXAMPLE, place.certificate, place.key, place.ca_bundle]
+    paths += [place.admin_password, place.account]
+    return {str(path.relative_to(place.folder)): path.read_bytes() for path in paths if path.is_file()}
 
 
 def remove_old(path: Path, keep: int, head: Head) -> list[str]:
@@ -200,27 +183,17 @@ def _is_of(path: Path, head: Head) -> bool:
     return False
 
 
-def prove(path: Path, console: Console) -> tuple[Head, tuple[Part, ...]]:
-    """Read all of a backup and return what it holds. Raises BackupRefused."""
-    if not path.is_file():
-        raise errors.BackupRefused(f"there is no file {path}", "check the path")
-    with console.progress(f"read {path.name}", path.stat().st_size) as bar:
-        return file.verify(path, bar.update)
-
-
-def as_fields(head: Head, parts: Sequence[Part]) -> dict[str, Any]:
+def as_fields(head: Head, written: Sequence[Part]) -> dict[str, Any]:
     """Return what a backup holds for a machine."""
-    return {"backup": dataclasses.asdict(head), "parts": [dataclasses.asdict(part) for part in parts]}
+    return {"backup": dataclasses.asdict(head), "parts": [dataclasses.asdict(part) for part in written]}
 
 
-def as_text(head: Head, parts: Sequence[Part]) -> str:
+def as_text(head: Head, written: Sequence[Part]) -> str:
     """Return what a backup holds for people."""
     lines = [f"Dify {head.dify} of {head.host}, {head.folder}, {head.url}, {head.made}"]
-    for part in parts:
-        things = "rows" if part.name.startswith(DATABASE) else "files"
-        named = f" ({', '.join(part.counts)})" if part.name in (HELD, FILES) else ""
-        number = sum(part.counts.values())
-        lines.append(f"  {part.name}{named}: {number} {things}, {size(part.bytes)}")
+    for part in written:
+        things = "rows" if part.name.startswith(parts.DATABASE) else "files"
+        lines.append(f"  {part.name}: {sum(part.counts.values())} {things}, {size(part.bytes)}")
     return "\n".join([*lines, *(f"  not in it: {each}" for each in head.left_out)])
 
 
@@ -237,7 +210,7 @@ def written_fields(written: Written) -> dict[str, Any]:
 
 def written_text(written: Written) -> str:
     """Return how a backup went for people."""
-    held = f"; a vector store held still for {written.held_seconds} s" if written.held_seconds else ""
+    held = f"; a vector store was stopped for {written.held_seconds} s" if written.held_seconds else ""
     lines = [as_text(written.head, written.parts), *(f"  removed, older: {name}" for name in written.removed)]
     lines.append(f"{written.path}: {size(written.bytes)} in {written.seconds} s{held}")
     lines.append(f"  do: keep it on another machine; it holds secrets. `dify-installer backup --verify {written.path}`")

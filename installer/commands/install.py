@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from installer import plan as plans
+from installer.backup import arrival as arrivals
 from installer.backup import exchange
 from installer.checks import checklist, front_door, models, waiting
 from installer.commands import page, report, workspace
@@ -34,7 +35,8 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     result = report.Report(folder=str(place.folder))
     runner.hide([server.key for server in request.servers] + [request.admin.password if request.admin else ""])
     with lock.hold(place.folder) as held:
-        exchange.require_ended(place)
+        if request.restore is None:
+            exchange.require_ended(place)
         plan = _plan(request, result, runner, console)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
         ownership.claim(place)
@@ -101,6 +103,9 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
             step.seen = f"{len(plan.bundle.plugins.packages)} packages, {written} files written into {place.plugins}"
     with result.step("settings", console) as step:
         document, renewed, step.seen = _lay_down(plan, result)
+    if plan.arrival is not None:
+        with result.step("data", console) as step:
+            step.seen = _bring(plan, plan.arrival, document, result, console)
     deadline = time.monotonic() + plan.request.timeout
     with result.step("start", console) as step:
         assert plan.settings is not None
@@ -120,6 +125,25 @@ def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) ->
         waiting.await_console(front, document, deadline, engine, console)
         step.seen = result.url
     return document
+
+
+def _bring(
+    plan: Plan, arrival: arrivals.Arrival, document: compose.Document, result: report.Report, console: Console
+) -> str:
+    """Bring what the backup holds into the installation, which has nothing yet; say what came."""
+    place = plan.place
+    exchange.begin_arrival(place, plan.engine)
+    project.lay_down(plan.bundle, layout.bundled(""), place)
+    assert plan.settings is not None
+    project.make_folders(place, document, plan.settings.resolved)
+    result.compared = arrivals.bring(arrival, place, plan.sources.parts, plan.engine, console)
+    if arrival.head.ours:
+        arrivals.write_own(arrival, place)
+    exchange.end(place, arrival.head)
+    example = (place.project / layout.ENV_EXAMPLE).read_text("utf-8")
+    result.notes += arrivals.in_words(arrivals.carried(arrival, example), arrival)
+    head = arrival.head
+    return f"Dify {head.dify} of {head.host}, {head.made}: {len(result.compared)} parts, the same on both sides"
 
 
 def opens_firewall(plan: Plan) -> bool:

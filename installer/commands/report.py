@@ -66,6 +66,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
     models: list[Finding] = field(default_factory=list)
+    compared: list[Finding] = field(default_factory=list)  # what came of a backup with what it holds
     inside: Inside | None = None
     notes: list[str] = field(default_factory=list)
     error: str = ""  # what the run failed with, and what to do
@@ -92,7 +93,7 @@ def as_json(report: Report) -> str:
 def show(report: Report, console: Console) -> None:
     """Write the checklist, the notes and the address to open."""
     console.line()
-    for line in finding.as_text((*report.checks, *report.models)).splitlines():
+    for line in finding.as_text((*report.compared, *report.checks, *report.models)).splitlines():
         console.line(f"  {line}")
     for note in report.notes:
         console.line(f"  note {note}")

@@ -15,6 +15,7 @@ Kind = Literal[
     "backup",
     "doctor",
     "egress",
+    "export",
     "models",
     "plan",
     "plugins",

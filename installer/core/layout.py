@@ -246,6 +246,11 @@ class Installation:
         return self.folder / "last-backup.json"
 
     @property
+    def last_restore(self) -> Path:
+        """Which backup was restored last."""
+        return self.folder / "last-restore.json"
+
+    @property
     def restoring(self) -> Path:
         """Says that a restore has begun and not ended: where the data lie that it has moved away."""
         return self.folder / ".dify-installer-restore.json"

@@ -10,7 +10,7 @@ import abc
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -51,6 +51,14 @@ class Container:
     def is_alive(self) -> bool:
         """Whether it has processes, and holds its ports; a container that is being stopped still does."""
         return self.state in ALIVE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspected:
+    """What a container was made with: folders of the host by where it sees them, and its environment, with secrets."""
+
+    mounts: Mapping[str, Path]
+    environment: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,6 +182,15 @@ class Engine(abc.ABC):
         named = [part for document in self._compose_files(place) for part in ("--file", str(document))]
         project = ["--project-name", layout.COMPOSE_PROJECT]
         return [*self._compose_program(place), *project, *named, "--env-file", str(place.env)]
+
+    def inspect(self, container: str) -> Inspected:
+        """Return where a container's folders lie on this host, and its environment. Raises CommandFailed."""
+        (entry,) = self._inspected(["container", "inspect"], [container])
+        environment = (each.partition("=") for each in entry["Config"].get("Env") or ())
+        return Inspected(
+            mounts={str(each["Destination"]): Path(each["Source"]) for each in entry.get("Mounts") or ()},
+            environment={name: value for name, _, value in environment},
+        )
 
     @abc.abstractmethod
     def containers(self, project: str | None = None) -> list[Container]:

@@ -33,7 +33,8 @@ def write(path: Path, **parts: bytes) -> Path:
     path.unlink(missing_ok=True)
     with file.writing(path, HEAD) as writer:
         for name, content in parts.items():
-            writer.add(name, io.BytesIO(content), {"things": len(content)}, told)
+            writer.add(name, io.BytesIO(content), told)
+            writer.count({"things": len(content)})
     return path
 
 
@@ -57,7 +58,7 @@ def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_failure_while_it_is_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), file.writing(tmp_path / "b", HEAD) as writer:
-        writer.add("settings", io.BytesIO(b"a"), {}, told)
+        writer.add("settings", io.BytesIO(b"a"), told)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 

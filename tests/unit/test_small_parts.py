@@ -89,6 +89,7 @@ def test_the_shape_of_the_report() -> None:
     assert sorted(top) == [
         *(
             "checks",
+            "compared",
             "dify",
             "error",
             "folder",

@@ -300,6 +300,7 @@ KOREAN = Words(
         "images": "이미지 적재",
         "podman-compose": "podman-compose 설치",
         "plugins": "플러그인 복사",
+        "data": "데이터 복원",
         "settings": "설정 작성",
         "start": "스택 시작",
         "firewall": "방화벽",

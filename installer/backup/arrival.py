@@ -1,0 +1,303 @@
+"""What a backup brings to an installation: whether it can be taken, which of its settings go on, and its data."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installer.backup import data, database, exchange, file, parts
+from installer.backup.file import Head, Part
+from installer.bundle import verify
+from installer.core import errors, files, layout
+from installer.core.console import Console, size
+from installer.core.finding import Finding
+from installer.core.runner import PIPE
+from installer.engine.base import Engine, parse_version
+from installer.release import carry, compose, dify, dify_store, env_history, envfile, resolvers, settings
+from installer.stack import project, run, state
+
+# Dify's own migrations bring the tables of these and later versions to today's; older ones had no plugin daemon yet,
+# or another way to keep its packages.
+OLDEST = (1, 9)
+# A database takes so many times the size of its dump (measured with Dify's tables and their indexes: 2.2).
+ROOM_FACTOR = 3
+# Names of a backup's settings, below the install folder.
+ENV, EXAMPLE = f"{layout.PROJECT}/.env", f"{layout.PROJECT}/{layout.ENV_EXAMPLE}"
+# What the services of this host are reached by; what the backup says of it was true where it was made.
+OF_THIS_HOST = {*dify.URLS, *dify.PORTS.values(), *dify.HTTPS, *dify.HOSTS, dify.RESOLVERS}
+# Besides, of another's settings: what this bundle has chosen, what keeps it quiet, where its own services are, and the
+# secrets between them, on which no data depend. A database is made anew, with our password, from its dump.
+OF_THIS_BUNDLE = (
+    {dify.VECTOR_STORE, dify.DB_TYPE, compose.PROFILES, *dify.FIXED}
+    | {"DB_HOST", "DB_PORT", "REDIS_HOST", "REDIS_PORT", "INTERNAL_FILES_URL"}
+    | {key for secret in dify.SECRETS for key in (*secret.keys, *(key for key, _ in secret.within))}
+) - {dify.SECRET_KEY}
+# Folders that only a Dify that has run has anything in.
+DATA = ("db/data", "mysql/data", "app/storage")
+NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """A backup of which the first part has been read; `contents` are the files of its settings."""
+
+    path: Path
+    head: Head
+    contents: Mapping[str, bytes] = field(repr=False)
+    without_vectors: bool = False
+
+    @property
+    def env(self) -> str:
+        """Return its `.env`."""
+        return env_history.unmarked(self.contents.get(ENV, b"").decode("utf-8", "replace"))
+
+
+def read(path: Path, *, without_vectors: bool = False) -> Arrival:
+    """Read what a backup is of, and its settings. Raises BackupRefused."""
+    if not path.is_file():
+        raise errors.BackupRefused(f"there is no file {path}", "check the path")
+    packed = b""
+    with file.reading(path) as reader:
+        for name, pieces in reader:
+            packed = b"".join(pieces) if name == parts.SETTINGS else b""
+            break
+        contents = parts.read_settings(packed) if packed else {}
+        return Arrival(path=path, head=reader.head, contents=contents, without_vectors=without_vectors)
+
+
+def require_suitable(arrival: Arrival, variables: Mapping[str, str], upstream: compose.Document) -> None:
+    """Raise BackupRefused for a backup that this bundle cannot take.
+
+    `variables` are the settings of the installation, as they are or will be, `upstream` its compose file.
+    """
+    head, path = arrival.head, arrival.path
+    bundle = verify.check_embedded(layout.bundled("")).dify
+    theirs, ours = parse_version(head.dify), parse_version(bundle)
+    if theirs is not None and ours is not None and theirs > ours:
+        raise errors.BackupRefused(
+            f"{path} is of Dify {head.dify}, and this bundle brings {bundle}: data do not go back to an older version",
+            f"build a bundle of Dify {head.dify} or a later one",
+        )
+    if head.dify != bundle and (theirs is None or theirs[: len(OLDEST)] < OLDEST):
+        raise errors.BackupRefused(
+            f"{path} is of Dify {head.dify}, and data come along from {'.'.join(map(str, OLDEST))} and later versions",
+            "upgrade Dify where it is now, and make the backup then",
+        )
+    here = variables.get(dify.VECTOR_STORE, ""), variables.get(dify.DB_TYPE, database.POSTGRESQL)
+    if (head.vector_store, head.database) != here and not (arrival.without_vectors and head.database == here[1]):
+        raise errors.BackupRefused(
+            f"{path} has {head.vector_store} and {head.database}, and this bundle {' and '.join(here)}",
+            f"build a bundle with them: make bundle VECTOR_STORE={head.vector_store} DB={head.database}; or leave the "
+            "vectors behind: --without-vectors",
+        )
+    if not arrival.without_vectors:
+        _require_readable(head, dify_store.find_version(upstream, variables))
+
+
+def _require_readable(head: Head, here: str) -> None:
+    """Raise BackupRefused where the vector store of this bundle cannot use the files of that version."""
+    store, there = head.vector_store, parse_version(head.store_version)
+    ours = parse_version(here)
+    oldest = dify_store.OLDEST.get(store)
+    if there is None or ours is None:
+        return
+    if oldest is not None and there < oldest <= ours:
+        raise errors.BackupRefused(
+            f"the vectors are {store} {head.store_version}'s, and the {store} {here} of this bundle finds nothing in "
+            f"what was written before {'.'.join(map(str, oldest))}",
+            dify_store.REMEDIES[store],
+        )
+    if there > ours:
+        raise errors.BackupRefused(
+            f"the vectors are {store} {head.store_version}'s, and this bundle has the older {store} {here}",
+            f"build a bundle with {store} {head.store_version}, or leave the vectors behind: --without-vectors",
+        )
+
+
+def require_room(place: layout.Installation, found: Iterable[Part]) -> None:
+    """Raise PreflightFailed when the disk has no room for the parts of a backup."""
+    folder = next(path for path in (place.project, *place.project.parents) if path.is_dir())
+    needed = sum(part.bytes * (ROOM_FACTOR if part.name.startswith(parts.DATABASE) else 1) for part in found)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise errors.PreflightFailed(
+            f"{folder} has {size(free)} of room, and beside what is there the backup may need {size(needed)}",
+            "make room; nothing has been changed",
+        )
+
+
+def carried(arrival: Arrival, example: str) -> carry.Carried:
+    """Return what goes on of another Dify's settings; `example` is the text of this bundle's `.env.example`.
+
+    What holds an address or a port stays behind, and what this bundle chooses; of the secrets SECRET_KEY alone goes
+    on, unless it is the one that everybody knows.
+    """
+    theirs = arrival.contents.get(EXAMPLE, b"").decode("utf-8", "replace") or example
+    found = carry.carry(arrival.env, theirs, example)
+    stays = OF_THIS_HOST | OF_THIS_BUNDLE
+    values = {key: value for key, value in found.values.items() if key not in stays}
+    if values.get(dify.SECRET_KEY) in ("", envfile.parse(example).get(dify.SECRET_KEY)):
+        values.pop(dify.SECRET_KEY, None)
+    return dataclasses.replace(found, values=values, gone=tuple(key for key in found.gone if key not in stays))
+
+
+def in_words(found: carry.Carried, arrival: Arrival) -> list[str]:
+    """Say what became of another Dify's settings, by their names."""
+    notes = [f"settings that came along: {_names(sorted(found.values))}"] if found.values else []
+    if found.gone:
+        notes.append(f"settings that Dify does not have any more: {_names(found.gone)}")
+    if dify.SECRET_KEY not in found.values:
+        notes.append(
+            "SECRET_KEY was the public default, and is a new one: everybody signs in again, and system-wide OAuth "
+            "clients of tools, if there are any, are to be set up again"
+        )
+    if arrival.without_vectors:
+        notes.append(
+            "the vectors were left behind: change the embedding model of each knowledge base in its settings, and "
+            "change it back, and Dify indexes it again"
+        )
+    return notes
+
+
+def _names(keys: Iterable[str]) -> str:
+    names = list(keys)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def text_for(arrival: Arrival, place: layout.Installation, example: str) -> str:
+    """Return the `.env` of an installation that takes a backup: what goes on of both, as it is to be written."""
+    here = place.env.read_text("utf-8")
+    if not arrival.head.ours or arrival.head.dify != verify.check_embedded(layout.bundled("")).dify:
+        return env_history.marked(envfile.edit(env_history.unmarked(here), dict(carried(arrival, example).values)))
+    ours = {key: value for key, value in envfile.parse(here).items() if key in OF_THIS_HOST}
+    if dify.RESOLVERS in envfile.parse(arrival.env):
+        ours.setdefault(dify.RESOLVERS, resolvers.HOST)
+    return env_history.marked(envfile.edit(arrival.env, ours))
+
+
+def holds_data(place: layout.Installation) -> bool:
+    """Tell whether an installation holds what people made: a database, or files."""
+    return any(files.holds_anything(place.volumes / name) for name in DATA)
+
+
+def is_there(arrival: Arrival, place: layout.Installation) -> bool:
+    """Tell whether this very backup came to an installation before, and to its end."""
+    return exchange.last_restored(place) == exchange.identity(arrival.head)
+
+
+def bring(
+    arrival: Arrival,
+    place: layout.Installation,
+    found: Iterable[Part],
+    engine: Engine,
+    console: Console,
+) -> list[Finding]:
+    """Bring all parts into an empty installation whose `.env` is written, and compare both sides.
+
+    Raises CommandFailed when they differ, or a program fails, BackupRefused for a file that has changed meanwhile.
+    """
+    by_name = {part.name: part for part in found}
+    document = project.read_installed(place, engine)
+    variables = settings.load(place).resolved
+    left = set(_store_folders(document, variables)) if arrival.without_vectors else set()
+    project.make_folders(place, document, variables)
+    came: list[Finding] = []
+    with console.progress("bring the data", arrival.path.stat().st_size) as bar:
+        _start_database(place, document, engine, console)
+        with file.reading(arrival.path, bar.update) as reader:
+            for name, pieces in reader:
+                if name.startswith(parts.DATABASE):
+                    counts = _fill_database(name.removeprefix(parts.DATABASE), pieces, variables, engine)
+                    came.append(_compared_rows(name, by_name[name].counts, counts))
+                elif folder := parts.of_files(name):
+                    if folder.partition("/")[0] not in left:
+                        came.append(_unpack(place, folder, by_name[name], pieces, engine))
+                elif name != parts.SETTINGS:
+                    raise reader.damaged(f"it has a part {name}, which is not known")
+    if bad := [each for each in came if each.level == "error"]:
+        raise errors.CommandFailed(
+            "what has come is not what the backup has: " + "; ".join(f"{each.check}: {each.seen}" for each in bad),
+            "run it again; if it happens twice, report it with the log",
+        )
+    return came
+
+
+def write_own(arrival: Arrival, place: layout.Installation) -> None:
+    """Write what a backup of ours has besides `.env`, where there is no such file yet. Raises CommandFailed."""
+    for path in (place.ca_bundle, place.admin_password, place.account):
+        content = arrival.contents.get(str(path.relative_to(place.folder)))
+        if content is not None and (path in (place.admin_password, place.account) or not path.exists()):
+            files.folder(path.parent)
+            files.write(path, content, mode=0o644 if path == place.ca_bundle else 0o600)
+
+
+def _store_folders(document: compose.Document, variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield the folders, below `volumes/`, of the vector store."""
+    upstream = compose.load(layout.bundled(layout.PROJECT) / layout.COMPOSE_FILE)
+    for name in dify_store.find_services(upstream, variables):
+        for folder, _ in data.mounted(document["services"].get(name) or {}):
+            yield folder.partition("/")[0]
+
+
+def _start_database(place: layout.Installation, document: compose.Document, engine: Engine, console: Console) -> None:
+    """Start the database alone, and wait until it is healthy. Raises NotHealthy."""
+    service = dify.DATABASES[database.POSTGRESQL]["DB_HOST"]
+    console.waiting(f"{service} to make an empty database")
+    run.up_alone(place, service, document, engine)
+    console.waiting("")
+
+
+def _fill_database(name: str, pieces: Iterator[bytes], variables: Mapping[str, str], engine: Engine) -> dict[str, int]:
+    """Read a dump into an empty database, all of it or nothing; return the rows of its tables. Raises CommandFailed."""
+    target = database.make_empty(name, variables, state.list_containers(engine), engine)
+    command = target.command(engine, "psql", *database.QUIET, "--single-transaction", "--output", "/dev/null")
+    _feed(command, database.readable(pieces), engine)
+    return database.count_rows(target, engine)
+
+
+def _unpack(place: layout.Installation, folder: str, part: Part, pieces: Iterator[bytes], engine: Engine) -> Finding:
+    """Unpack a folder and prove it: packed again, it gives the same bytes. Raises CommandFailed."""
+    target = place.volumes / folder
+    # An empty installation has nothing there but what the bundle brings.
+    for command in (["rm", "-rf", "--", str(target)], ["mkdir", "--parents", "--", str(target)]):
+        engine.runner.run(engine.as_owner(command), timeout=data.COPY_SECONDS)
+    command = ["tar", "--extract", "--file=-", "--numeric-owner", "--same-owner", "--preserve-permissions"]
+    _feed(engine.as_owner([*command, "--directory", str(target)]), pieces, engine)
+    number = part.counts.get(folder, 0)
+    if (counted := data.count_files(target, engine)) != number:
+        return Finding(part.name, "error", f"{number} files there, {counted} here")
+    if data.hash_of(target, engine) != part.sha256:
+        return Finding(part.name, "error", f"{number} files on both sides, but not the same")
+    return Finding(part.name, "ok", f"{number} files on both sides, the same by SHA-256")
+
+
+def _feed(command: list[str], pieces: Iterator[bytes], engine: Engine) -> None:
+    """Run a program that reads pieces from its standard input. Raises CommandFailed when it fails."""
+    begun = time.monotonic()
+    with engine.runner.started(command, stdin=PIPE, text=False) as child:
+        assert child.stdin is not None
+        # A program that has failed reads no more: its status tells.
+        with contextlib.suppress(BrokenPipeError):
+            for piece in pieces:
+                child.stdin.write(piece)  # type: ignore[arg-type]  # bytes, since text is off
+        _, told = child.communicate()
+        result = engine.runner.ended(command, child.returncode, told or b"", time.monotonic() - begun)  # type: ignore[arg-type]
+    if not result.ok:
+        raise engine.runner.failure(result, "fix what it says, and run the same command again")
+
+
+def _compared_rows(name: str, there: Mapping[str, int], here: Mapping[str, int]) -> Finding:
+    different = [
+        f"{key}: {there.get(key, 0)} there, {here.get(key, 0)} here"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
+    ]
+    if different:
+        return Finding(name, "error", "; ".join(different[:10]))
+    return Finding(name, "ok", f"{sum(here.values())} rows on both sides, in {len(here)} tables")

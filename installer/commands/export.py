@@ -1,0 +1,170 @@
+"""Writes what a Dify holds that somebody else has installed on this host: the file that an installation begins with."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer import VERSION
+from installer.backup import arrival, data, database, file, foreign, parts
+from installer.backup.file import Head
+from installer.backup.foreign import Foreign
+from installer.bundle import verify
+from installer.commands import backup
+from installer.core import errors, files, layout
+from installer.core.console import Console, size
+from installer.core.runner import Runner
+from installer.engine.base import parse_version
+from installer.release import dify
+
+PREFIX = "dify-export-"
+# Where upstream's nginx has its certificate.
+CERTIFICATES = "nginx/ssl"
+STANDARD_OUTPUT = Path("-")
+LARGEST_CERTIFICATE = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is asked for: where it is to be written, and which Dify is meant where that is not clear."""
+
+    target: Path  # a file, a folder, or - for standard output
+    folder: Path | None = None
+    version: str | None = None
+
+
+def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
+    """Write what a Dify holds into a file or to standard output, while it goes on; its vector store stops for its copy.
+
+    Raises UsageError, CommandFailed, PreflightFailed when the target has no room.
+    """
+    begun = time.monotonic()
+    found = foreign.find(asked.folder, asked.version, runner)
+    _require_taken(found)
+    path = _choose_path(asked.target)
+    console.line(f"Dify {found.version} in {found.folder}, run by {found.engine.name} (project {found.project})")
+    stopped_seconds = 0.0
+    with foreign.running_database(found, console) as server, contextlib.ExitStack() as stack:
+        databases = database.find_databases(server, found.variables, found.engine)
+        if not databases:
+            raise errors.CommandFailed(
+                f"PostgreSQL in {server.name} has no database {found.variables.get('DB_DATABASE') or 'dify'}",
+                "name the right folder: --from FOLDER",
+            )
+        total = _require_room(found, path, databases, console)
+        snapshots = [stack.enter_context(database.hold_snapshot(each, found.engine)) for each in databases]
+        writer = stack.enter_context(_writing(path, _head(found)))
+        bar = stack.enter_context(console.progress("export", total))
+        parts.add_settings(writer, _read_settings(found))
+        # The stores are stopped first, right behind the snapshot.
+        for container, folders in found.stores.items():
+            console.line(f"  {container} is stopped while {', '.join(folders)} is read")
+            stopped = time.monotonic()
+            with data.stopped(container, found.engine):
+                for name in folders:
+                    parts.add_folder(writer, name, found.folders[name], found.engine, bar.update)
+            stopped_seconds += time.monotonic() - stopped
+        for snapshot in snapshots:
+            parts.add_database(writer, snapshot, found.engine, bar.update)
+        read = {name for folders in found.stores.values() for name in folders}
+        for name, source in found.folders.items():
+            if name not in read:
+                parts.add_folder(writer, name, source, found.engine, bar.update)
+    return backup.Written(
+        path=path,
+        bytes=0 if path == STANDARD_OUTPUT else path.stat().st_size,
+        seconds=round(time.monotonic() - begun, 1),
+        held_seconds=round(stopped_seconds, 1),
+        head=_head(found),
+        parts=tuple(writer.written),
+        removed=(),
+    )
+
+
+def _require_taken(found: Foreign) -> None:
+    """Raise UsageError for a Dify that this bundle could not take: better now than behind the closed door."""
+    bundle = verify.check_embedded(layout.bundled("")).dify
+    theirs, ours = parse_version(found.version) or (), parse_version(bundle) or ()
+    if theirs > ours:
+        raise errors.UsageError(
+            f"Dify is {found.version} here, and this bundle brings {bundle}: data do not go back to an older version",
+            f"build a bundle of Dify {found.version} or a later one",
+        )
+    if theirs[: len(arrival.OLDEST)] < arrival.OLDEST:
+        raise errors.UsageError(
+            f"Dify is {found.version} here, and data come along from {'.'.join(map(str, arrival.OLDEST))} on",
+            "upgrade Dify here first, as its own documentation says",
+        )
+
+
+def _choose_path(target: Path) -> Path:
+    """Return the file to write, or -. Raises UsageError for one that is there, or a folder that is not."""
+    if target == STANDARD_OUTPUT:
+        if sys.stdout.isatty():
+            raise errors.UsageError("standard output is a terminal", "send it on: export - | split …, or name a file")
+        return target
+    return backup.choose_path(target, PREFIX)
+
+
+def _require_room(found: Foreign, path: Path, databases: list[database.Database], console: Console) -> int:
+    """Say how much it will be and what is not in it; return the bytes. Raises PreflightFailed without room."""
+    stored = sum(database.measure(each, found.engine) for each in databases)
+    copied = data.measure(list(found.folders.values()), found.engine)
+    at_most = int(stored * parts.DUMP_SHARE) + copied
+    console.line(
+        f"databases {size(stored)} on the disk, files {size(copied)}; the export will have at most {size(at_most)}"
+    )
+    for each in found.left_out:
+        console.line(f"  not in it: {each}")
+    if path != STANDARD_OUTPUT and (free := shutil.disk_usage(path.parent).free) < at_most:
+        raise errors.PreflightFailed(
+            f"{path.parent} has {size(free)} of room, and the export may have {size(at_most)}",
+            "make room there, or write it onto another disk; nothing has been changed",
+        )
+    return at_most
+
+
+@contextlib.contextmanager
+def _writing(path: Path, head: Head) -> Iterator[file.Writer]:
+    if path == STANDARD_OUTPUT:
+        with files.telling(path), file.streaming(sys.stdout.buffer, head) as writer:
+            yield writer
+        sys.stdout.buffer.flush()
+        return
+    with file.writing(path, head) as writer:
+        yield writer
+
+
+def _head(found: Foreign) -> Head:
+    return Head(
+        dify=found.version,
+        installer=VERSION,
+        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        host=socket.gethostname(),
+        folder=str(found.folder),
+        url=found.variables.get(dify.ADDRESS_KEY, ""),
+        vector_store=found.variables.get(dify.VECTOR_STORE, ""),
+        database=found.variables.get(dify.DB_TYPE) or database.POSTGRESQL,
+        left_out=found.left_out,
+        store_version=found.store_version,
+        ours=False,
+    )
+
+
+def _read_settings(found: Foreign) -> dict[str, bytes]:
+    """Return `.env`, the example that it began with, and certificates, by their names below an install folder."""
+    contents = {arrival.ENV: found.env.encode()}
+    if found.example:
+        contents[arrival.EXAMPLE] = found.example.encode()
+    folder = found.folder / CERTIFICATES
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_size < LARGEST_CERTIFICATE:
+                contents[f"{layout.PROJECT}/{CERTIFICATES}/{path.name}"] = path.read_bytes()
+    return contents
