@@ -240,7 +240,8 @@ def look_again(plan: Plan) -> Plan:
 def find_arrival(request: Request, place: layout.Installation) -> arrivals.Arrival | None:
     """The backup to begin with (--restore) can be taken, and the installation holds no data of its own yet.
 
-    Returns None without one, and for one that has come already. Raises BackupRefused for a file that is none, PreflightFailed where an installation holds data.
+    Returns None without one, and for one that has come already. Raises BackupRefused for a file that is none,
+    PreflightFailed where an installation holds data.
     """
     if request.restore is None:
         return None
