@@ -29,7 +29,7 @@ STEP := $(PYTHON) -m tests.target.steps
 MINUTES ?= 30
 SEED ?=
 
-.PHONY: help bundle test check demo bench growth faults docs selinux format lock release clean \
+.PHONY: help bundle test check demo bench life growth faults docs selinux format lock release clean \
     system-packages demo-packages
 
 help: ## list the targets
@@ -68,6 +68,9 @@ docs: $(VENV)/complete ## write the tables in docs/ that are made from the code:
 bench: system-packages $(VENV)/complete ## measure our way against the manual one: tests/bench/RESULTS.md (root, 10 GB, half an hour)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
 	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
+
+life: system-packages $(VENV)/complete ## measure a backup and its way back against the manual one: tests/bench/LIFE.md (root, ten minutes)
+	$(RUN) -m tests.bench.life --work $(WORK) $(LIFE)
 
 growth: system-packages $(VENV)/complete ## measure how the cost grows with the bundle: tests/bench/GROWTH.md (root, 40 GB, half an hour)
 	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)

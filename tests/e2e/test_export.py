@@ -57,7 +57,7 @@ class OldDify:
     def _make_older(self, folder: Path) -> None:
         """Give it the older tag, the older name of the database, a volume of docker's, an administrator's `.env`."""
         upstream = folder / layout.COMPOSE_FILE
-        text = upstream.read_text().replace(f"dify-api:{NEW}", f"dify-api:{OLD}").replace("db_postgres:", "db:")
+        text = upstream.read_text().replace(f"dify-api:{NEW}", f"dify-api:{OLD}").replace("db_postgres", "db")
         text = text.replace("./volumes/weaviate:", "vectors:").replace("\nvolumes:\n", "\nvolumes:\n  vectors:\n")
         upstream.write_text(text)
         example = folder / layout.ENV_EXAMPLE
