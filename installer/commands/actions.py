@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from installer.backup import arrival as arrivals
 from installer.commands.install import opens_firewall
 from installer.core import errors, layout
 from installer.core.console import size
@@ -39,6 +40,7 @@ def list_actions(plan: Plan) -> list[Action]:
         *_intranet(plan),
         *_resolvers(plan),
         *_files(plan),
+        *_data(plan),
         *_containers(plan),
         *_firewall(plan),
         *_unit(plan),
@@ -135,6 +137,17 @@ def _files(plan: Plan) -> list[Action]:
     if plan.authorities is not None:
         actions.append(Action("authorities", f"{plan.place.ca_bundle} is written"))
     return actions
+
+
+def _data(plan: Plan) -> list[Action]:
+    """Say what comes of a backup; of its settings the names alone."""
+    if plan.arrival is None:
+        return []
+    example = (layout.bundled(layout.PROJECT) / layout.ENV_EXAMPLE).read_text("utf-8")
+    notes = arrivals.in_words(arrivals.carried(plan.arrival, example), plan.arrival)
+    head = plan.arrival.head
+    brought = f"those of Dify {head.dify} on {head.host} are brought from {plan.arrival.path}, and compared"
+    return [Action("data", brought), *(Action("data", note) for note in notes)]
 
 
 def _choice(plan: Plan) -> render.Choice:

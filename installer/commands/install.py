@@ -35,7 +35,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     result = report.Report(folder=str(place.folder))
     runner.hide([server.key for server in request.servers] + [request.admin.password if request.admin else ""])
     with lock.hold(place.folder) as held:
-        if request.restore is None:
+        if request.restore is None or not exchange.is_arriving(place):
             exchange.require_ended(place)
         plan = _plan(request, result, runner, console)
         # ---- The point of no return: above this line nothing on the host has been changed. ----
