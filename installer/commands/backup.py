@@ -213,5 +213,10 @@ def written_text(written: Written) -> str:
     held = f"; a vector store was stopped for {written.held_seconds} s" if written.held_seconds else ""
     lines = [as_text(written.head, written.parts), *(f"  removed, older: {name}" for name in written.removed)]
     lines.append(f"{written.path}: {size(written.bytes)} in {written.seconds} s{held}")
-    lines.append(f"  do: keep it on another machine; it holds secrets. `dify-installer backup --verify {written.path}`")
+    kept = (
+        "keep it on another machine"
+        if written.head.ours
+        else f"carry it on, and begin with it: --restore {written.path.name}"
+    )
+    lines.append(f"  do: {kept}; it holds secrets. `dify-installer backup --verify {written.path}` proves it")
     return "\n".join(lines)

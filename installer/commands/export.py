@@ -17,7 +17,7 @@ from installer.backup.file import Head
 from installer.backup.foreign import Foreign
 from installer.bundle import verify
 from installer.commands import backup
-from installer.core import errors, files, layout
+from installer.core import errors, layout
 from installer.core.console import Console, size
 from installer.core.runner import Runner
 from installer.engine.base import parse_version
@@ -133,9 +133,14 @@ def _require_room(found: Foreign, path: Path, databases: list[database.Database]
 @contextlib.contextmanager
 def _writing(path: Path, head: Head) -> Iterator[file.Writer]:
     if path == STANDARD_OUTPUT:
-        with files.telling(path), file.streaming(sys.stdout.buffer, head) as writer:
-            yield writer
-        sys.stdout.buffer.flush()
+        try:
+            with file.streaming(sys.stdout.buffer, head) as writer:
+                yield writer
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise errors.CommandFailed(
+                f"standard output takes no more: {error.strerror}", "see what the program behind the pipe says"
+            ) from error
         return
     with file.writing(path, head) as writer:
         yield writer
