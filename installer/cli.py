@@ -235,7 +235,7 @@ def stop_command(folder: Path | None, silent: bool) -> None:
 )
 @options.apply((options.FOLDER, options.JSON))
 def doctor_command(path: Path | None, folder: Path | None, as_json: bool) -> None:
-    """Judge how the installation fares: disks, restarts, memory, clock, certificate, backups, and all of status."""
+    """Judge how the installation fares: disks, model servers, names, memory, firewall, changes, and all of status."""
     from installer.commands import doctor, overview
 
     place, run = layout.Installation(options.folder(folder)), Runner()
@@ -244,6 +244,8 @@ def doctor_command(path: Path | None, folder: Path | None, as_json: bool) -> Non
     packed = doctor.pack(place, judged, path, run) if path is not None else None
     if as_json:
         fields = {"overview": overview.as_fields(judged.glance), "checks": finding.as_list(judged.findings)}
+        if path is not None:
+            fields["file"] = str(path)
         print_result(envelope.to_json("doctor", passed=passed, **fields))
     else:
         print_result(finding.as_text(judged.findings))
@@ -474,6 +476,7 @@ def models_list_command(folder: Path | None, as_json: bool, **given: Any) -> Non
 @options.apply((*options.SERVERS, options.FOLDER, *options.ENTER, options.JSON))
 def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None:
     """Register what model servers have, or those of their models that are named; others' settings stay."""
+    from installer.checks import known_servers
     from installer.commands import workspace
     from installer.stack import state
 
@@ -487,6 +490,7 @@ def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None
     with _inside(folder, checked, run, alone=True) as inside:
         found = state.list_containers(inside.engine)
         registered = workspace.register(inside.client, servers, found, inside.place, inside.engine, console)
+        known_servers.add(inside.place, servers)
         lacking = workspace.judge_lacking(servers, registered, found, inside.place, inside.engine)
     faults = [*lacking, *workspace.told_faults(registered)]
     passed = bool(registered) and not faults
@@ -631,7 +635,8 @@ def main(arguments: list[str] | None = None) -> int:
     except errors.Interrupted as interruption:
         # While Python ends, its handlers are gone, and one more signal would change our status.
         _on_signals(signal.SIG_IGN)
-        _tell(f"interrupted by {interruption.signal.name}; what was done is kept", "run the same command again")
+        if not interruption.wanted:
+            _tell(f"interrupted by {interruption.signal.name}; what was done is kept", "run the same command again")
         return interruption.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort, logged with its traceback
         path = logfile.keep_unforeseen()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from installer.core.finding import Finding
 from installer.engine.base import Container, Engine
@@ -56,12 +56,14 @@ def ask_inside(
     probe: Path,
     engine: Engine,
     seconds: float = EXEC_SECONDS,
+    function: Literal["probe", "resolve"] = "probe",
 ) -> list[dict[str, Any]]:
     """Run the probe in a container, its text and the questions on standard input: keys stay out of process lists.
 
-    Returns an answer for each question, of kind "unknown" where the container cannot run it.
+    `function` is the one of the probe that is asked. Returns an answer for each question, of kind "unknown" where the
+    container cannot run it.
     """
-    call = f"print(json.dumps([probe(**question) for question in json.loads({json.dumps(questions)!r})]))"
+    call = f"print(json.dumps([{function}(**question) for question in json.loads({json.dumps(questions)!r})]))"
     program = f"{probe.read_text('utf-8')}\n\n{call}\n"
     command = ["exec", "--interactive", container, "python3", "-"]
     result = engine.run(command, timeout=seconds, input=program, check=False)

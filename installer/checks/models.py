@@ -21,6 +21,8 @@ from installer.release import dify
 
 # Where RHEL and Debian keep the authorities that the host trusts: the Python on board knows no such place.
 HOST_AUTHORITIES = (Path("/etc/pki/tls/certs/ca-bundle.crt"), Path("/etc/ssl/certs/ca-certificates.crt"))
+# RFC 9110, 15.5.2 and 15.5.4; some servers answer the one, some the other.
+WANTS_KEY = (401, 403)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -159,6 +161,33 @@ def check_servers(
         (answer,) = inside.ask_inside(caller, [server.question], probe, engine)
         results.append(_judged(server, caller, answer, from_host))
     return results
+
+
+def ask_again(
+    servers: Sequence[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
+) -> list[Finding]:
+    """Ask each server once more from inside, without a key; this host is asked where that fails, for the remedy.
+
+    Returns nothing where no container runs that could ask.
+    """
+    caller = inside.find_container(dify.MODEL_CALLER, found) or inside.find_container(dify.API, found)
+    if caller is None:
+        return []
+    results = []
+    for server in servers:
+        (answer,) = inside.ask_inside(caller, [server.question], probe, engine)
+        fails = judge_again(server, caller, answer, answer).level != "ok"
+        from_host = ask(**server.question, authorities=authorities) if fails else answer  # type: ignore[arg-type]
+        results.append(judge_again(server, caller, answer, from_host))
+    return results
+
+
+def judge_again(server: Server, where: str, answer: Mapping[str, Any], from_host: Mapping[str, Any]) -> Finding:
+    """Judge a server that was asked without a key: one that wants a key can be reached."""
+    if answer["kind"] == "status" and answer["code"] in WANTS_KEY:
+        seen = f"{server.url}: it answers, and wants a key (status {answer['code']})"
+        return Finding(check=f"{server.kind} from {where}", level="ok", seen=seen)
+    return _judged(server, where, answer, from_host)
 
 
 def _judged(server: Server, where: str, answer: Mapping[str, Any], from_host: Mapping[str, Any]) -> Finding:

@@ -1,4 +1,4 @@
-"""Asks a web service and tells what is wrong: the name, the connection, TLS, the status or the model.
+"""Asks a web service and tells what is wrong: the name, the connection, TLS, the status or the model; resolves names.
 
 Runs in two places, so that both answers compare: here, and inside a container, whose Python gets
 this file's text on its standard input. Hence the standard library alone, nothing newer than
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def probe(
     timeout: float = TIMEOUT_SECONDS,
     describe: bool = False,
 ) -> dict[str, Any]:
-    """Ask `url` and return {"kind", "detail", "models", "described"}.
+    """Ask `url` and return {"kind", "detail", "models", "described", "code"}; `code` is that of a STATUS, else 0.
 
     `key` is sent as a bearer token. `models` says how the answer lists models: "ollama"
     (`/api/tags`), "openai" (`/v1/models`) or "" for no list; those `wanted` must be in it.
@@ -74,7 +76,7 @@ def probe(
         with opener.open(request, timeout=timeout) as response:
             body = response.read(LARGEST_ANSWER)
     except urllib.error.HTTPError as error:
-        return _answer(STATUS, f"it answers with status {error.code}{_redirected(error)}")
+        return _answer(STATUS, f"it answers with status {error.code}{_redirected(error)}", code=error.code)
     except (urllib.error.URLError, OSError, ValueError) as error:
         return _failure(getattr(error, "reason", error))
     if not models:
@@ -199,5 +201,25 @@ def _has(names: list[str], model: str, form: str) -> bool:
     return model in names or (form == "ollama" and ":" not in model and model + ":latest" in names)
 
 
-def _answer(kind: str, detail: str, models: list[str] | None = None) -> dict[str, Any]:
-    return {"kind": kind, "detail": detail, "models": models or [], "described": {}}
+def _answer(kind: str, detail: str, models: list[str] | None = None, code: int = 0) -> dict[str, Any]:
+    return {"kind": kind, "detail": detail, "models": models or [], "described": {}, "code": code}
+
+
+def resolve(names: Sequence[str]) -> dict[str, Any]:
+    """Resolve names, all at the same time, and return {"kind": OK, "detail", "names": {name: {"seconds", "fault"}}}.
+
+    `fault` says why a name has no address, and is empty for one that has.
+    """
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
+        return {"kind": OK, "detail": "", "names": dict(zip(names, pool.map(_resolved, names)))}  # noqa: B905 - 3.10
+
+
+def _resolved(name: str) -> dict[str, Any]:
+    begun, fault = time.monotonic(), ""
+    try:
+        socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        fault = error.strerror or str(error)
+    except UnicodeError:
+        fault = "it is no name"
+    return {"seconds": time.monotonic() - begun, "fault": fault}

@@ -122,9 +122,3 @@ def judge_backup(note: Path, now: datetime.datetime) -> Finding:
     if age > BACKUP_DAYS:
         return Finding("backup", "warning", f"{seen}, {age} days ago", "dify-installer backup PATH --every daily")
     return Finding("backup", "ok", seen)
-
-
-def judge_changes(changed: Iterable[str]) -> list[Finding]:
-    """Judge what was changed by hand and is not in effect."""
-    remedy = "run the install command again: it puts into effect what .env says"
-    return [Finding("changed by hand", "warning", each, remedy) for each in changed]

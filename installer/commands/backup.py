@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import shutil
 import socket
@@ -17,6 +18,8 @@ from installer import VERSION
 from installer.backup import data, database, exchange, file, parts
 from installer.backup.file import Head, Part
 from installer.bundle import verify
+from installer.checks import trend
+from installer.commands import overview
 from installer.core import errors, files, layout, lock, logfile
 from installer.core.console import Console, size
 from installer.core.runner import Runner
@@ -82,6 +85,7 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
                 parts.add_folder(writer, name, source / name, engine, bar.update)
         note = {"file": str(path), "made": head.made, "bytes": path.stat().st_size}
         files.write(place.last_backup, json.dumps(note, indent=1) + "\n")
+        trend.note(place, overview.measure_data(place, engine), datetime.datetime.now(datetime.UTC).date())
     removed = remove_old(path, keep, head) if keep else ()
     return Written(
         path=path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from installer import plan as plans
 from installer.backup import arrival as arrivals
 from installer.backup import exchange
-from installer.checks import checklist, front_door, models, waiting
-from installer.commands import page, report, workspace
+from installer.checks import checklist, front_door, known_servers, models, trend, waiting
+from installer.commands import overview, page, report, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
@@ -215,6 +216,9 @@ def _finish(
         if any("first account" in each.seen for each in result.checks):
             result.notes += _first_page(request, place)
         step.seen = f"{sum(each.level != 'error' for each in result.checks)} of {len(result.checks)} passed"
+    if request.servers:
+        known_servers.keep(place, request.servers)
+    trend.note(place, overview.measure_data(place, engine), datetime.datetime.now(datetime.UTC).date())
 
 
 def _first_page(request: Request, place: layout.Installation) -> list[str]:

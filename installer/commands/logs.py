@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import queue
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,10 +54,20 @@ def show(place: layout.Installation, asked: Asked, runner: Runner) -> None:
     if not found:
         raise errors.CommandFailed("none of its containers exists", "start the stack: dify-installer start")
     width = max(len(each.service) for each in found)
-    with contextlib.ExitStack() as stack:
+    with _ended_by_ctrl_c(asked), contextlib.ExitStack() as stack:
         sources = [_read(each, asked, width, engine, stack) for each in found]
         lines = _as_they_come(sources) if asked.follow else (line for _, line in heapq.merge(*sources))
         stream_result(runner.mask(line) for line in lines)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c(asked: Asked) -> Iterator[None]:
+    """Have Ctrl-C end what follows the logs without a word; the exit code stays."""
+    try:
+        yield
+    except errors.Interrupted as interruption:
+        interruption.wanted = asked.follow and interruption.signal == signal.SIGINT
+        raise
 
 
 def _read(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from installer.bundle import manifest
+from installer.checks import changes
 from installer.core import errors, layout
 from installer.core.console import size
 from installer.engine.base import Container, Engine
@@ -71,7 +72,7 @@ def look(
         engine=f"{engine.name} {'.'.join(map(str, version or ()))}".strip(),
         services=_services(document, found),
         image_bytes=sum(inventory.layer_sizes(bundle.images, bundle).values()),
-        data_bytes=_data_bytes(place, engine),
+        data_bytes=measure_data(place, engine),
         certificate_days=_certificate_days(place, env),
         last_backup=_last_backup(place),
         changed=_changes(place, document, env, bundle, found, engine),
@@ -99,7 +100,7 @@ def _service(name: str, container: Container | None, reason: str) -> Service:
     )
 
 
-def _data_bytes(place: layout.Installation, engine: Engine) -> dict[str, int] | None:
+def measure_data(place: layout.Installation, engine: Engine) -> dict[str, int] | None:
     """Return the bytes on the disk of each folder of data, by its name; None when that takes too long."""
     folders = sorted(str(path) for path in place.volumes.iterdir()) if place.volumes.is_dir() else []
     if not folders:
@@ -140,7 +141,7 @@ def _changes(
     engine: Engine,
 ) -> tuple[str, ...]:
     """Return what differs from what the stack was started with, in words."""
-    changed = [f"{name} was edited and is not in effect" for name in applied.find_edited(place, engine)]
+    changed = [changes.edited_in_words(name) for name in applied.find_edited(place, engine)]
     images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
     changed += [f"{name} runs another image than the bundle's" for name in state.find_outdated(list(found), images)]
     services = document["services"]

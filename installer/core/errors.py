@@ -112,6 +112,8 @@ class Interrupted(BaseException):
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
         self.signal = number
+        # A command that goes on until Ctrl-C ends by it as it should: nothing is to be told.
+        self.wanted = False
 
     @property
     def exit_code(self) -> int:

@@ -251,6 +251,16 @@ class Installation:
         return self.folder / "last-restore.json"
 
     @property
+    def disk_history(self) -> Path:
+        """How much room there was, and how large the data were, a day a line."""
+        return self.folder / "disk-history.json"
+
+    @property
+    def model_servers(self) -> Path:
+        """The addresses of the model servers that were named last, without their keys."""
+        return self.folder / "model-servers.json"
+
+    @property
     def restoring(self) -> Path:
         """Says that a restore has begun and not ended: where the data lie that it has moved away."""
         return self.folder / ".dify-installer-restore.json"

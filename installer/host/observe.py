@@ -247,13 +247,26 @@ def _container_selinux(runner: Runner) -> bool | None:
 
 def _firewall(runner: Runner) -> tuple[bool, tuple[int, ...]]:
     """Return whether firewalld runs, and the TCP ports that its default zone lets in, as far as we may ask."""
-    if not runner.run(["systemctl", "is-active", "--quiet", "firewalld"], timeout=COMMAND_SECONDS, check=False).ok:
+    if not runs_firewalld(runner):
         return False, ()
-    ports = (_output(["firewall-cmd", "--list-ports"], runner) or "").split()
+    return True, open_ports(runner) or ()
+
+
+def runs_firewalld(runner: Runner) -> bool:
+    """Tell whether firewalld runs."""
+    return runner.run(["systemctl", "is-active", "--quiet", "firewalld"], timeout=COMMAND_SECONDS, check=False).ok
+
+
+def open_ports(runner: Runner) -> tuple[int, ...] | None:
+    """Return the TCP ports that firewalld lets into its default zone; None where we may not ask."""
+    listed = _output(["firewall-cmd", "--list-ports"], runner)
+    if listed is None:
+        return None
+    ports = listed.split()
     services = (_output(["firewall-cmd", "--list-services"], runner) or "").split()
     numbers = [int(port.partition("/")[0]) for port in ports if re.fullmatch(r"\d+/tcp", port)]
     numbers += [number for service, number in (("http", 80), ("https", 443)) if service in services]
-    return True, tuple(numbers)
+    return tuple(numbers)
 
 
 def _listeners(sockets: str | None, containers: list[Container]) -> tuple[Listener, ...] | None:

@@ -129,6 +129,7 @@ def _own_paths(place: layout.Installation) -> list[Path]:
         *(place.project, place.logs, place.report, place.report_page, place.bin, place.venv, place.stores),
         *(place.spool, place.marker, place.loaded_images, place.admin_password, place.account),
         *(place.held, place.restoring, place.last_backup, place.last_restore),
+        *(place.disk_history, place.model_servers),
     ]
 
 

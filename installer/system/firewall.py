@@ -56,6 +56,11 @@ def withdraw(place: layout.Installation, runner: Runner) -> str:
     return "; ".join(done)
 
 
+def find_gone(place: layout.Installation, runner: Runner) -> list[Rule]:
+    """Return the rules of ours that a firewalld which runs does not have. Raises CommandFailed as `admit` does."""
+    return [rule for rule in marker.recorded(place).rules if _firewall_cmd([], "query", [rule], runner)]
+
+
 def _port_rules(ports: Iterable[int], runner: Runner) -> list[Rule]:
     """Return the rules that let ports in, in the zone that is the default one today."""
     if not (numbers := sorted(ports)):

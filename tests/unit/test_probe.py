@@ -50,6 +50,7 @@ def test_models_are_listed_and_found(url: str) -> None:
         "detail": "it has 1 models",
         "models": ["llama3:latest"],
         "described": {},
+        "code": 0,
     }
     assert ask(f"{url}/api/tags", models="ollama", wanted=["llama3"])["kind"] == "ok"
     assert ask(f"{url}/api/tags", models="ollama", wanted=["llama3:70b"])["kind"] == "model"

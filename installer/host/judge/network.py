@@ -81,6 +81,12 @@ def closed_ports(host: Host, wanted: Wanted) -> list[int]:
     return [port for port in browser_ports(wanted) if port not in host.network.open_ports]
 
 
+def opening(ports: Iterable[int]) -> str:
+    """Return the command that has firewalld let ports in, for good and now."""
+    adding = " ".join(f"--add-port={port}/tcp" for port in ports)
+    return f"firewall-cmd --permanent {adding} && firewall-cmd {adding}"
+
+
 def firewall(host: Host, wanted: Wanted) -> Findings:
     """firewalld lets the ports in; as root the installer opens them, unless --no-firewall."""
     closed = closed_ports(host, wanted)
@@ -93,10 +99,9 @@ def firewall(host: Host, wanted: Wanted) -> Findings:
     elif host.user.root and wanted.firewall:
         yield Finding("firewall", "ok", f"{', '.join(map(str, closed))} will be opened in firewalld")
     else:
-        adding = " ".join(f"--add-port={port}/tcp" for port in closed)
         yield Finding(
             "firewall",
             "warning",
             f"firewalld may keep others from {', '.join(map(str, closed))}",
-            f"as root: `firewall-cmd --permanent {adding} && firewall-cmd {adding}`",
+            f"as root: `{opening(closed)}`",
         )
