@@ -235,7 +235,7 @@ def stop_command(folder: Path | None, silent: bool) -> None:
 )
 @options.apply((options.FOLDER, options.JSON))
 def doctor_command(path: Path | None, folder: Path | None, as_json: bool) -> None:
-    """Judge how the installation fares: disks, model servers, names, memory, firewall, changes, and all of status."""
+    """Judge what goes wrong over the months, with remedies: host, disks, names, model servers, and all of status."""
     from installer.commands import doctor, overview
 
     place, run = layout.Installation(options.folder(folder)), Runner()

@@ -60,7 +60,7 @@ def assert_gone(server: Server) -> None:
     kept = set(server.run("ls", "-A", server.folder).stdout.split())
     # The list of our images stays as long as others use one of them.
     reports = {"install-report.json", "install-report.html"}
-    assert kept - {"images.json"} == {"docker", "logs", *reports, ".dify-installer.json"}
+    assert kept - {"images.json"} == {"docker", "logs", *reports, ".dify-installer.json", "disk-history.json"}
     assert ("images.json" in kept) == bool(images(server))
 
 
