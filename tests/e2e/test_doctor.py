@@ -128,3 +128,11 @@ def test_what_is_packed_holds_no_secret(server: Server) -> None:
     assert OLLAMA.partition("//")[2] in everything
     for secret in (*PLANTED, *secrets, *key, MODEL_KEY):
         assert secret not in everything, secret
+
+
+def test_ctrl_c_ends_what_follows_the_logs_without_a_word(server: Server) -> None:
+    ended = server.run(
+        "timeout", "--signal=INT", "--preserve-status", "5", "./dify-installer", "logs", "web", "--follow"
+    )
+    assert (ended.returncode, ended.stderr) == (130, "")
+    assert "calling with sk-" in ended.stdout
