@@ -360,6 +360,33 @@ def restore_command(
         print_result(restore.as_text(done))
 
 
+@cli.command("rollback")
+@options.apply((options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
+def rollback_command(folder: Path | None, timeout: float, as_json: bool, silent: bool) -> None:
+    """Go back to the Dify before the last upgrade, with its data as they were; what was written since is put aside."""
+    from installer.commands import rollback
+
+    console = Console(silent=silent or as_json)
+    done = rollback.rollback(layout.Installation(options.folder(folder)), timeout, Runner(), console)
+    if as_json:
+        print_result(envelope.to_json("rollback", passed=True, **rollback.as_fields(done)))
+    else:
+        print_result(rollback.as_text(done))
+
+
+@cli.command("prune")
+@options.apply((options.FOLDER, options.JSON, options.SILENT))
+def prune_command(folder: Path | None, as_json: bool, silent: bool) -> None:
+    """Remove the Dify that the last upgrade has kept, with its images; there is no way back then."""
+    from installer.commands import prune
+
+    done = prune.prune(layout.Installation(options.folder(folder)), Runner(), Console(silent=silent or as_json))
+    if as_json:
+        print_result(envelope.to_json("prune", passed=True, **prune.as_fields(done)))
+    else:
+        print_result(prune.as_text(done))
+
+
 @cli.command("uninstall")
 @options.FOLDER
 @click.option(
@@ -384,6 +411,7 @@ def _inside(folder: Path | None, given: options.Given, run: Runner, *, alone: bo
     from installer.core import lock
     from installer.engine import choose
     from installer.stack import project
+    from installer.upgrade import kept
     from installer.workspace import account
 
     place = layout.Installation(options.folder(folder))
@@ -394,6 +422,8 @@ def _inside(folder: Path | None, given: options.Given, run: Runner, *, alone: bo
     if admin is None:
         raise errors.UsageError("it is not known with which account to work in Dify", "name it: --admin-email EMAIL")
     version = verify.check_embedded(layout.bundled("")).dify
+    if alone:
+        kept.require_ended(place)
     held = lock.hold(place.folder) if alone else contextlib.nullcontext()
     with held, workspace.enter(place, engine, admin, given.language, version) as entered:
         yield Inside(place, engine, entered.client)

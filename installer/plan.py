@@ -32,6 +32,7 @@ from installer.images import inventory, supply
 from installer.release import compose, dify, env_history, envfile, resolvers, settings
 from installer.release.settings import Settings
 from installer.stack import project
+from installer.upgrade import plan as upgrades
 from installer.workspace import account
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Plan:
     certificate: tls.Pair | None
     authorities: bytes | None  # the content of --ca-bundle
     arrival: arrivals.Arrival | None = None  # the backup to begin with, unless it has come already
+    upgrade: upgrades.Upgrade | None = None  # what is there is of another version
 
     @property
     def bundle(self) -> manifest.Manifest:
@@ -182,27 +184,33 @@ def make_plan(request: Request, sources: Sources) -> Plan:
     """Compute what the installation will be, and judge the host for it. Changes nothing and does not raise for it."""
     place = layout.Installation(request.folder)
     refusals = list(sources.refusals)
-    found = env = certificate = authorities = names = arrival = None
+    found = env = certificate = authorities = names = arrival = move = None
+    moved: list[Finding] = []
     with _refusing("restore", refusals):
         arrival = find_arrival(request, place)
+    with _refusing("upgrade", refusals):
+        move = upgrades.find(place, sources.bundle, sources.engine)
     with _refusing("settings", refusals):
         found = env_history.read_existing(place)
         names = ask_resolvers(request, found)
         carrying = with_resolvers(with_carried(request, arrival), found, names)
-        env = compute_settings(carrying, found, sources.bundle, place)
+        env = compute_settings(carrying, found, sources.bundle, place, move)
         sources.engine.runner.hide(env.secrets)
     with _refusing("restore", refusals):
         require_suitable(arrival, env, place, sources.parts)
+    with _refusing("upgrade", refusals):
+        moved = upgrades.check(move, sources.bundle, env) if move is not None else []
     with _refusing("certificate", refusals):
         certificate = find_certificate(request, place, env)
         authorities = _read_authorities(request)
     existing = found.text if found else None
     ports = env.ports if env else settings.published_ports(request.asked, envfile.parse(existing or ""))
-    wanted = _wanted(request, sources, ports)
+    wanted = _wanted(request, sources, ports, move)
     host = observe.observe(wanted, sources.engine)
     findings = (
         *judge.judge(host, wanted),
         *_only(check_images(sources)),
+        *moved,
         *(check_resolver(env, names) if env is not None and names is not None else ()),
         *([Finding("settings", "ok", "they agree with each other")] if env is not None else []),
         *([Finding("certificate", "ok", "it is for this address, and its key belongs to it")] if certificate else []),
@@ -226,6 +234,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         certificate=certificate,
         authorities=authorities,
         arrival=arrival,
+        upgrade=move,
     )
 
 
@@ -368,12 +377,17 @@ def check_resolver(env: Settings, names: Names) -> Iterator[Finding]:
 
 
 def compute_settings(
-    request: Request, existing: env_history.Existing | None, bundle: manifest.Manifest, place: layout.Installation
+    request: Request,
+    existing: env_history.Existing | None,
+    bundle: manifest.Manifest,
+    place: layout.Installation,
+    move: upgrades.Upgrade | None,
 ) -> Settings:
     """The settings agree with each other, both compose programs read them alike, and none is lost."""
     project_folder = layout.bundled(layout.PROJECT)
     example = (project_folder / layout.ENV_EXAMPLE).read_text("utf-8")
-    env = settings.compute(example, existing, request.asked, bundle.variables, place.volumes)
+    before = move.example if move is not None else None
+    env = settings.compute(example, existing, request.asked, bundle.variables, place.volumes, before)
     upstream = compose.load(project_folder / layout.COMPOSE_FILE)
     # What the compose file requires and does not get is to be known now, not when it is rendered.
     compose.expand_all(compose.active_services(upstream, env.resolved), env.resolved)
@@ -408,13 +422,14 @@ CHECKS: dict[str, Callable[..., object]] = {
     **judge.CHECKS,
     "images": check_images,
     "restore": find_arrival,
+    "upgrade": upgrades.check,
     "resolver": check_resolver,
     "settings": compute_settings,
     "certificate": find_certificate,
 }
 
 
-def _wanted(request: Request, sources: Sources, ports: Mapping[str, int]) -> Wanted:
+def _wanted(request: Request, sources: Sources, ports: Mapping[str, int], move: upgrades.Upgrade | None) -> Wanted:
     """Return what this request wants of the host; `ports` are those of `.env`, as it will be if that is known."""
     bundle, source = sources.bundle, sources.supply
     place = layout.Installation(request.folder)
@@ -428,6 +443,7 @@ def _wanted(request: Request, sources: Sources, ports: Mapping[str, int]) -> Wan
         largest_image_bytes=max((image.size for image in loaded), default=0),
         missing_bytes=sum(inventory.layer_sizes(loaded, bundle).values()),
         store_bytes=copied.size if copied else 0,
+        kept_bytes=move.room_bytes if move is not None else 0,
         compressed=any(bundle.archives[image.archive].compression == "zstd" for image in loaded),
         not_before=_moment(bundle.newest_image),
         firewall=request.firewall,

@@ -35,6 +35,7 @@ def list_actions(plan: Plan) -> list[Action]:
     actions = [
         *_podman(plan),
         *_folder(plan),
+        *_upgrade(plan),
         *_images(plan),
         *_settings(plan),
         *_intranet(plan),
@@ -76,6 +77,31 @@ def _folder(plan: Plan) -> list[Action]:
         link = own_copy.path_folder() / plan.place.podman_compose.name
         actions.append(Action("programs", f"podman-compose is installed in {plan.place.venv} and linked as {link}"))
     return actions
+
+
+def _upgrade(plan: Plan) -> list[Action]:
+    """Name the versions, and the keys by what becomes of them; their values may be secrets."""
+    move = plan.upgrade
+    if move is None:
+        return []
+    kept = f"is stopped, and all of it is copied into {plan.place.previous}, {size(move.data_bytes)}"
+    if move.begun:
+        kept = f"is kept in {plan.place.previous}: the upgrade that was interrupted goes on"
+    actions = [
+        Action("upgrade", f"Dify {move.before} becomes {move.after}"),
+        Action("upgrade", f"Dify {move.before} {kept}; if {move.after} does not become healthy, it comes back"),
+        Action(
+            "upgrade", f"Dify {move.after} migrates its databases as it starts; all rows are counted before and after"
+        ),
+    ]
+    if move.replaced:
+        actions.append(Action("upgrade", f"Dify {move.replaced}, which is kept so far, is removed"))
+    told = (
+        ("are new", move.carried.new),
+        ("have another default, which is taken over", move.carried.changed),
+        ("are gone, and were set here", move.carried.gone),
+    )
+    return actions + [Action("upgrade", f"settings that {how}: {', '.join(keys)}") for how, keys in told if keys]
 
 
 def _images(plan: Plan) -> list[Action]:

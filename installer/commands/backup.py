@@ -28,6 +28,7 @@ from installer.engine.base import Engine
 from installer.release import compose, dify, dify_store, settings
 from installer.stack import project, state
 from installer.system import backup_timer
+from installer.upgrade import kept
 
 PREFIX, SUFFIX = "dify-backup-", ".tar.zst"
 LEFT_OUT = (
@@ -60,6 +61,7 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         exchange.require_ended(place)
+        kept.require_ended(place)
         document = project.read_installed(place, engine)
         env = settings.load(place)
         logfile.write_to(memory, place.logs, "backup")

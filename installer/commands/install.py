@@ -12,18 +12,20 @@ from installer import plan as plans
 from installer.backup import arrival as arrivals
 from installer.backup import exchange
 from installer.checks import checklist, front_door, known_servers, models, trend, waiting
-from installer.commands import overview, page, report, workspace
+from installer.commands import back, overview, page, report, start, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
-from installer.core.console import Console
+from installer.core.console import Console, size
 from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
 from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
 from installer.images import inventory, mounted_store, plugins, superseded, supply
 from installer.plan import Plan, Request
-from installer.release import compose, env_history
+from installer.release import compose, env_history, settings
 from installer.stack import project, run, state
 from installer.system import boot_unit, firewall, leftovers, own_copy
+from installer.upgrade import kept, rows
+from installer.upgrade.plan import Upgrade
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -34,6 +36,9 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     place = layout.Installation(request.folder)
     memory = logfile.begin()
     result = report.Report(folder=str(place.folder))
+    if (left := kept.read(place)) is not None and left.state == "returning":
+        # A run that was killed on the way back; then this one begins anew.
+        start.start(place, request.timeout, runner, console)
     runner.hide([server.key for server in request.servers] + [request.admin.password if request.admin else ""])
     with lock.hold(place.folder) as held:
         if request.restore is None or not exchange.is_arriving(place):
@@ -45,7 +50,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
         with _kept(result, lambda: plan):
             leftovers.remove_leftovers(place)
             plan = _with_podman(plan, result, runner, console)
-            document = _act(plan, result, runner, console)
+            document = _act(plan, held, result, runner, console)
             _finish(plan, document, held, result, runner, console)
             _judge_stack(result)
             workspace.furnish(plan, result, console)
@@ -85,19 +90,119 @@ def _with_podman(plan: Plan, result: report.Report, runner: Runner, console: Con
     return plan
 
 
-def _act(plan: Plan, result: report.Report, runner: Runner, console: Console) -> compose.Document:
+def _act(plan: Plan, held: lock.Held, result: report.Report, runner: Runner, console: Console) -> compose.Document:
     """Bring everything about; return the compose file that runs."""
-    place, engine = plan.place, plan.engine
+    if plan.upgrade is not None:
+        return _upgrade(plan, plan.upgrade, held, result, runner, console)
+    place = plan.place
+    kept.discard(place, plan.engine)
     own_copy.keep(place)
     with ThreadPoolExecutor(1) as beside:
         # podman loads on one processor and a half: podman-compose's environment is made beside it.
         composer = beside.submit(_install_podman_compose, plan, result, runner)
-        with result.step("images", console) as step:
-            step.seen, note = supply.bring(plan.sources.supply, place, engine, plan.host, console)
-            result.notes += [note] if note else []
-    if engine.needs_podman_compose:
+        _bring_images(plan, result, console)
+    if plan.engine.needs_podman_compose:
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()
+    return _bring_up(plan, result, console)
+
+
+def _upgrade(
+    plan: Plan, move: Upgrade, held: lock.Held, result: report.Report, runner: Runner, console: Console
+) -> compose.Document:
+    """Keep the older version, and bring the newer one about in its place; if that fails, the older one comes back.
+
+    Not for Ctrl-C, which is to end at once: the same command goes on then.
+    """
+    place, engine = plan.place, plan.engine
+    if not kept.is_begun(place):
+        kept.note(place, move.before, move.after, engine)
+    _bring_images(plan, result, console)
+    with _or_back(plan, move, held, console):
+        with result.step("keep", console) as step:
+            step.seen = _keep(plan, move, console)
+        if engine.needs_podman_compose:
+            with result.step("podman-compose", console) as step:
+                step.seen = _install_podman_compose(plan, result, runner)
+        document = _bring_up(plan, result, console)
+        with result.step("rows", console) as step:
+            step.seen = _compare(plan, result)
+        _look(plan, document, result, console)
+        _judge_stack(result)
+        kept.mark(place, "done")
+    note = f"Dify {move.before} is kept in {place.previous}, {size(kept.measure(place.previous, engine))}"
+    result.notes.append(f"{note}: `dify-installer rollback` goes back to it, `dify-installer prune` removes it")
+    if move.carried.gone:
+        gone = ", ".join(move.carried.gone)
+        result.notes.append(f"Dify {move.after} has no more, and .env has lost: {gone}; {place.previous} has them")
+    return document
+
+
+def _keep(plan: Plan, move: Upgrade, console: Console) -> str:
+    """Make the copy of the older version, unless a run that was interrupted has; return in words what came of it."""
+    place, engine = plan.place, plan.engine
+    if kept.is_begun(place):
+        return f"{place.previous} was made by the run that was interrupted"
+    variables = settings.load(place).resolved
+    kept.count(place, rows.count(variables, state.list_ours(place, engine), engine))
+    taken = kept.make(place, engine, console)
+    # The executable comes first: from here on, what starts at a boot has to know of the upgrade.
+    own_copy.keep(place)
+    kept.mark(place, "begun")
+    return f"Dify {move.before} is kept in {place.previous}, {size(taken)}"
+
+
+@contextlib.contextmanager
+def _or_back(plan: Plan, move: Upgrade, held: lock.Held, console: Console) -> Iterator[None]:
+    """Bring the older version back when the block fails, whatever for; the error then says so."""
+    try:
+        yield
+    except Exception as error:
+        console.line(f"the upgrade has failed: {error}")
+        said = error if isinstance(error, errors.InstallerError) else None
+        try:
+            # Whoever gives the newer version little time gives the older one what it needs.
+            timeout = max(plan.request.timeout, plans.DEFAULT_TIMEOUT)
+            aside = back.put_back(plan.place, move.before, layout.PROJECT_FAILED, timeout, held, plan.engine, console)
+            told = f"Dify {move.before} is back and runs, with its data as they were before the upgrade"
+            told += f"; what the upgrade has made of them is in {aside}, which you may remove" if aside else ""
+        except errors.InstallerError as second:
+            told = f"{second.message}: {second.remedy}"
+        if said is None:
+            console.line(told)
+            raise
+        said.message = f"the upgrade to Dify {move.after} has failed: {said.message}"
+        said.remedy = "; ".join(filter(None, (said.remedy, told)))
+        raise
+
+
+def _compare(plan: Plan, result: report.Report) -> str:
+    """Compare the rows with those before; return in words what came of it. Raises CommandFailed when work is lost."""
+    record = kept.read(plan.place)
+    assert record is not None
+    assert plan.settings is not None
+    before = record.counted
+    after = rows.count(plan.settings.resolved, state.list_ours(plan.place, plan.engine), plan.engine)
+    if why := before.why_not or after.why_not:
+        result.notes.append(f"the rows of the database were not compared: {why}")
+        return f"not compared: {why}"
+    compared = rows.compare(before.rows, after.rows)
+    if compared.lost:
+        raise errors.CommandFailed(f"tables with people's work are empty: {rows.in_words(compared.lost)}")
+    if compared.fewer:
+        result.notes.append(f"tables have fewer rows than before the upgrade: {rows.in_words(compared.fewer)}")
+    return f"{compared.total} in {compared.tables} tables; {len(compared.fewer)} tables have fewer than before"
+
+
+def _bring_images(plan: Plan, result: report.Report, console: Console) -> None:
+    with result.step("images", console) as step:
+        step.seen, note = supply.bring(plan.sources.supply, plan.place, plan.engine, plan.host, console)
+        result.notes += [note] if note else []
+
+
+def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Document:
+    """Lay the project down, start it and wait until Dify answers; return the compose file that runs."""
+    place, engine = plan.place, plan.engine
     if plan.bundle.plugins is not None:
         with result.step("plugins", console) as step:
             written = plugins.lay_down(plan.bundle, place, engine)
@@ -198,13 +303,21 @@ def _finish(
     runner: Runner,
     console: Console,
 ) -> None:
-    """Provide for the next boot, and look at everything as a user would."""
+    """Remove what nothing needs any more, provide for the next boot, and look at everything, unless that was done."""
     place, engine, request = plan.place, plan.engine, plan.request
-    superseded.remove_superseded(place, plan.bundle.images, engine)
-    mounted_store.retire(place, plan.bundle.store, engine)
+    images, stores = kept.list_images(place)
+    superseded.remove_superseded(place, plan.bundle.images, engine, images)
+    mounted_store.retire(place, plan.bundle.store, engine, stores)
     if request.boot:
         with result.step("boot", console) as step:
             step.seen = boot_unit.enable(place, held, runner)
+    if plan.upgrade is None:
+        _look(plan, document, result, console)
+
+
+def _look(plan: Plan, document: compose.Document, result: report.Report, console: Console) -> None:
+    """Look at everything as a user would."""
+    place, engine, request = plan.place, plan.engine, plan.request
     with result.step("check", console) as step:
         found = state.list_containers(engine)
         probe = layout.bundled(layout.PROBE)

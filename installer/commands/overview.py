@@ -19,6 +19,7 @@ from installer.engine.base import Container, Engine
 from installer.images import inventory
 from installer.release import compose, settings, tls
 from installer.stack import applied, state
+from installer.upgrade import kept
 
 # A large installation has millions of files; what is not counted by then is left out, and said to be.
 MEASURE_SECONDS = 15.0
@@ -52,6 +53,7 @@ class Overview:
     data_bytes: Mapping[str, int] | None
     certificate_days: int | None
     last_backup: str  # when and where, empty for never
+    kept: str  # the version before the last upgrade, and its size; empty for none
     changed: tuple[str, ...]
 
 
@@ -75,6 +77,7 @@ def look(
         data_bytes=measure_data(place, engine),
         certificate_days=_certificate_days(place, env),
         last_backup=_last_backup(place),
+        kept=_kept(place, engine),
         changed=_changes(place, document, env, bundle, found, engine),
     )
 
@@ -132,6 +135,22 @@ def _last_backup(place: layout.Installation) -> str:
     return ""
 
 
+def _kept(place: layout.Installation, engine: Engine) -> str:
+    try:
+        found = kept.read(place)
+    except errors.CommandFailed as error:
+        return error.message
+    if found is None:
+        return ""
+    if found.state != "done":
+        return f"an upgrade from Dify {found.before} to {found.after} was interrupted"
+    command = engine.as_owner(["du", "--summarize", "--block-size=1", "--", str(place.previous)])
+    result = engine.runner.run(command, timeout=MEASURE_SECONDS, check=False)
+    count = result.stdout.partition("\t")[0]
+    told = f", {size(int(count))}" if count.isdecimal() and not result.timed_out else ""
+    return f"Dify {found.before} as it was at {found.when}{told}"
+
+
 def _changes(
     place: layout.Installation,
     document: compose.Document,
@@ -163,6 +182,8 @@ def as_text(overview: Overview, now: float) -> str:
     if overview.certificate_days is not None:
         lines.append(f"certificate: {overview.certificate_days} days left")
     lines.append(f"last backup: {overview.last_backup or 'never (`dify-installer backup PATH`)'}")
+    if overview.kept:
+        lines.append(f"kept: {overview.kept} (`dify-installer rollback` or `prune`)")
     rows = [("service", "state", "for", "restarts", "image")]
     rows += [_row(each, now) for each in overview.services]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

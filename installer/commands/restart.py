@@ -11,6 +11,7 @@ from installer.core.runner import Runner
 from installer.engine import choose
 from installer.release import compose
 from installer.stack import project, stopping
+from installer.upgrade import kept
 
 
 def restart(
@@ -24,6 +25,7 @@ def restart(
     memory = logfile.begin()
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
+        kept.require_ended(place)
         document = project.read_installed(place, engine)
         require_known(services, document)
         logfile.write_to(memory, place.logs, "restart")

@@ -19,6 +19,7 @@ from installer.engine import choose
 from installer.engine.base import Engine
 from installer.release import compose, env_history, settings
 from installer.stack import project
+from installer.upgrade.kept import require_ended as require_upgrade_ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +54,7 @@ def restore(
     head, found = file.prove(path, console)
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
+        require_upgrade_ended(place)
         document = project.read_installed(place, engine)
         logfile.write_to(memory, place.logs, "restore")
         if exchange.is_begun(place):

@@ -7,6 +7,7 @@ import time
 from installer.backup import exchange
 from installer.bundle import verify
 from installer.checks import front_door, waiting
+from installer.commands import back
 from installer.core import layout, lock, logfile
 from installer.core.console import Console
 from installer.core.runner import Runner
@@ -16,6 +17,7 @@ from installer.images import inventory
 from installer.release import compose, settings
 from installer.stack import project, run
 from installer.system import leftovers
+from installer.upgrade import kept
 
 
 def start(place: layout.Installation, timeout: float, runner: Runner, console: Console) -> None:
@@ -25,8 +27,16 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
     AlreadyRunning, PreflightFailed when `.env` has lost keys.
     """
     memory = logfile.begin()
-    with lock.hold(place.folder):
+    with lock.hold(place.folder) as held:
+        kept.end_renames(place)
         engine = choose.choose_engine(None, place, runner)
+        if (found := kept.read(place)) is not None and found.state != "done":
+            logfile.write_to(memory, place.logs, "start")
+            leftovers.remove_leftovers(place)
+            console.line("an upgrade was interrupted: the version before comes back")
+            aside = back.put_back(place, found.before, layout.PROJECT_FAILED, timeout, held, engine, console)
+            console.line(f"what the upgrade has made is in {aside}" if aside else "nothing had been changed")
+            return
         document = project.read_installed(place, engine)
         logfile.write_to(memory, place.logs, "start")
         leftovers.remove_leftovers(place)

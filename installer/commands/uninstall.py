@@ -18,6 +18,7 @@ from installer.images import inventory, mounted_store, spool, superseded
 from installer.release import compose, settings
 from installer.stack import project, state, stopping
 from installer.system import backup_timer, boot_unit, firewall, leftovers, own_copy
+from installer.upgrade import kept
 
 # Containers that are stopped already; images of 10 GiB on a slow disk.
 REMOVE_SECONDS = 300.0
@@ -57,7 +58,7 @@ def uninstall(place: layout.Installation, purge: str | None, runner: Runner, con
         _show("images", _remove_images(place, bundle, engine), console)
         # ---- The engine holds nothing of ours any more, but volumes and what others use. ----
         _show("firewall", firewall.withdraw(place, runner), console)
-        _show("programs", _remove_programs(place), console)
+        _show("programs", _remove_programs(place, engine), console)
         kept = _kept(place, volumes, engine, log) if purge is None else _purge(place, volumes, engine)
         # The last thing of all, unless all went already: we may be the executable in there, and Python reads each
         # module from it when that is first imported.
@@ -94,22 +95,8 @@ def _show(name: str, seen: str, console: Console) -> None:
 
 def _remove_containers(place: layout.Installation, engine: Engine) -> str:
     """Stop our containers in their order and remove them; those of that name from another folder stay."""
-    names = _containers(place, engine)
-    if not names:
-        return "none is there"
-    with contextlib.suppress(errors.CommandFailed):
-        # What does not end in its time is removed all the same.
-        stopping.stop(place, _document(place, engine), engine)
-    left = names
-    while left:
-        # podman removes no container that another one requires, not even together with that: only the last of each
-        # chain. Its --depend would take somebody else's with them.
-        # The unnamed volumes of an image are the container's own, nothing would ever mount them again; named ones stay.
-        result = engine.run(["rm", "--force", "--volumes", *left], timeout=REMOVE_SECONDS, check=False)
-        before, left = left, _containers(place, engine)
-        if len(left) == len(before):
-            raise engine.runner.failure(result, "remove what needs them, then run the same command again")
-    return f"{len(names)} stopped and removed"
+    names = stopping.remove_all(place, _document(place, engine), engine)
+    return f"{len(names)} stopped and removed" if names else "none is there"
 
 
 def _document(place: layout.Installation, engine: Engine) -> compose.Document:
@@ -118,10 +105,6 @@ def _document(place: layout.Installation, engine: Engine) -> compose.Document:
         return project.read_installed(place, engine)
     except errors.InstallerError:
         return {"services": {}}
-
-
-def _containers(place: layout.Installation, engine: Engine) -> list[str]:
-    return [each.name for each in state.list_ours(place, engine)]
 
 
 def _remove_networks(engine: Engine) -> str:
@@ -171,11 +154,12 @@ def _counted(removed: int, left: list[str]) -> str:
     return f"{removed} removed" + (f"; in use by others, and left: {', '.join(left)}" if left else "")
 
 
-def _remove_programs(place: layout.Installation) -> str:
+def _remove_programs(place: layout.Installation, engine: Engine) -> str:
     """Remove podman-compose, its link and what an interrupted load has left; `bin` is for the end."""
     link = podman_compose.unlink(place, own_copy.path_folder())
     spool.clear(place)
     _remove(place.spool)
+    kept.remove_programs(place, engine)
     venv = place.venv if marker.owns_venv(place) else None
     if venv:
         _remove(venv)

@@ -20,8 +20,10 @@ Kind = Literal[
     "plan",
     "plugins",
     "preflight",
+    "prune",
     "report",
     "restore",
+    "rollback",
     "status",
     "verify",
 ]

@@ -45,6 +45,10 @@ ENV_EXAMPLE = ".env.example"
 # How the name begins of the data that a restore has moved aside.
 VOLUMES_BEFORE = "volumes.before-"
 
+# How the names begin of what an upgrade that failed has left of `docker/`, and of what `rollback` has put aside.
+PROJECT_FAILED = "docker.failed-"
+PROJECT_AFTER = "docker.after-"
+
 # How many copies of earlier `.env` files are kept.
 ENV_COPIES = 5
 
@@ -264,6 +268,26 @@ class Installation:
     def restoring(self) -> Path:
         """Says that a restore has begun and not ended: where the data lie that it has moved away."""
         return self.folder / ".dify-installer-restore.json"
+
+    @property
+    def previous(self) -> Path:
+        """What is kept of the version before an upgrade: shaped as an install folder, with a record of it."""
+        return self.folder / "previous"
+
+    @property
+    def previous_part(self) -> Path:
+        """The same while it is being made."""
+        return self.folder / "previous.part"
+
+    @property
+    def previous_gone(self) -> Path:
+        """The same while it is being removed."""
+        return self.folder / "previous.gone"
+
+    @property
+    def upgrade_record(self) -> Path:
+        """Below one of those three: which versions an upgrade is from and to, and how far it came."""
+        return self.folder / "upgrade.json"
 
     @property
     def env_before_restore(self) -> Path:

@@ -35,6 +35,11 @@ class Held:
         finally:
             self.say(f"{os.getpid()}")
 
+    def give_up(self) -> None:
+        """Free the lock before its block ends: what is left of the block only looks, and another run takes over."""
+        if self.descriptor is not None:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
     def say(self, words: str) -> None:
         """Write into the lock who holds it, for those who are refused."""
         if self.descriptor is not None:
@@ -60,9 +65,12 @@ def hold(folder: Path) -> Iterator[Held]:
     try:
         yield held
     finally:
-        # While it is still locked: whoever has opened it by now sees that it is no longer the file of that name.
+        # While it is still locked: whoever has opened it by now sees that it is no longer the file of that name. One
+        # that was given up may be another run's by now.
         with contextlib.suppress(OSError):
-            path.unlink()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()
         os.close(descriptor)
 
 

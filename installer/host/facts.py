@@ -27,6 +27,7 @@ class Wanted:
     largest_image_bytes: int
     missing_bytes: int  # of the images that are still to be loaded
     store_bytes: int = 0  # of an image store that is to be copied into the install folder
+    kept_bytes: int = 0  # of the installation, of which an upgrade makes a copy beside it
     compressed: bool = False  # whether layers to be loaded are, with zstd
     not_before: datetime.datetime | None  # a time that has certainly passed
     firewall: bool = True  # whether ports may be opened in firewalld

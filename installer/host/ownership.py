@@ -130,7 +130,14 @@ def _own_paths(place: layout.Installation) -> list[Path]:
         *(place.spool, place.marker, place.loaded_images, place.admin_password, place.account),
         *(place.held, place.restoring, place.last_backup, place.last_restore),
         *(place.disk_history, place.model_servers),
+        *(place.previous, place.previous_part, place.previous_gone, *list_aside(place)),
     ]
+
+
+def list_aside(place: layout.Installation) -> list[Path]:
+    """Return what upgrades that failed, and `rollback`, have put aside: people's data are in them."""
+    begin = (layout.PROJECT_FAILED, layout.PROJECT_AFTER)
+    return [path for path in _entries(place.folder) if path.name.startswith(begin) and path.is_dir()]
 
 
 def _entries(folder: Path) -> list[Path]:

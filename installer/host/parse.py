@@ -76,6 +76,11 @@ def mount_of(path: Path, mountinfo: str) -> tuple[str, tuple[str, ...]]:
     return answer
 
 
+def mount_points(mountinfo: str) -> list[str]:
+    """Return where something is mounted (proc_pid_mountinfo(5))."""
+    return [_unescaped(line.split()[4]) for line in mountinfo.splitlines() if len(line.split()) > 5]
+
+
 def _unescaped(point: str) -> str:
     """Return a mount point as it is: the kernel writes blank, tab, newline and backslash as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), point)

@@ -93,7 +93,31 @@ def tag(images: Sequence[manifest.Image], engine: Engine) -> None:
     for image in images:
         its = find_stored(image, found)
         assert its is not None
-        others = [each.id for each in found if each.id != its.id and image.reference in each.names]
-        engine.untag_others(image.reference, others)
-        if image.reference not in its.names:
-            engine.run(["tag", its.id, image.reference], timeout=TAG_SECONDS)
+        _name(image.reference, its, found, engine)
+
+
+def has(identity: str, engine: Engine) -> bool:
+    """Tell whether the engine has an image of this ID, listed or not.
+
+    podman leaves out of its list an image without a name whose layers are the first ones of another image.
+    """
+    return engine.run(["image", "inspect", "--format", "{{.Id}}", identity], timeout=TAG_SECONDS, check=False).ok
+
+
+def give_names(names: Mapping[str, str], engine: Engine) -> None:
+    """Give images of these IDs, by reference, their names again, and to no other image. Raises CommandFailed.
+
+    One that is not there any more is passed over.
+    """
+    found = list_present(engine)
+    by_id = {each.id: each for each in found}
+    for reference, identity in names.items():
+        if has(identity, engine):
+            _name(reference, by_id.get(identity, Stored(id=identity, names=frozenset())), found, engine)
+
+
+def _name(reference: str, its: Stored, found: Sequence[Stored], engine: Engine) -> None:
+    others = [each.id for each in found if each.id != its.id and reference in each.names]
+    engine.untag_others(reference, others)
+    if reference not in its.names:
+        engine.run(["tag", its.id, reference], timeout=TAG_SECONDS)

@@ -16,7 +16,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,8 +290,12 @@ def clear(place: layout.Installation) -> None:
         place.stores.rmdir()
 
 
-def retire(place: layout.Installation, described: manifest.BigFile | None, engine: Engine) -> list[Store]:
-    """Remove the stores that no container needs, but for the one that is `described`; return those that stay.
+def retire(
+    place: layout.Installation, described: manifest.BigFile | None, engine: Engine, names: Collection[str] = ()
+) -> list[Store]:
+    """Remove the stores that no container needs, but for the one that is `described` and those of these names.
+
+    Returns those that stay.
 
     Raises CommandFailed when podman cannot say what its containers were made from.
     """
@@ -301,7 +305,7 @@ def retire(place: layout.Installation, described: manifest.BigFile | None, engin
         return stores
     listed = engine.run(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"], timeout=PODMAN_SECONDS).stdout
     used = {identity.removeprefix("sha256:") for identity in listed.split()}
-    staying = [store for store in stores if store == kept or store.images & used]
+    staying = [store for store in stores if store == kept or store.name in names or store.images & used]
     for store in stores:
         if store not in staying:
             remove(store, engine.runner)

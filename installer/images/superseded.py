@@ -55,16 +55,19 @@ def find_superseded(record: Record, wanted: Collection[str], found: Iterable[Sto
     return [each for each in found if each.id in record and each.id not in wanted and each.names <= {record[each.id]}]
 
 
-def remove_superseded(place: layout.Installation, images: Sequence[manifest.Image], engine: Engine) -> int:
+def remove_superseded(
+    place: layout.Installation, images: Sequence[manifest.Image], engine: Engine, kept: Collection[str] = ()
+) -> int:
     """Remove those that neither the bundle nor a container needs any more; return how many went. Raises CommandFailed.
 
-    A container that uses one keeps it: the engine refuses then, and the next run tries again.
+    A container that uses one keeps it: the engine refuses then, and the next run tries again. `kept` are the engine's
+    IDs of those that the version before an upgrade needs.
     """
     record = read(place)
     if not record:
         return 0
     before = engine.images()
-    wanted = {image.id for image in images}
+    wanted = {image.id for image in images} | set(kept)
     wanted |= {stored.id for image in images if (stored := inventory.find_stored(image, before))}
     old = find_superseded(record, wanted, before)
     if old:

@@ -6,7 +6,7 @@ from them a person has chosen, or the installer; the rest follows the new releas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from installer.release import envfile
@@ -26,19 +26,23 @@ class Carried:
     gone: tuple[str, ...]
 
 
-def carry(text: str, old_example: str, new_example: str) -> Carried:
-    """Return what of a `.env` goes on in the new release; the examples are the texts of both `.env.example`."""
+def carry(text: str, old_example: str, new_example: str, bound: Collection[str] = ()) -> Carried:
+    """Return what of a `.env` goes on in the new release; the examples are the texts of both `.env.example`.
+
+    `bound` are keys that keep their value although it is the older release's default.
+    """
     here, old, new = envfile.parse(text), envfile.parse(old_example), envfile.parse(new_example)
-    chosen = {key: value for key, value in here.items() if old.get(key) != value}
+    differing = {key for key, value in here.items() if old.get(key) != value}
+    chosen = {key: value for key, value in here.items() if key in differing or key in bound}
     gone = {key for key in chosen if key in old and key not in new}
     return Carried(
         values={key: value for key, value in chosen.items() if key not in gone},
         new=tuple(sorted(new.keys() - old.keys() - here.keys())),
         changed=tuple(sorted(key for key in new if here.get(key, new[key]) != new[key] and key not in chosen)),
-        gone=tuple(sorted(gone)),
+        gone=tuple(sorted(gone & differing)),
     )
 
 
-def rebase(text: str, old_example: str, new_example: str) -> str:
+def rebase(text: str, old_example: str, new_example: str, bound: Collection[str] = ()) -> str:
     """Return the `.env` of the new release with what was chosen in the older one; our mark is not in it."""
-    return envfile.edit(new_example, dict(carry(text, old_example, new_example).values))
+    return envfile.edit(new_example, dict(carry(text, old_example, new_example, bound).values))

@@ -143,6 +143,19 @@ DATABASES: dict[str, dict[str, str]] = {
 VECTOR_STORE = "VECTOR_STORE"
 DB_TYPE = "DB_TYPE"
 
+# Keys that say where data lie: a new release's default must not lead away from them.
+WHERE_DATA_ARE = (
+    *(VECTOR_STORE, "VECTOR_INDEX_NAME_PREFIX", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT"),
+    *(DB_TYPE, "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE", "PGDATA"),
+)
+
+# Tables that hold people's work: no migration may leave one empty that was not (Dify 1.11.3, `__tablename__` in
+# api/models: account.py, model.py, dataset.py, workflow.py).
+WORK_TABLES = (
+    *("accounts", "tenants", "apps", "workflows", "conversations", "messages"),
+    *("datasets", "documents", "upload_files"),
+)
+
 # Variables whose empty value must stay empty inside the containers.
 EMPTY_MEANS_OFF = ("CHECK_UPDATE_URL",)
 

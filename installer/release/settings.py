@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from installer.core import errors, files, layout
-from installer.release import dify, env_history, envfile, intranet, masks, resolvers
+from installer.release import carry, dify, env_history, envfile, intranet, masks, resolvers
 
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443, "plugin debugging": 5003}
 
@@ -146,22 +146,31 @@ def checked_values(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def compute(
-    example: str, existing: env_history.Existing | None, asked: Asked, choices: Mapping[str, str], data: Path
+    example: str,
+    existing: env_history.Existing | None,
+    asked: Asked,
+    choices: Mapping[str, str],
+    data: Path,
+    before: str | None = None,
 ) -> Settings:
     """Return what `.env` is to be; all that can be wrong with it is found here, before anything is changed.
 
     `example` is the text of upstream's, `existing` what is there, `choices` those of the build (vector store,
-    database), `data` the `volumes` folder.
+    database), `data` the `volumes` folder. `before` is the example of the release that `existing` is of, if that is
+    another one: what was chosen goes on.
     Raises UsageError when no address is known, when values contradict each other, and for what cannot be read, naming
     key and line; PreflightFailed when keys are lost that were there, or a secret on which data depend.
     """
-    known = {*envfile.parse(example), *dify.NOT_IN_EXAMPLE, dify.ALLOW_INTRANET, dify.RESOLVERS}
+    known = _known(example)
     if existing is None:
         text = envfile.edit(example, _fresh(envfile.parse(example), choices, known))
     else:
-        _require_readable(existing, asked.values, known, data)
-        env_history.require_kept(existing, asked.values, known, data)
+        # A key that only the new release has is not lost.
+        theirs = known if before is None else _known(before)
+        _require_readable(existing, asked.values, theirs, data)
+        env_history.require_kept(existing, asked.values, theirs, data)
         text = env_history.unmarked(existing.text)
+        text = text if before is None else _rebased(text, before, example, choices)
     text = envfile.edit(text, {**_ports_asked(asked, known), **asked.values})
     values = envfile.read(text)
     changes = _urls(values, asked, existing is None, known, asked.values)
@@ -252,6 +261,39 @@ def _fresh(example: Mapping[str, str], choices: Mapping[str, str], known: set[st
     database = dify.DATABASES.get(choices.get(dify.DB_TYPE, ""), {})
     wanted = {**dify.FIXED, **database, **choices}
     return {key: value for key, value in wanted.items() if key in known and example.get(key) != value}
+
+
+# What a new release's defaults must not change: secrets, addresses, ports, and where data lie.
+BOUND = (
+    *(key for secret in dify.SECRETS for key in (*secret.keys, *(inner for inner, _ in secret.within))),
+    *(*dify.URLS, *dify.PORTS.values(), *dify.HTTPS, *dify.HOSTS, *dify.WHERE_DATA_ARE),
+)
+
+
+def _known(example: str) -> set[str]:
+    """Return the keys that a release knows, and ours."""
+    return {*envfile.parse(example), *dify.NOT_IN_EXAMPLE, dify.ALLOW_INTRANET, dify.RESOLVERS}
+
+
+def _rebased(text: str, before: str, example: str, choices: Mapping[str, str]) -> str:
+    """Return the `.env` of the new release with what was chosen in the older one.
+
+    Keys that are new get what a first installation gives them; a value of ours, such as a switch that keeps Dify from
+    calling home, stays even where it was the older release's default.
+    """
+    here, new = envfile.parse(text), envfile.parse(example)
+    wanted = _fresh(new, choices, _known(example))
+    ours = {key: value for key, value in wanted.items() if here.get(key, value) == value}
+    added = {key for key in new if key not in here}
+    address = here.get(dify.ADDRESS_KEY, "")
+    ours |= {key: template.format(address) for key, template in dify.URLS.items() if key in added and address}
+    parts = _split(address)
+    host = (parts and parts.hostname) or ""
+    ours |= {key: host for key in dify.HOSTS if key in added and host}
+    # Not upstream's public ones: they are generated where they are empty.
+    secret = {key for each in dify.SECRETS for key in (*each.keys, *(inner for inner, _ in each.within))}
+    ours |= dict.fromkeys(secret & added, "")
+    return envfile.edit(carry.rebase(text, before, example, BOUND), ours)
 
 
 def _ports_asked(asked: Asked, known: Collection[str]) -> dict[str, str]:

@@ -96,10 +96,26 @@ def choose(
 
 def find_api_image(payload_project: Path) -> str:
     """Return the name, without its tag, of the image of Dify's api: whatever else runs it is another Dify."""
-    upstream = compose.load(payload_project / layout.COMPOSE_FILE)
     variables = envfile.resolve((payload_project / layout.ENV_EXAMPLE).read_text("utf-8"))
-    image = str((upstream["services"].get(dify.API) or {}).get("image", ""))
-    return compose.full_reference(envfile.expand(image, variables)).rpartition(":")[0]
+    return _api_image(payload_project / layout.COMPOSE_FILE, variables).rpartition(":")[0]
+
+
+def find_version(place: layout.Installation) -> str:
+    """Return which Dify is laid down in an install folder: the tag of the api's image, as a bundle has its version.
+
+    Empty where none is, or none that can be read.
+    """
+    try:
+        variables = envfile.resolve(place.env.read_text("utf-8"))
+        return _api_image(place.upstream_compose, variables).rpartition(":")[2]
+    except (OSError, ValueError, errors.BundleDamaged, errors.UsageError):
+        return ""
+
+
+def _api_image(path: Path, variables: Mapping[str, str]) -> str:
+    """Return the reference of the api's image. Raises BundleDamaged, UsageError, OSError."""
+    image = str((compose.load(path)["services"].get(dify.API) or {}).get("image", ""))
+    return compose.full_reference(envfile.expand(image, variables))
 
 
 def read_installed(place: layout.Installation, engine: Engine) -> compose.Document:

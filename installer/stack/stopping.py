@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from installer.core import layout
+from installer.core import errors, layout
 from installer.core.console import Console
 from installer.core.runner import Result
 from installer.engine.base import Container, Engine
@@ -117,6 +118,33 @@ def remove(place: layout.Installation, services: Collection[str], document: comp
         if names:
             # What is unnamed among an image's volumes is the container's own: nothing would mount it again.
             engine.run(["rm", "--force", "--volumes", *names], timeout=REMOVE_SECONDS)
+
+
+def remove_all(place: layout.Installation, document: compose.Document, engine: Engine) -> list[str]:
+    """Stop our containers in their order and remove them, whatever services they are of; return their names.
+
+    Raises CommandFailed when one stays.
+    """
+    names = _names(place, engine)
+    if not names:
+        return []
+    with contextlib.suppress(errors.CommandFailed):
+        # What does not end in its time is removed all the same.
+        stop(place, document, engine)
+    left = names
+    while left:
+        # podman removes no container that another one requires, not even together with that: only the last of each
+        # chain. Its --depend would take somebody else's with them.
+        # The unnamed volumes of an image are the container's own, nothing would ever mount them again; named ones stay.
+        result = engine.run(["rm", "--force", "--volumes", *left], timeout=REMOVE_SECONDS, check=False)
+        before, left = left, _names(place, engine)
+        if len(left) == len(before):
+            raise engine.runner.failure(result, "remove what needs them, then run the same command again")
+    return names
+
+
+def _names(place: layout.Installation, engine: Engine) -> list[str]:
+    return [each.name for each in state.list_ours(place, engine)]
 
 
 def with_dependents(services: Collection[str], document: compose.Document) -> set[str]:

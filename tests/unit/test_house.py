@@ -41,6 +41,7 @@ LAYERS = (
         "system",
         "checks",
         "backup",
+        "upgrade",
         "workspace",
         "egress",
     ),

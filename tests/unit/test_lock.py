@@ -67,6 +67,21 @@ def test_the_unit_alone_works_under_the_lock_that_is_lent_to_it(
         pass
 
 
+def test_one_that_is_given_up_is_another_runs_and_stays_so(tmp_path: Path) -> None:
+    with lock.hold(tmp_path) as first:
+        first.give_up()
+        with lock.hold(tmp_path):
+            pass
+        # That one has taken the file away with it; this is another one, which the end of the first must leave.
+        second = lock.hold(tmp_path)
+        second.__enter__()
+    with pytest.raises(errors.AlreadyRunning), lock.hold(tmp_path):
+        pass
+    second.__exit__(None, None, None)
+    with lock.hold(tmp_path):
+        pass
+
+
 def test_a_killed_run_holds_nothing(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     assert said(other) == "lent"
     os.kill(other.pid, signal.SIGKILL)

@@ -37,6 +37,7 @@ def glance(*services: overview.Service, **fields: Any) -> overview.Overview:
             "data_bytes": {"db": 800_000_000, "app": 2_000_000_000, "redis": 1_000_000, "certbot": 0},
             "certificate_days": None,
             "last_backup": "",
+            "kept": "",
             "changed": (),
             **fields,
         }

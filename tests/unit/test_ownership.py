@@ -206,7 +206,7 @@ def test_uninstall_leaves_and_names_what_others_have_put_among_ours(
 ) -> None:
     put(shared.venv / "notes", "theirs")
     engine = Podman(program(tmp_path, "podman"))
-    uninstall._remove_programs(shared)
+    uninstall._remove_programs(shared, engine)
     uninstall._remove_own_files(shared)
     lines = uninstall._kept(shared, [], engine, shared.logs / "x")
     for name in (*FOREIGN, "podman-compose/notes"):

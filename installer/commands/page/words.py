@@ -298,6 +298,8 @@ KOREAN = Words(
         "preflight": "호스트 점검",
         "podman": "podman 설치",
         "images": "이미지 적재",
+        "keep": "이전 버전 보관",
+        "rows": "행 비교",
         "podman-compose": "podman-compose 설치",
         "plugins": "플러그인 복사",
         "data": "데이터 복원",

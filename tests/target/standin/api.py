@@ -9,6 +9,11 @@ import backing
 import redis
 
 ENV = os.environ
+VERSION = pathlib.Path("/standin/VERSION").read_text()
+# What a version does to the data of the one before; a file has a transaction of its own, and is read at each start.
+MIGRATIONS = pathlib.Path("/standin/migrations")
+# A file of this name lets this version refuse to start.
+REFUSES = pathlib.Path("/app/api/storage", f"refuses-{VERSION}")
 
 
 def migrate():
@@ -23,9 +28,14 @@ def migrate():
         if cursor.fetchone()[0] != ENV["SECRET_KEY"]:
             sys.exit("error: the data were sealed with another SECRET_KEY")
     backing.make_table()
+    for script in sorted(MIGRATIONS.glob("*.sql")):
+        with backing.transaction() as cursor:
+            cursor.execute(script.read_text())
 
 
 def main():
+    if REFUSES.exists():
+        sys.exit(f"error: {VERSION} refuses to start")
     broker = redis.Redis.from_url(ENV["CELERY_BROKER_URL"])
     broker.ping()
     backing.cache().ping()
@@ -48,7 +58,7 @@ def main():
     import pages
     from console import application
 
-    pages.serve(application.make(pathlib.Path("/standin/VERSION").read_text()), int(ENV["DIFY_PORT"]))
+    pages.serve(application.make(VERSION), int(ENV["DIFY_PORT"]))
 
 
 main()
