@@ -62,6 +62,8 @@ def prune(place: layout.Installation, runner: Runner, console: Console) -> Prune
         kept.remove(place, engine)
         kept.discard(place, engine)
         console.waiting("")
+        if record is not None:
+            superseded.rename(place, record.images, bundle.images, engine)
         images = superseded.remove_superseded(place, bundle.images, engine)
         mounted_store.retire(place, bundle.store, engine)
         left = tuple(map(str, ownership.list_aside(place)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from installer.bundle import manifest
 from installer.core import errors
-from installer.engine.base import Engine, Stored
+from installer.engine.base import Engine, Stored, bare
 from installer.release import compose
 
 TAG_SECONDS = 60.0
@@ -101,7 +101,8 @@ def has(identity: str, engine: Engine) -> bool:
 
     podman leaves out of its list an image without a name whose layers are the first ones of another image.
     """
-    return engine.run(["image", "inspect", "--format", "{{.Id}}", identity], timeout=TAG_SECONDS, check=False).ok
+    result = engine.run(["image", "inspect", "--format", "{{.Id}}", identity], timeout=TAG_SECONDS, check=False)
+    return result.ok and bare(result.stdout.strip()) == identity
 
 
 def give_names(names: Mapping[str, str], engine: Engine) -> None:

@@ -6,7 +6,7 @@ What somebody else has loaded, or has given a name to, is never removed.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from installer.bundle import manifest
 from installer.core import files, layout
@@ -50,6 +50,27 @@ def _write(place: layout.Installation, record: Record) -> None:
         files.write(place.loaded_images, text)
 
 
+def rename(
+    place: layout.Installation, names: Mapping[str, str], images: Sequence[manifest.Image], engine: Engine
+) -> None:
+    """Take the names of an older version from images that the bundle has as well, by other names. Raises CommandFailed.
+
+    `names` are the older version's: reference -> the engine's ID. With such a name an image would count as somebody
+    else's once nothing wants it any more.
+    """
+    record, found = read(place), engine.images()
+    wanted = {image.reference for image in images}
+    for image in images:
+        stored = inventory.find_stored(image, found)
+        if stored is None or not {stored.id, image.id} & record.keys():
+            continue
+        for old in sorted(stored.names - wanted):
+            if names.get(old) == stored.id:
+                engine.run(["rmi", old], timeout=REMOVE_SECONDS, check=False)
+                record |= {stored.id: image.reference, image.id: image.reference}
+    _write(place, record)
+
+
 def find_superseded(record: Record, wanted: Collection[str], found: Iterable[Stored]) -> list[Stored]:
     """Return the images of the record that are not `wanted` (IDs), and have no name but the one that we gave them."""
     return [each for each in found if each.id in record and each.id not in wanted and each.names <= {record[each.id]}]
@@ -66,15 +87,23 @@ def remove_superseded(
     record = read(place)
     if not record:
         return 0
-    before = engine.images()
+    before = found = _present(record, engine)
     wanted = {image.id for image in images} | set(kept)
-    wanted |= {stored.id for image in images if (stored := inventory.find_stored(image, before))}
-    old = find_superseded(record, wanted, before)
-    if old:
+    wanted |= {stored.id for image in images if (stored := inventory.find_stored(image, found))}
+    # Some are in the list of others only once those are gone.
+    while old := find_superseded(record, wanted, found):
         engine.run(["rmi", *(each.id for each in old)], timeout=REMOVE_SECONDS, check=False)
-    after = engine.images() if old else before
+        number, found = len(found), _present(record, engine)
+        if len(found) == number:
+            break
     # What somebody else has given a name to is no longer ours.
-    ours = {each.id for each in after if each.names <= {record.get(each.id, "")}}
+    ours = {each.id for each in found if each.names <= {record.get(each.id, "")}}
     _write(place, {identity: name for identity, name in record.items() if identity in ours | wanted})
-    left = {each.id for each in after}
-    return len([each for each in old if each.id not in left])
+    return len({each.id for each in before} - {each.id for each in found})
+
+
+def _present(record: Record, engine: Engine) -> list[Stored]:
+    """Return the images that the engine has, and those of the record that it does not list. Raises CommandFailed."""
+    listed = engine.images()
+    hidden = record.keys() - {each.id for each in listed}
+    return [*listed, *(Stored(id=each, names=frozenset()) for each in sorted(hidden) if inventory.has(each, engine))]

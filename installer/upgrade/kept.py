@@ -239,10 +239,10 @@ def measure(folder: Path, engine: Engine) -> int:
         raise errors.PreflightFailed(
             f"{folder} cannot be copied: not all of it may be read", "run the same command as root (sudo)"
         )
-    found = result.stdout.strip().splitlines()
-    if result.timed_out or not found:
+    found = result.stdout.split()
+    if result.timed_out or not found or not found[0].isdecimal():
         raise engine.runner.failure(result, "fix what it says, and run the same command again")
-    return int(found[-1].partition("\t")[0])
+    return int(found[0])
 
 
 # ---- The way back ----

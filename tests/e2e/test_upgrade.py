@@ -178,7 +178,7 @@ def test_a_newer_bundle_upgrades_and_a_person_goes_back(server: Server, sample: 
     pruned = printed(server, "prune")
     assert (pruned["dify"], pruned["left"]) == (OLD, [back["aside"]])
     assert pruned["bytes"] > 1_000_000
-    assert pruned["images"] >= 5
+    assert pruned["images"] >= 4
     assert not server.machine.exists(f"{server.folder}/previous")
     assert f":{OLD}" not in server.run(server.engine, "images", "--format", "{{.Repository}}:{{.Tag}}").stdout
     assert server.installer("rollback").returncode == 2
@@ -186,15 +186,17 @@ def test_a_newer_bundle_upgrades_and_a_person_goes_back(server: Server, sample: 
     assert content(server) == before
 
 
+@pytest.fixture(scope="class")
+def failing(request: pytest.FixtureRequest, sample: Bundle, newer: Bundle) -> Server:
+    """A server whose older Dify holds so much that a copy takes a while."""
+    made = filled(request, sample, newer)
+    inside(made, "api", LARGE)
+    return made
+
+
 @pytest.mark.parametrize("failing", ["podman dify"], indirect=True, ids=["podman-dify"])
 class TestFailures:
     """What goes wrong does so alike with each engine; rootless, the owners of the files are the hardest."""
-
-    @pytest.fixture(scope="class")
-    def failing(self, request: pytest.FixtureRequest, sample: Bundle, newer: Bundle) -> Server:
-        made = filled(request, sample, newer)
-        inside(made, "api", LARGE)
-        return made
 
     @pytest.fixture
     def held(self, failing: Server) -> tuple[str, str]:
@@ -210,7 +212,7 @@ class TestFailures:
         path = f"{failing.home}/bin:/usr/local/bin:/usr/bin:/bin"
         refused = failing.installer(*failing.arguments(), env={"PATH": path})
         assert refused.returncode == 4, refused.stderr
-        assert "93132.3 GiB" in refused.stderr
+        assert "FAIL space" in refused.stderr
         assert failing.containers() == running
         assert not failing.machine.exists(f"{failing.folder}/previous.part")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -93,3 +94,14 @@ def test_what_somebody_else_has_named_is_theirs_from_then_on(tmp_path: Path) -> 
     assert superseded.remove_superseded(place, (), podman) == 0
     assert not [line for line in called(tmp_path) if line.startswith("rmi")]
     assert not place.loaded_images.exists()
+
+
+def test_the_name_that_an_older_version_gave_is_taken_from_an_image_that_is_still_wanted(tmp_path: Path) -> None:
+    place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
+    old = f"{image.reference}-old"
+    superseded._write(place, {image.id: old})
+    names = json.dumps([image.reference, old, "localhost/theirs:1"])
+    script = f"""case "$1" in images) echo '[{{"Id": "{image.id}", "Names": {names}}}]';; esac"""
+    superseded.rename(place, {old: image.id}, [image], Podman(program(tmp_path, "podman", script)))
+    assert [line for line in called(tmp_path) if line.startswith("rmi")] == [f"rmi {old}"]
+    assert superseded.read(place) == {image.id: image.reference}
