@@ -126,11 +126,11 @@ def list_own(place: layout.Installation) -> list[Path]:
 def _own_paths(place: layout.Installation) -> list[Path]:
     """Return what we make in an install folder."""
     return [
+        *(place.previous, place.previous_part, place.previous_gone, *list_aside(place)),
         *(place.project, place.logs, place.report, place.report_page, place.bin, place.venv, place.stores),
         *(place.spool, place.marker, place.loaded_images, place.admin_password, place.account),
         *(place.held, place.restoring, place.last_backup, place.last_restore),
         *(place.disk_history, place.model_servers),
-        *(place.previous, place.previous_part, place.previous_gone, *list_aside(place)),
     ]
 
 
