@@ -77,11 +77,10 @@ def judge(days: Sequence[Day]) -> Finding:
 
     Where the data were too many to be measured, the room that has gone counts, whoever took it.
     """
-    window = [each for each in days if (days[-1].date - each.date).days <= WINDOW_DAYS]
-    sizes = [(each.date, each.data) for each in window if each.data is not None]
+    sizes = _recent([(each.date, each.data) for each in days if each.data is not None])
     measured = len(sizes) > 1
     if not measured:
-        sizes = [(each.date, -each.free) for each in window]
+        sizes = _recent([(each.date, -each.free) for each in days])
     if len(sizes) < 2:
         return Finding(CHECK, "info", "no trend yet: it takes two days on which something was noted")
     (first, before), (last, now) = sizes[0], sizes[-1]
@@ -101,3 +100,9 @@ def judge(days: Sequence[Day]) -> Finding:
     if left < WARNING_DAYS:
         return Finding(CHECK, "warning", seen, "make room, or give the file system more, before that day")
     return Finding(CHECK, "ok", seen)
+
+
+def _recent(sizes: Sequence[tuple[datetime.date, int]]) -> Sequence[tuple[datetime.date, int]]:
+    """Return the sizes of the last month; where that is one alone, with the one before it."""
+    recent = [each for each in sizes if (sizes[-1][0] - each[0]).days <= WINDOW_DAYS]
+    return recent if len(recent) > 1 else sizes[-2:]

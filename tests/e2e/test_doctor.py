@@ -94,6 +94,7 @@ def test_what_grows_and_what_others_have_taken_away_is_told(server: Server) -> N
     server.run("sed", "-i", "s/10.0.0.5:11434/no-such-host:1/", f"{server.folder}/model-servers.json")
     server.run("sed", "-i.kept", "/^SECRET_KEY=/d", f"{server.folder}/docker/.env")
     done = server.installer("doctor")
+    server.run("mv", f"{server.folder}/docker/.env.kept", f"{server.folder}/docker/.env")
     assert done.returncode == 6
     assert "disk trend: the data have grown by" in done.stdout
     assert len(json.loads(server.machine.read(path))) == 2
@@ -102,7 +103,6 @@ def test_what_grows_and_what_others_have_taken_away_is_told(server: Server) -> N
     assert "WARN names inside: the api does not find the model server no-such-host" in done.stdout
     assert "WARN Ollama from dify_plugin_daemon_1: http://no-such-host:1: its name cannot be resolved" in done.stdout
     assert "FAIL settings: " in done.stdout and "has lost SECRET_KEY" in done.stdout
-    server.run("mv", f"{server.folder}/docker/.env.kept", f"{server.folder}/docker/.env")
 
 
 def test_what_is_packed_holds_no_secret(server: Server) -> None:

@@ -53,6 +53,8 @@ def day(ago: int, free: int, data: int | None) -> Day:
         ([day(10, 99 * GB, 5 * GB), day(0, GB, 15 * GB)], "error", "full in 1.0 days"),
         # Too many files to be counted in time, but for one day.
         ([day(10, 30 * GB, None), day(5, 25 * GB, GB), day(0, 20 * GB, None)], "warning", "the room has shrunk by"),
+        # Whoever looks once in a while has a trend as well.
+        ([day(200, 99 * GB, GB), day(100, 99 * GB, 5 * GB), day(0, 20 * GB, 15 * GB)], "ok", "in 100 days; 18.6 GiB"),
         # What was long ago does not count.
         ([day(300, 900 * GB, GB), day(10, 99 * GB, 5 * GB), day(0, 20 * GB, 15 * GB)], "warning", "in 10 days"),
     ],
