@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer.backup import data, database, exchange, file, parts
+from installer.backup import data, database, exchange, file, parts, vectors
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.core import errors, files, layout
@@ -218,7 +218,7 @@ def bring(
                 elif folder := parts.of_files(name):
                     if folder.partition("/")[0] not in left:
                         came.append(_unpack(place, folder, by_name[name], pieces, engine))
-                elif name != parts.SETTINGS:
+                elif name not in (parts.SETTINGS, vectors.PART):
                     raise reader.damaged(f"it has a part {name}, which is not known")
     if bad := [each for each in came if each.level == "error"]:
         raise errors.CommandFailed(

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from installer.backup import data, database, file
+from installer.backup import data, database, file, vectors
 from installer.backup.database import Snapshot
 from installer.engine.base import Engine
 
@@ -54,6 +54,13 @@ def add_folder(writer: file.Writer, name: str, source: Path, engine: Engine, adv
         # What is counted is what was read: people go on writing.
         files = sum(not line.rstrip(b"\n").endswith(b"/") for line in index)
     writer.count({name: files})
+
+
+def add_vectors(writer: file.Writer, counted: Mapping[str, int] | None) -> None:
+    """Add what the vector store holds by classes, if that is known: it has no bytes of its own."""
+    if counted is not None:
+        writer.add(vectors.PART, io.BytesIO(), lambda _: None)
+        writer.count(counted)
 
 
 def of_files(name: str) -> str | None:

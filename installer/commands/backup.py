@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from installer import VERSION
-from installer.backup import data, database, exchange, file, parts
+from installer.backup import data, database, exchange, file, parts, vectors
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.checks import trend
@@ -30,6 +30,8 @@ from installer.stack import project, state
 from installer.system import backup_timer
 from installer.upgrade import kept
 
+# What a part holds that holds no files.
+THINGS = {vectors.PART: "objects"}
 PREFIX, SUFFIX = "dify-backup-", ".tar.zst"
 LEFT_OUT = (
     "images and plugins' wheels (the bundle has them)",
@@ -74,12 +76,14 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
         held = data.find_held(document, folders, found)
         total = _require_room(place, path, databases, folders, engine, console)
         head = _head(place, env)
+        counted = vectors.count(env.resolved, found, engine)
         with contextlib.ExitStack() as stack:
             snapshots = [stack.enter_context(database.hold_snapshot(each, engine)) for each in databases]
             copied, held_seconds = stack.enter_context(data.held_copy(held, place, engine, console))
             writer = stack.enter_context(file.writing(path, head))
             bar = stack.enter_context(console.progress("back up", total))
             parts.add_settings(writer, _read_settings(place))
+            parts.add_vectors(writer, counted)
             for snapshot in snapshots:
                 parts.add_database(writer, snapshot, engine, bar.update)
             for name in folders:
@@ -198,7 +202,7 @@ def as_text(head: Head, written: Sequence[Part]) -> str:
     """Return what a backup holds for people."""
     lines = [f"Dify {head.dify} of {head.host}, {head.folder}, {head.url}, {head.made}"]
     for part in written:
-        things = "rows" if part.name.startswith(parts.DATABASE) else "files"
+        things = "rows" if part.name.startswith(parts.DATABASE) else THINGS.get(part.name, "files")
         lines.append(f"  {part.name}: {sum(part.counts.values())} {things}, {size(part.bytes)}")
     return "\n".join([*lines, *(f"  not in it: {each}" for each in head.left_out)])
 

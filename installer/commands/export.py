@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer import VERSION
-from installer.backup import arrival, data, database, file, foreign, parts
+from installer.backup import arrival, data, database, file, foreign, parts, vectors
 from installer.backup.file import Head
 from installer.backup.foreign import Foreign
 from installer.bundle import verify
@@ -59,9 +59,11 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
             )
         total = _require_room(found, path, databases, console)
         snapshots = [stack.enter_context(database.hold_snapshot(each, found.engine)) for each in databases]
+        counted = vectors.count(found.variables, found.containers.values(), found.engine)
         writer = stack.enter_context(_writing(path, _head(found)))
         bar = stack.enter_context(console.progress("export", total))
         parts.add_settings(writer, _read_settings(found))
+        parts.add_vectors(writer, counted)
         # The stores are stopped first, right behind the snapshot.
         for container, folders in found.stores.items():
             console.line(f"  {container} is stopped while {', '.join(folders)} is read")

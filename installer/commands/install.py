@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from installer import plan as plans
 from installer.backup import arrival as arrivals
-from installer.backup import exchange
+from installer.backup import exchange, vectors
 from installer.checks import checklist, front_door, known_servers, models, trend, waiting
 from installer.commands import back, overview, page, report, start, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
@@ -230,6 +230,9 @@ def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Do
     with result.step("health", console) as step:
         waiting.await_console(front, document, deadline, engine, console)
         step.seen = result.url
+    if plan.arrival is not None and not plan.arrival.without_vectors:
+        counted = vectors.count(plan.settings.resolved, state.list_ours(place, engine), engine)
+        result.compared += vectors.compare(plan.sources.parts, counted)
     return document
 
 

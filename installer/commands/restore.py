@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from installer.backup import arrival, exchange, file
+from installer.backup import arrival, exchange, file, vectors
 from installer.backup.file import Head, Part
 from installer.commands import backup, start
 from installer.core import errors, finding, layout, lock, logfile
@@ -18,7 +18,7 @@ from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
 from installer.release import compose, env_history, settings
-from installer.stack import project
+from installer.stack import project, state
 from installer.upgrade.kept import require_ended as require_upgrade_ended
 
 
@@ -73,6 +73,9 @@ def restore(
             error.remedy = "; ".join(filter(None, (error.remedy, "what was there before is back and runs")))
             raise
         exchange.end(place, head)
+        if not without_vectors:
+            now = vectors.count(settings.load(place).resolved, state.list_ours(place, engine), engine)
+            compared += vectors.compare(found, now)
     seconds = round(time.monotonic() - begun, 1)
     return Restored(head=head, parts=found, compared=tuple(compared), kept=kept, seconds=seconds)
 

@@ -91,7 +91,7 @@ def old(new_docker_machine: MachineMaker, upstream: Bundle) -> OldDify:
     made.psql(FILL)
     made.inside("api", STORE)
     made.inside("plugin_daemon", PLUGIN)
-    made.inside("weaviate", "echo vectors > /var/lib/weaviate/class.json")
+    made.inside("weaviate", """echo '[{"id": 1}, {"id": 2}]' > /var/lib/weaviate/Vector_index_1_Node.json""")
     return made
 
 
@@ -103,6 +103,7 @@ def exported(old: OldDify, tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = {part["name"]: part["counts"] for part in told["parts"]}
     assert counts["database/dify"]["public.messages"] == 100000
     assert counts["files/app/storage"]["app/storage"] >= 2000
+    assert counts["vectors"] == {"Vector_index_1_Node": 2}
     assert {"files/plugin_daemon", "files/weaviate", "files/sandbox/conf"} <= counts.keys()
     path = tmp_path_factory.mktemp("stick") / "export.tar.zst"
     shutil.copyfile(old.machine.path(told["file"]), path)
@@ -141,6 +142,7 @@ def test_it_arrives_on_an_air_gapped_server(
     server.install("--restore", "old.tar.zst")
     report = server.report()
     assert {each["level"] for each in report["compared"]} == {"ok"}
+    assert report["compared"][-1]["seen"] == "2 objects on both sides, in 1 classes"
     assert any("OLD_SWITCH" in note for note in report["notes"])
     assert psql(server, HASH) == old.psql(HASH)
     assert files(lambda service, script: _inside(server, service, script)) == files(old.inside)

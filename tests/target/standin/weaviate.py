@@ -1,7 +1,7 @@
 """Stands in for weaviate: its REST API with classes, objects and a search by vectors; data on its volume; its key.
 
 https://docs.weaviate.io/weaviate/api/rest, the one of 1.27. The search reads the one form of GraphQL that the api's
-stand-in writes.
+stand-in writes, and the one that counts.
 """
 
 import json
@@ -13,6 +13,7 @@ import outside
 import web
 
 DATA = pathlib.Path(os.environ["PERSISTENCE_DATA_PATH"])
+COUNT = re.compile(r"\{Aggregate\{(\w+)\{meta\{count\}\}\}\}")
 SEARCH = re.compile(r"\{Get\{(\w+)\(nearVector:\{vector:(\[[^]]*\])\} limit:(\d+)\)")
 
 (DATA / "data").write_text("here")
@@ -37,6 +38,8 @@ def schema(request, given):
     if request.command == "POST":
         stored(given["class"]).write_text("[]")
         return 200, given
+    if request.path == "/v1/schema":
+        return 200, {"classes": [{"class": path.stem} for path in sorted(DATA.glob("*.json"))]}
     path = stored(request.path.rpartition("/")[2])
     if not path.is_file():
         return 404, {"error": [{"message": "no such class"}]}
@@ -57,6 +60,13 @@ def near(one, other):
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
+def graphql(request, given):
+    if counted := COUNT.match(given["query"]):
+        name = counted.group(1)
+        return 200, {"data": {"Aggregate": {name: [{"meta": {"count": len(json.loads(stored(name).read_text()))}}]}}}
+    return search(request, given)
+
+
 def search(_request, given):
     name, vector, limit = SEARCH.match(given["query"]).groups()
     asked = json.loads(vector)
@@ -71,7 +81,7 @@ def search(_request, given):
 ROUTES = {
     "/v1/schema": schema,
     "/v1/batch/objects": add,
-    "/v1/graphql": search,
+    "/v1/graphql": graphql,
     "/v1/objects": lambda _request, _given: (200, {"objects": []}),
 }
 
