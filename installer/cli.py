@@ -24,6 +24,7 @@ from installer.system import backup_timer
 
 if TYPE_CHECKING:
     from installer.engine.base import Engine
+    from installer.registry import forms, reference
     from installer.workspace.client import Client
 
 # Signals that come so close to each other are one key.
@@ -157,6 +158,31 @@ def verify_command(images: Path | None, as_json: bool, silent: bool) -> None:
     else:
         told = f"{len(bundle.files)} embedded files, {', '.join(names)}"
         console.line(f"Dify {bundle.dify} for {bundle.architecture}: {told}: as built")
+
+
+@cli.command("push")
+@options.apply((*options.PUSH, options.JSON, options.SILENT))
+def push_command(
+    form: forms.Form, images: Path | None, out: Path, dry_run: bool, as_json: bool, silent: bool, **given: Any
+) -> None:
+    """Send the images from the archive straight into a private registry: what it lacks, each layer proved."""
+    from installer.commands import push
+    from installer.registry import credentials
+
+    registry: reference.Registry = given["registry"]
+    password = given["registry_password"] or given["registry_password_file"] or ""
+    user, file = given["registry_user"] or "", given["registry_auth_file"]
+    asked = push.Asked(
+        registry=registry,
+        archive=options.archive(images),
+        form=form,
+        login=credentials.find(registry, user, password, file, os.environ),
+        authorities=given["registry_ca"],
+        plain_http=given["plain_http"],
+        out=out.absolute(),
+    )
+    done = push.push(asked, Console(silent=silent or as_json), dry_run=dry_run)
+    print_result(push.as_json(done) if as_json else push.as_text(done, asked.out, dry_run=dry_run))
 
 
 @cli.command("preflight")

@@ -12,6 +12,7 @@ import datetime
 import difflib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ from installer.checks import models
 from installer.core import errors, layout
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
+from installer.registry import forms, reference
 from installer.release import dify, intranet, resolvers, settings
 from installer.workspace import account
 
@@ -156,6 +158,7 @@ RUNTIME = option(
     group="Where and with what",
     help="The container engine. [default: the installation's, else podman, else docker]",
 )
+DRY_RUN = option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 SILENT = option("--silent", is_flag=True, help="Print nothing but errors.")
 TIMEOUT = option(
     "--timeout",
@@ -205,7 +208,7 @@ VERIFY = option(
     help="auto reads the image archive only when an image is missing; full always.",
 )
 
-ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT = (
+ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT, REGISTRY = (
     "Address and ports",
     "Certificates",
     "Where and with what",
@@ -213,6 +216,7 @@ ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT = (
     "Settings",
     "Model servers",
     "Account, plugins and models",
+    "The registry",
 )
 
 
@@ -230,9 +234,10 @@ def _model_option(name: str, variable: str, what: str) -> Callable[[Function], F
 
 def _not_on_the_command_line(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
+        answers_too = " or in the answer file" if parameter.opts[0] == "--admin-password" else ""
         raise click.BadParameter(
-            "command lines are visible to other users: give the password in a file (--admin-password-file), in the "
-            f"environment ({PREFIX}ADMIN_PASSWORD) or in the answer file"
+            f"command lines are visible to other users: give the password in a file ({parameter.opts[0]}-file), in the "
+            f"environment ({getattr(parameter, 'envvar', '')}){answers_too}"
         )
     return value
 
@@ -427,9 +432,82 @@ RUN = (
     VERIFY,
     option("--no-boot", is_flag=True, help="Write no systemd unit: the stack will not come back after a reboot."),
     LANGUAGE,
-    option("--dry-run", is_flag=True, help="Show what would be done, and change nothing."),
+    DRY_RUN,
     SILENT,
     CONFIG,
+)
+
+
+def _read_registry_password(text: str) -> str:
+    """Return the password in a file, or on standard input for `-`."""
+    if text != "-":
+        return account.read_password(Path(text))
+    try:
+        return account.checked_password(sys.stdin.readline().strip("\r\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UsageError(f"standard input cannot be read: {error}", "send the password alone") from error
+
+
+# Where and how images are pushed.
+PUSH = (
+    option(
+        "--registry",
+        type=Checked("registry", reference.checked_registry),
+        required=True,
+        metavar="HOST[:PORT][/PREFIX]",
+        group=REGISTRY,
+        help="The registry, and what stands before the names of the images there.",
+    ),
+    option(
+        "--layers",
+        "form",
+        type=click.Choice(forms.FORMS),
+        default=forms.FORMS[0],
+        show_default=True,
+        group=REGISTRY,
+        help="How layers are sent: compressed, or as they are (tar), which is faster and two to three times larger.",
+    ),
+    option("--registry-user", metavar="NAME", group=REGISTRY, help="Who signs in. [default: as the auth file says]"),
+    option(
+        "--registry-password-file",
+        type=Checked("file", _read_registry_password),
+        metavar="FILE",
+        group=REGISTRY,
+        help="A file with the password or token, which nobody else may read; - for standard input.",
+    ),
+    option(
+        "--registry-password",
+        callback=_not_on_the_command_line,
+        metavar="PASSWORD",
+        group=REGISTRY,
+        help="The password; in the environment, never on the command line.",
+    ),
+    option(
+        "--registry-auth-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        group=REGISTRY,
+        help="A file with logins. [default: what podman login or docker login has written]",
+    ),
+    option(
+        "--registry-ca",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        group=REGISTRY,
+        help="The authorities, PEM, to trust as well as the host's own, for this registry.",
+    ),
+    option("--plain-http", is_flag=True, group=REGISTRY, help="Speak http, not https: passwords go unencrypted."),
+    option(
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default="images.json",
+        show_default=True,
+        metavar="FILE",
+        group=REGISTRY,
+        help="The file that says what lies where; the next push reads it, and sends less.",
+    ),
+    IMAGES,
+    DRY_RUN,
 )
 
 
@@ -453,7 +531,7 @@ def _parameters(options: tuple[Callable[[Any], Any], ...]) -> list[Option]:
 
 def known_variables() -> set[str]:
     """Return the names of all variables of the environment that are options."""
-    return {str(each.envvar) for each in _parameters(SITE + RUN)}
+    return {str(each.envvar) for each in _parameters(SITE + RUN + PUSH)}
 
 
 def require_known_variables(environ: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ Kind = Literal[
     "plugins",
     "preflight",
     "prune",
+    "push",
     "report",
     "restore",
     "rollback",

@@ -103,6 +103,13 @@ class EgressSeen(InstallerError):
     meaning = "`watch-egress`: a container asked for a name or an address that is not expected"
 
 
+class RegistryFailed(InstallerError):
+    """A registry does not answer, refuses, or holds something else than was sent."""
+
+    exit_code = 13
+    meaning = "`push`: the registry does not answer or refuses; what it has stays, the same command sends the rest"
+
+
 class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP arrived.
 
@@ -134,6 +141,7 @@ FAILURES: tuple[type[InstallerError], ...] = (
     WorkspaceFailed,
     BackupRefused,
     EgressSeen,
+    RegistryFailed,
 )
 
 # Exit code -> meaning, for docs/exit-codes.md and `--help`.

@@ -40,6 +40,7 @@ LAYERS = (
         "stack",
         "system",
         "checks",
+        "registry",
         "backup",
         "upgrade",
         "workspace",
@@ -91,7 +92,7 @@ def test_no_image_is_named_in_our_code() -> None:
 def test_exit_codes_are_unique() -> None:
     codes = [failure.exit_code for failure in errors.FAILURES]
     assert len(set(codes)) == len(codes)
-    assert set(errors.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 129, 130, 143}
+    assert set(errors.EXIT_CODES) == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 129, 130, 143}
 
 
 def test_every_option_comes_from_the_environment_too() -> None:

@@ -1,0 +1,1 @@
+"""Sends images from the archives into a registry, by the OCI Distribution Specification 1.1."""
