@@ -95,9 +95,9 @@ def push(asked: Asked, console: Console, *, dry_run: bool = False, bundle: manif
         _require_writable(asked.out)
     contents = layers.find(load.list_parts(bundle, asked.archive, bundle.images), bundle)
     trust = None if asked.plain_http else client.trusting(asked.registry, asked.authorities)
-    asking = client.Client(asked.registry, asked.login, console, context=trust)
+    asking = client.Client(asked.registry, asked.login, console, context=trust, waits=client.WAITS)
     done = Pushed(asked.registry, asked.form, known=known)
-    work = _Work(contents, bundle, asking, blobs.Blobs(asking), done)
+    work = _Work(contents, bundle, asking, blobs.Blobs(asking, blobs.PIECE_BYTES), done)
     asking.sign_in()
     for repository in sorted({place.repository for place in places}):
         asking.require_push(repository)

@@ -7,6 +7,7 @@ connection that breaks costs what the registry lost, and not the blob.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class _InOnePiece(Exception):
 class Blobs:
     """Sends blobs; several threads may. What one of them learns of the registry's limits holds for all."""
 
-    def __init__(self, client: Client, piece_bytes: int = PIECE_BYTES) -> None:
+    def __init__(self, client: Client, piece_bytes: int) -> None:
         self.sent_bytes = 0
         self._lock = threading.Lock()
         self._client = client
@@ -154,27 +155,31 @@ class Blobs:
                 done, tries = done + len(part), 0
                 continue
             if answer is not None:
-                self._judge(answer, upload.repository)
-            if answer is None and tries and self._limit > self._smallest:
+                self._judge(answer, upload.repository, len(part), again=tries > 0)
+            if answer is None and tries:
                 # Some proxies cut the connection in place of a 413.
-                self._shrink()
-            self._client.pause(tries, answer, broken, upload.repository, "take a piece")
-            tries += 1
+                self._shrink(len(part))
+            if answer is None or answer.status_code != 413:
+                self._client.pause(tries, answer, broken, upload.repository, "take a piece")
+                tries += 1
             done = self._ask_received(upload) - start
             if not 0 <= done <= len(piece):
                 raise _Forgotten
         upload.hash.update(piece)
         upload.sent = start + len(piece)
 
-    def _judge(self, answer: requests.Response, repository: str) -> None:
-        """Return when it makes sense to go on with the same upload."""
+    def _judge(self, answer: requests.Response, repository: str, length: int, *, again: bool) -> None:
+        """Return when it makes sense to go on with the same upload, after a piece of `length` bytes was refused.
+
+        `again` tells that it was sent before: what the registry has then may be more, or less, than it says.
+        """
         status = answer.status_code
-        if status == 413 and self._limit > self._smallest:
-            self._shrink()
+        if status == 413 and length > self._smallest:
+            self._shrink(length)
             return
         if status == 404:
             raise _Forgotten
-        if status in REFUSES_PIECES and not self._takes_pieces and not self._whole:
+        if status in REFUSES_PIECES and not self._takes_pieces and not again:
             raise _InOnePiece
         if status in (400, 416):
             raise _Forgotten
@@ -186,8 +191,10 @@ class Blobs:
         with self._lock:
             self.sent_bytes += sent
 
-    def _shrink(self) -> None:
-        self._limit = max(self._smallest, self._limit // 4)
+    def _shrink(self, refused: int) -> None:
+        """Send smaller pieces than the one that was refused; another thread may have found that out before."""
+        with self._lock:
+            self._limit = min(self._limit, max(self._smallest, refused // 4))
 
     def _ask_received(self, upload: _Upload) -> int:
         """Return how many bytes of an upload the registry has. Raises _Forgotten when it does not know it."""
@@ -202,9 +209,9 @@ class Blobs:
             raise _Forgotten
         if "Location" in answer.headers:
             upload.location = self._client.location(answer)
-        _, _, last = answer.headers.get("Range", "").rpartition("-")
+        found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", ""))
         # "0-0" is one byte, or none: registries say it of an upload that has only begun.
-        return int(last) + 1 if last.isdigit() and last != "0" else 0
+        return int(found[1]) + 1 if found and int(found[1]) else 0
 
     def _send_whole(self, upload: _Upload, source: Source) -> None:
         """Send a blob as one stream, whose length is not known before its end."""

@@ -84,7 +84,7 @@ class Client:
         console: Console,
         *,
         context: ssl.SSLContext | None,
-        waits: Sequence[float] = WAITS,
+        waits: Sequence[float],
     ) -> None:
         """`context` is how to trust the registry; None for plain http."""
         self.registry = registry

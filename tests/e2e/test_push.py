@@ -90,8 +90,9 @@ def test_what_podman_pulls_has_the_manifests_ids(
     assert {row["reference"]: row["id"] for row in first["images"]} == ids
     podman = ["podman", "--root", str(tmp_path / "store"), "--runroot", str(run_root)]
     login = ["--cert-dir", str(company.certificates), "--creds", f"{USER}:{PASSWORD}"]
-    # All of them once; of the other forms one is enough.
-    for row in first["images"] if form == "gzip" else first["images"][:1]:
+    # All of them once; of the other forms the smallest is enough.
+    small = [row for row in first["images"] if "busybox" in row["reference"]]
+    for row in first["images"] if form == "gzip" else small:
         name = f"{row['pull'].rpartition(':')[0]}@{row['digest']}"
         pulled = subprocess.run([*podman, "pull", "--quiet", *login, name], check=True, capture_output=True, text=True)
         assert pulled.stdout.strip() == ids[row["reference"]], row
