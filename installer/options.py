@@ -22,7 +22,7 @@ import click
 
 from installer import answers
 from installer.checks import models
-from installer.core import errors, layout
+from installer.core import errors, files, layout
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
 from installer.registry import forms, reference
@@ -71,7 +71,8 @@ class Option(click.Option):
         except click.BadParameter as error:
             if ctx.resilient_parsing:
                 raise
-            ctx.meta.setdefault(FAULTS, []).append(f"{self.opts[0]}: {error.message}")
+            told = "is missing" if isinstance(error, click.MissingParameter) else error.message
+            ctx.meta.setdefault(FAULTS, []).append(f"{self.opts[0]}: {told}")
             if self.expose_value and self.name:
                 ctx.params[self.name] = None
             return None, args
@@ -441,9 +442,9 @@ RUN = (
 def _read_registry_password(text: str) -> str:
     """Return the password in a file, or on standard input for `-`."""
     if text != "-":
-        return account.read_password(Path(text))
+        return files.read_secret(Path(text))
     try:
-        return account.checked_password(sys.stdin.readline().strip("\r\n"))
+        return sys.stdin.readline().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise errors.UsageError(f"standard input cannot be read: {error}", "send the password alone") from error
 

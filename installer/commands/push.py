@@ -113,16 +113,26 @@ def push(asked: Asked, console: Console, *, dry_run: bool = False, bundle: manif
     try:
         failures = _send_layers(wanted, work, console)
         for place in wanted:
-            cause = next((failures[layer] for layer in place.image.layers if layer in failures), None)
-            states[place] = ("failed", "") if cause else ("sent", _put_manifest(place, work))
+            states[place] = ("failed", "")
+            if not set(place.image.layers) & set(failures):
+                try:
+                    states[place] = ("sent", _put_manifest(place, work))
+                except errors.InstallerError as error:
+                    failures[place.image.reference] = error
         if failures:
-            raise next(iter(failures.values()))
+            raise _cause(failures)
     finally:
         done.rows = [_final_row(place, found[place], place in wanted, states.get(place)) for place in places]
         done.bytes_sent = work.sender.sent_bytes
         done.seconds = time.monotonic() - began
         files.write(asked.out, as_json(done))
     return done
+
+
+def _cause(failures: dict[str, errors.InstallerError]) -> errors.InstallerError:
+    """Return the first failure that is none of another one's making."""
+    found = list(failures.values())
+    return next((each for each in found if not isinstance(each, client.Stopped)), found[0])
 
 
 def _require_writable(path: Path) -> None:

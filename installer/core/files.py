@@ -284,3 +284,16 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
         ) from error
     with file:
         yield file
+
+
+def read_secret(path: Path) -> str:
+    """Return the password in a file. Raises UsageError when it cannot be read, or others may read it, too."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(4096).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UsageError(f"{path} cannot be read: {error}", "name a file with the password alone") from error
+    if mode & 0o077:
+        raise errors.UsageError(f"{path} holds a password, and others may read it", f"chmod 600 {path}")
+    return text.strip("\r\n")

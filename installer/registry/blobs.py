@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from installer.core import digest as hashes
 from installer.core import errors
 from installer.registry import failure
-from installer.registry.client import Broken, Client
+from installer.registry.client import Broken, Client, Stopped
 
 if TYPE_CHECKING:
     import requests
@@ -121,8 +121,9 @@ class Blobs:
         upload = _Upload(repository, self._client.location(answer))
         # What the registry says that a piece has to have at least (end-4b of the specification).
         least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        if least.isdigit() and int(least) > self._limit:
-            self._limit = self._smallest = min(int(least), self._piece_bytes)
+        if least.isdigit():
+            self._whole = self._whole or int(least) > self._piece_bytes
+            self._smallest = max(self._smallest, min(int(least), self._piece_bytes))
         try:
             if self._whole:
                 self._send_whole(upload, source)
@@ -139,7 +140,7 @@ class Blobs:
         start, done, tries = upload.sent, 0, 0
         while done < len(piece):
             if self._client.stopped.is_set():
-                raise errors.RegistryFailed("the push was stopped")
+                raise Stopped
             part = piece[done : done + self._limit]
             first = start + done
             headers = {**OCTETS, "Content-Range": f"{first}-{first + len(part) - 1}"}
@@ -183,8 +184,7 @@ class Blobs:
             raise _InOnePiece
         if status in (400, 416):
             raise _Forgotten
-        full = status == 507 or any(mark in failure.said(answer) for mark in failure.FULL)
-        if (status not in failure.PASSING and status != 429) or full:
+        if (status not in failure.PASSING and status != 429) or failure.is_full(answer):
             raise self._client.refused(answer, repository, "take a piece")
 
     def _count(self, sent: int) -> None:
@@ -219,7 +219,7 @@ class Blobs:
         def counted() -> Iterator[bytes]:
             for block in source():
                 if self._client.stopped.is_set():
-                    raise errors.RegistryFailed("the push was stopped")
+                    raise Stopped
                 upload.hash.update(block)
                 upload.sent += len(block)
                 yield block

@@ -74,6 +74,13 @@ def trusting(registry: Registry, given: Path | None) -> ssl.SSLContext:
     return context
 
 
+class Stopped(errors.RegistryFailed):
+    """Another thread has found that it makes no sense to go on."""
+
+    def __init__(self) -> None:
+        super().__init__("the push was stopped", failure.AGAIN)
+
+
 class Client:
     """Calls a registry; used by several threads. Every call raises RegistryFailed where it fails for good."""
 
@@ -180,6 +187,8 @@ class Client:
             if answer is not None:
                 raise self.refused(answer, repository, what)
             assert broken is not None
+            # Who does not answer to one thread does not to the others.
+            self.stopped.set()
             raise failure.silent(self.registry.host, broken.error, plain=self._context is None) from broken
         if broken is not None and _is_final(broken.error):
             raise failure.silent(self.registry.host, broken.error, plain=self._context is None) from broken
@@ -187,7 +196,7 @@ class Client:
         if seconds >= 2:
             self._console.line(f"  {self.registry.host}: {why}; next try in {seconds:.0f} s")
         if self.stopped.wait(seconds):
-            raise errors.RegistryFailed("the push was stopped")
+            raise Stopped
 
     def send(
         self,

@@ -25,7 +25,7 @@ def refused(answer: requests.Response, repository: str, what: str, *, signed_in:
     status, words = answer.status_code, said(answer)
     where = repository or "the registry"
     told = f": {words}" if words else ""
-    if status == 507 or (status >= 400 and any(mark in words for mark in FULL)):
+    if is_full(answer):
         message = f"the registry has no room for {where} (status {status}){told}"
         remedy = f"make room on its disk, or raise the quota of the project; {AGAIN}"
     elif status == 401:
@@ -54,6 +54,12 @@ def refused(answer: requests.Response, repository: str, what: str, *, signed_in:
         message = f"the registry does not {what} for {where}: status {status}{told}"
         remedy = f"look at the registry's log, and at that of a proxy before it; {AGAIN}"
     return errors.RegistryFailed(message, remedy)
+
+
+def is_full(answer: requests.Response) -> bool:
+    """Tell whether a registry refuses since its disk, or a quota, is full."""
+    # Of requests there are quotas as well.
+    return answer.status_code == 507 or (answer.status_code != 429 and any(mark in said(answer) for mark in FULL))
 
 
 def silent(host: str, error: Exception, *, plain: bool) -> errors.RegistryFailed:

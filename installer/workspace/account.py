@@ -12,7 +12,6 @@ import hmac
 import json
 import re
 import secrets
-import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,6 @@ LONGEST_NAME = 30
 # Dify's own patterns for an e-mail (libs/helper.py) and a password (libs/password.py).
 _EMAIL = re.compile(r"[\w.!#$%&'*+\-/=?^_`{|}~]+@([\w-]+\.)+[\w-]{2,}")
 _PASSWORD = re.compile(r"(?=.*[a-zA-Z])(?=.*\d).{8,}")
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 # Dify locks an account for a day at the sixth wrong password in a row (LOGIN_MAX_ERROR_LIMITS); a person gets half.
 MOST_TRIES = 3
@@ -82,15 +80,7 @@ def checked_password(text: str) -> str:
 
 def read_password(path: Path) -> str:
     """Return the password in a file. Raises UsageError when others may read the file, or it holds no password."""
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            text = file.read(4096).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.UsageError(f"{path} cannot be read: {error}", "name a file with the password alone") from error
-    if mode & _OTHERS:
-        raise errors.UsageError(f"{path} holds a password, and others may read it", f"chmod 600 {path}")
-    return checked_password(text.strip("\r\n"))
+    return checked_password(files.read_secret(path))
 
 
 def default_name(email: str) -> str:

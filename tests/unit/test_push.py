@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +126,11 @@ def run(
 
 def assert_complete(fake: FakeRegistry, form: forms.Form = "gzip") -> None:
     """What is in the registry are the images: each layer has its diff ID, each configuration is the image's ID."""
-    unpack = {
+    unpack: dict[str, Callable[[bytes], bytes]] = {
         "gzip": gzip.decompress,
         "tar": bytes,
         "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
-    }[form]
+    }
     for made, _ in IMAGES:
         path, _, tag = made.reference.removeprefix("docker.io/").partition(":")
         kind, content = fake.manifests[f"own/{path}", tag]
@@ -139,7 +139,7 @@ def assert_complete(fake: FakeRegistry, form: forms.Form = "gzip") -> None:
         assert kind == document["mediaType"] == manifests.TYPES[form][0]
         assert document["config"]["digest"] == f"sha256:{made.id}"
         assert hashed(there[document["config"]["digest"]]) == made.id
-        assert tuple(hashed(unpack(there[each["digest"]])) for each in document["layers"]) == made.layers
+        assert tuple(hashed(unpack[form](there[each["digest"]])) for each in document["layers"]) == made.layers
         assert [len(there[each["digest"]]) for each in document["layers"]] == [
             each["size"] for each in document["layers"]
         ]
@@ -507,6 +507,12 @@ def test_half_a_login_is_refused(tmp_path: Path) -> None:
 
 
 # -- the command line
+
+
+def test_a_push_without_a_registry_says_so() -> None:
+    shown = CliRunner().invoke(cli.cli, ["push"])
+    assert isinstance(shown.exception, errors.UsageError)
+    assert shown.exception.message == "--registry: is missing"
 
 
 def test_a_password_on_the_command_line_is_refused() -> None:
