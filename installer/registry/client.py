@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
+from installer.checks.front_door import innermost
 from installer.checks.probe import make_context
 from installer.core import errors
 from installer.core.console import Console
@@ -105,6 +106,8 @@ class Client:
         self._lock = threading.Lock()
         self._challenge: tuple[str, dict[str, str]] | None = None
         self._tokens: dict[tuple[str, ...], str] = {}
+        # Who has never answered is more likely named wrongly than ill.
+        self._has_answered = False
 
     @property
     def signed_in(self) -> bool:
@@ -183,7 +186,7 @@ class Client:
         asked = answer.headers.get("Retry-After", "") if answer is not None else ""
         if asked.isdigit():
             seconds = float(asked)
-        if tries >= len(self.waits) or seconds > LONGEST_WAIT:
+        if tries >= len(self.waits) or seconds > LONGEST_WAIT or (broken and tries and not self._has_answered):
             if answer is not None:
                 raise self.refused(answer, repository, what)
             assert broken is not None
@@ -259,8 +262,9 @@ class Client:
                 allow_redirects=method in ("GET", "HEAD"),
             )
         except (requests.RequestException, OSError) as error:
-            log.info("%s %s: %s", method, urlsplit(url).path, failure.innermost(error))
+            log.info("%s %s: %s", method, urlsplit(url).path, innermost(error))
             raise Broken(error) from error
+        self._has_answered = True
         log.info("%s %s: %d in %.2f s", method, urlsplit(url).path, answer.status_code, time.monotonic() - started)
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from installer.checks.front_door import innermost
 from installer.core import errors
 from installer.registry.reference import EXPECTED
 
@@ -96,13 +97,6 @@ def said(answer: requests.Response) -> str:
     if "html" in answer.headers.get("Content-Type", ""):
         return ""
     return _one_line(answer.text)
-
-
-def innermost(error: BaseException) -> str:
-    """Return the innermost cause of a request that failed."""
-    while (deeper := error.__cause__ or error.__context__) is not None:
-        error = deeper
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _one_line(text: object) -> str:

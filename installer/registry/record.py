@@ -20,6 +20,9 @@ class Known:
 
     def add(self, layer: str, blob: Blob, repository: str) -> None:
         """Take note that a repository has a layer as this blob."""
+        if self.blobs.get(layer) != blob:
+            # Packed in another way, it is another blob, and in none of the repositories that are known.
+            self.repositories.pop(layer, None)
         self.blobs[layer] = blob
         there = self.repositories.setdefault(layer, [])
         if repository not in there:

@@ -188,6 +188,22 @@ def test_layers_that_are_stored_compressed_are_sent_as_well(tmp_path: Path, fake
     assert_complete(fake)
 
 
+def test_the_parts_of_an_archive_are_one(tmp_path: Path, fake: FakeRegistry) -> None:
+    """The second part leaves the big layer, which both images have, to the first one."""
+    parts = []
+    for number, (one, own) in enumerate(zip(IMAGES, ((BIG, SMALL), (OTHER,)), strict=True)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        part = archive_of(folder, [one], own)
+        described = dataclasses.replace(part.manifest.archives[0], name=f"dify-images.{number + 1}.tar")
+        part.archive.rename(tmp_path / described.name)
+        parts.append((dataclasses.replace(part.manifest.images[0], archive=number), described))
+    images, archives = zip(*parts, strict=True)
+    whole = dataclasses.replace(EXAMPLE, images=images, archives=archives, store=None, plugins=None)
+    assert run(Bundle(tmp_path, whole, tmp_path / "images.json"), fake).blobs_mounted == 1
+    assert_complete(fake)
+
+
 def test_without_mounts_a_blob_is_sent_twice(bundle: Bundle, fake: FakeRegistry) -> None:
     fake.mounts = False
     assert run(bundle, fake).blobs_mounted == 0
