@@ -120,6 +120,8 @@ def push(asked: Asked, console: Console, *, dry_run: bool = False, bundle: manif
                 except errors.InstallerError as error:
                     failures[place.image.reference] = error
         if failures:
+            missing = sum(1 for state, _ in states.values() if state == "failed")
+            console.line(f"{len(places) - missing} of {len(places)} images are there")
             raise _cause(failures)
     finally:
         done.rows = [_final_row(place, found[place], place in wanted, states.get(place)) for place in places]

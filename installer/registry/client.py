@@ -218,7 +218,9 @@ class Client:
         url = urljoin(self.url, path)
         scope = tuple(filter(None, (repository, also if also != repository else "")))
         answer = self._send(method, url, headers, data, scope)
-        if answer.status_code == 401 and self._may_renew(answer, url) and not isinstance(data, Iterator):
+        # A stream cannot be sent again. Taking an upload back is a right of its own, which a new token would not bring.
+        renews = method != "DELETE" and not isinstance(data, Iterator)
+        if answer.status_code == 401 and renews and self._may_renew(answer, url):
             self._renew(scope)
             answer = self._send(method, url, headers, data, scope)
         return answer
