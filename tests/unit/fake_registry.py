@@ -51,6 +51,8 @@ class FakeRegistry:
         self.limit: int | None = None
         self.takes_pieces = True
         self.mounts = True
+        # What stands before the path of a Location.
+        self.named = ""
         self.lock = threading.Lock()
         self.host = ""
 
@@ -189,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         with fake.lock:
             upload = f"upload-{len(fake.asked)}-{len(fake.uploads)}"
             fake.uploads[upload] = bytearray()
-        self._answer(202, {"Location": f"/v2/{repository}/blobs/uploads/{upload}?state=0", "Range": "0-0"})
+        self._answer(202, {"Location": f"{fake.named}/v2/{repository}/blobs/uploads/{upload}?state=0", "Range": "0-0"})
 
     def _go_on(self, repository: str, upload: str, query: dict[str, list[str]], data: bytes) -> None:
         fake = self.fake

@@ -321,6 +321,14 @@ def test_a_limit_that_is_too_small_is_told_with_who_has_it(bundle: Bundle, fake:
     assert "client_max_body_size" in caught.value.remedy
 
 
+def test_a_registry_that_names_itself_wrongly_is_asked_at_its_own_address(bundle: Bundle, fake: FakeRegistry) -> None:
+    """As behind a proxy that does not tell it of https, or of the port."""
+    fake.named = "http://127.0.0.1:9"
+    fake.auth = "basic"
+    run(bundle, fake)
+    assert_complete(fake)
+
+
 def test_a_registry_without_pieces_gets_the_whole(bundle: Bundle, fake: FakeRegistry) -> None:
     fake.takes_pieces = False
     run(bundle, fake)
