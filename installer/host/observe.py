@@ -283,7 +283,8 @@ def _listeners(sockets: str | None, containers: list[Container]) -> tuple[Listen
 def _find_published(port: int, holder: parse.Holder, containers: list[Container]) -> Container | None:
     """Return the container for which a process of podman's holds a port, although podman says that it has ended.
 
-    For root that is its monitor, which names the container in its command line; rootless, one process for each.
+    For root that is its monitor, which names the container in its command line; rootless, one process for each. While
+    podman starts a container again that has ended, which a restart policy has it do, it holds the port itself.
     """
     try:
         process = Path(f"/proc/{holder.process}")
@@ -292,8 +293,10 @@ def _find_published(port: int, holder: parse.Holder, containers: list[Container]
             return None
     except OSError:
         return None
-    rootless = holder.name.startswith("rootlessport")
-    return next((each for each in containers if port in each.ports and (rootless or each.name in words)), None)
+    publishing = [each for each in containers if port in each.ports]
+    alone = all(each.project == layout.COMPOSE_PROJECT for each in publishing)
+    known = holder.name.startswith("rootlessport") or (holder.name == "podman" and alone)
+    return next((each for each in publishing if known or each.name in words), None)
 
 
 def _listener(port: int, holder: parse.Holder | None, container: Container | None) -> Listener:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -114,6 +115,17 @@ def test_a_port_is_ours_although_podman_says_that_its_container_has_ended() -> N
         finally:
             child.kill()
             child.wait()
+
+
+@pytest.mark.parametrize(("others", "ours"), [([], True), (["another"], False)])
+def test_a_port_that_podman_holds_while_it_starts_our_container_again_is_ours(others: list[str], ours: bool) -> None:
+    """Seen with a container that ended again and again: `ss` named podman itself."""
+    ended = dataclasses.replace(container("plugin_daemon", "exited"), ports=(5003,))
+    theirs = [dataclasses.replace(ended, project=name, name=name) for name in others]
+    line = f'LISTEN 0 4096 0.0.0.0:5003 0.0.0.0:* users:(("podman",pid={os.getpid()},fd=5))'
+    listeners = observe._listeners(line, [*theirs, ended])
+    assert listeners is not None
+    assert [each.ours for each in listeners] == [ours]
 
 
 def test_a_container_that_is_being_stopped_still_holds_its_port() -> None:
