@@ -153,6 +153,9 @@ def test_it_arrives_on_an_air_gapped_server(
     assert env["DB_PASSWORD"] not in ("", "difyai123456", CHOSEN["DB_PASSWORD"])
     assert (env["DB_HOST"], env["CONSOLE_WEB_URL"]) == ("db_postgres", server.url)
     assert "OLD_SWITCH" not in env
+    if user == "root":
+        # What follows is alike for both, and takes minutes.
+        return
     # Typed again, it brings nothing a second time.
     psql(server, "DELETE FROM messages WHERE id = 1")
     server.install("--set", "LOG_LEVEL=INFO", "--restore", "old.tar.zst")
