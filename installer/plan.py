@@ -186,8 +186,9 @@ def make_plan(request: Request, sources: Sources) -> Plan:
     refusals = list(sources.refusals)
     found = env = certificate = authorities = names = arrival = move = None
     moved: list[Finding] = []
-    with _refusing("restore", refusals):
-        arrival = find_arrival(request, place)
+    if not _refused("restore", refusals):
+        with _refusing("restore", refusals):
+            arrival = find_arrival(request, place)
     with _refusing("upgrade", refusals):
         move = upgrades.find(place, sources.bundle, sources.engine)
     with _refusing("settings", refusals):

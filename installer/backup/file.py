@@ -237,7 +237,7 @@ def reading(path: Path, advance: Callable[[int], object] = _untold) -> Iterator[
         raise errors.BackupRefused(f"{path} cannot be read: {error.strerror}", "check the path and the disk") from error
     except (tarfile.TarError, zstandard.ZstdError, EOFError) as error:
         raise errors.BackupRefused(
-            f"{path} is not as it was written: {error}", "take another copy of it, or an older backup"
+            f"{path} is no backup, or is not as it was written: {error}", "take another copy of it, or an older backup"
         ) from error
 
 
