@@ -207,8 +207,10 @@ def test_a_database_that_stops_in_the_middle_leaves_no_half_backup_and_no_half_r
     server.await_healthy()
 
     running = server.machine.start(["./dify-installer", "restore", newest(server)], user=server.user)
-    filling = "until pgrep --full '[p]sql .*--single-transaction'; do :; done"
-    server.machine.run(f"{filling}; pkill -KILL --full '[p]ostgres: postgres dify'", timeout=180)
+    server.machine.run(
+        "until pgrep --full '[p]sql .*--single-transaction'; do :; done; pkill -KILL --full '[p]ostgres: postgres dify'",
+        timeout=180,
+    )
     told, _ = running.communicate(timeout=400)
     assert running.returncode == 5, told
     assert "what was there before is back" in told
