@@ -189,36 +189,6 @@ def test_what_fails_half_way_is_taken_back(server: Server, tmp_path: Path) -> No
 
 
 @rootless
-def test_a_database_that_stops_in_the_middle_leaves_no_half_backup_and_no_half_restore(server: Server) -> None:
-    rows, backups = psql(server, HASH), server.run("ls", "-a", "backups").stdout
-    database = server.container("db_postgres")
-    lock = "BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)"
-    server.machine.start(
-        ["podman", "exec", database, "psql", "-U", "postgres", "-d", "dify", "-c", lock], user=server.user
-    )
-    running = server.machine.start(["./dify-installer", "backup", "backups"], user=server.user)
-    server.machine.run(
-        "until pgrep --full '[p]ostgres: postgres dify .* SELECT waiting'; do sleep 0.05; done", timeout=60
-    )
-    server.run("podman", "kill", database)
-    told, _ = running.communicate(timeout=120)
-    assert running.returncode == 5, told
-    assert server.run("ls", "-a", "backups").stdout == backups
-    server.await_healthy()
-
-    running = server.machine.start(["./dify-installer", "restore", newest(server)], user=server.user)
-    server.machine.run(
-        "until pgrep --full '[p]sql .*--single-transaction'; do :; done; pkill -KILL --full '[p]ostgres: postgres dify'",
-        timeout=180,
-    )
-    told, _ = running.communicate(timeout=400)
-    assert running.returncode == 5, told
-    assert "what was there before is back" in told
-    assert psql(server, HASH) == rows
-    assert server.installer("status").returncode == 0
-
-
-@rootless
 def test_one_that_is_killed_is_taken_back_by_the_next_start(server: Server) -> None:
     rows, files = psql(server, HASH), sums(server)
     running = server.machine.start(["./dify-installer", "restore", newest(server)], user=server.user)
