@@ -21,8 +21,8 @@ from installer.engine.base import Engine, parse_version
 from installer.release import carry, compose, dify, dify_store, env_history, envfile, resolvers, settings
 from installer.stack import project, run, state
 
-# Dify's own migrations bring the tables of these and later versions to today's; older ones had no plugin daemon yet,
-# or another way to keep its packages.
+# Dify's own migrations bring older tables to today's. How far back that holds was not tried: this is as far as we say
+# that it does.
 OLDEST = (1, 9)
 # A database takes so many times the size of its dump (measured with Dify's tables and their indexes: 2.2).
 ROOM_FACTOR = 3

@@ -98,12 +98,6 @@ def _write(folder: Path, record: Record) -> None:
     files.write(_record(folder), json.dumps(entry, indent=1) + "\n", mode=0o600)
 
 
-def is_open(place: layout.Installation) -> bool:
-    """Tell whether an upgrade, or the way back, has begun and not ended."""
-    found = read(place)
-    return found is not None and found.state != "done"
-
-
 def is_begun(place: layout.Installation) -> bool:
     """Tell whether an upgrade has begun to change what is in place."""
     found = read(place)
