@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +61,8 @@ def freeze(tools: Tools, payload: Path, executable: Path, work: Path, runner: Ru
         _copy(made, executable)
         return
     interpreter = environment(tools, work, runner, console)
-    with tempfile.TemporaryDirectory(prefix="freeze-", dir=work) as scratch:
-        made = _pyinstaller(interpreter, payload, Path(scratch), work / "freeze.log", runner, console)
+    with kept.analysis(_code_key(tools), work) as analysis:
+        made = _pyinstaller(interpreter, payload, analysis, work / "freeze.log", runner, console)
         glibc_floor.require(made, interpreter, runner, tools.floor)
         seal.add(made)
         _copy(made, executable)
@@ -72,10 +71,16 @@ def freeze(tools: Tools, payload: Path, executable: Path, work: Path, runner: Ru
 
 def _key(tools: Tools, payload: Path) -> str:
     """Return a digest of all that an executable is made of; the manifest names what else is in the payload."""
+    return digest.hash_bytes(f"{_code_key(tools)} {digest.hash_file(payload / layout.MANIFEST)}".encode())
+
+
+def _code_key(tools: Tools) -> str:
+    """Return a digest of all but the payload: our code and where it lies, the libraries and the tools."""
     ours = sorted((spec.FOLDER.parent / "installer").rglob("*.py"))
-    inputs = [*ours, Path(__file__), SPEC, LOCK, payload / layout.MANIFEST]
+    inputs = [*ours, Path(__file__), SPEC, LOCK]
     loader = "own" if tools.bootloader is None else digest.hash_file(tools.bootloader)
-    return digest.hash_bytes(" ".join([str(tools.python.resolve()), loader, *map(digest.hash_file, inputs)]).encode())
+    places = [str(spec.FOLDER.resolve()), str(tools.python.resolve())]
+    return digest.hash_bytes(" ".join([*places, loader, *map(digest.hash_file, inputs)]).encode())
 
 
 def _copy(made: Path, executable: Path) -> None:
@@ -125,19 +130,23 @@ def install_environment(
     return interpreter
 
 
-def _pyinstaller(interpreter: Path, payload: Path, scratch: Path, log: Path, runner: Runner, console: Console) -> Path:
-    command = [str(interpreter), "-m", "PyInstaller", "--noconfirm", "--clean", "--log-level", "INFO"]
-    command += ["--distpath", str(scratch / "dist"), "--workpath", str(scratch / "work"), str(SPEC)]
+def _pyinstaller(interpreter: Path, payload: Path, analysis: Path, log: Path, runner: Runner, console: Console) -> Path:
+    """Run PyInstaller; what it found out of our code stays in `analysis`, and the payload alone is new the next time.
+
+    The analysis is two thirds of its time (19 of 27 s, one run of the sample).
+    """
+    command = [str(interpreter), "-m", "PyInstaller", "--noconfirm", "--log-level", "INFO"]
+    command += ["--distpath", str(analysis / "dist"), "--workpath", str(analysis / "work"), str(SPEC)]
     env = {
         "PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": spec.EPOCH,
         "DIFY_INSTALLER_PAYLOAD": str(payload),
         # PyInstaller's cache must not be shared with another build that runs at the same time.
-        "PYINSTALLER_CONFIG_DIR": str(scratch / "cache"),
+        "PYINSTALLER_CONFIG_DIR": str(analysis / "cache"),
     }
     console.line(f"freeze   the executable, by PyInstaller (about 20 s; log: {log})")
-    result = watched.run(command, log, "PyInstaller", FREEZE_SECONDS, runner, console, env=env, cwd=scratch)
-    made = scratch / "dist" / layout.EXECUTABLE
+    result = watched.run(command, log, "PyInstaller", FREEZE_SECONDS, runner, console, env=env, cwd=analysis)
+    made = analysis / "dist" / layout.EXECUTABLE
     if not result.ok or not made.is_file():
         raise BuildError(
             f"PyInstaller failed: {result.last_words}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 from build import archive, store
@@ -18,6 +20,8 @@ from installer.core.console import Console
 
 # Executables are kept by what went into them; so many of them, since one checkout may make several bundles.
 EXECUTABLES = 4
+# What PyInstaller found out of our code, kept by that code: of one checkout there is one that counts.
+ANALYSES = 2
 
 
 def archives_key(pulled: Sequence[Pulled], cut: archive.Cut) -> str:
@@ -98,3 +102,24 @@ def keep_executable(made: Path, key: str, work: Path) -> None:
     kept = sorted(work.glob("frozen-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in kept[EXECUTABLES:]:
         path.unlink()
+
+
+@contextmanager
+def analysis(key: str, work: Path) -> Iterator[Path]:
+    """Give the folder in which PyInstaller keeps what it found out of this code; for one build at a time.
+
+    What a build leaves that was killed or has failed is removed by the next one.
+    """
+    folder = work / f"analysis-{key[:16]}"
+    complete = folder / "complete"
+    with (work / "analysis.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            files.folder(folder)
+        complete.unlink(missing_ok=True)
+        yield folder
+        files.write(complete, "")
+        kept = sorted(work.glob("analysis-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in kept[ANALYSES:]:
+            shutil.rmtree(path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import tarfile
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -79,6 +81,32 @@ def engine(folder: Path) -> Runner:
     return Runner({**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
 
 
+def together(folder: Path, contents: dict[str, list[bytes]]) -> Runner:
+    """Return a runner in which `podman save NAME…` prints a file of all these images, a shared layer once."""
+    names = list(contents)
+    for begin, end in itertools.combinations(range(len(names) + 1), 2):
+        members: dict[str, bytes] = {}
+        entries = []
+        for name in names[begin:end]:
+            described = config(contents[name])
+            files = [f"{sha(each)}.tar" for each in contents[name]]
+            members |= dict(zip(files, contents[name], strict=True))
+            members[f"{sha(described)}.json"] = described
+            entries.append({"Config": f"{sha(described)}.json", "RepoTags": [name], "Layers": files})
+        members["manifest.json"] = json.dumps(entries).encode()
+        with tarfile.open(folder / "+".join(names[begin:end]), "w") as tar:
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    program = folder / "podman"
+    program.write_text(
+        f'#!/bin/sh\nshift 4; name=$(IFS=+; echo "$*"); echo "$name" >>"{folder}/asked"; cat "{folder}/$name"\n'
+    )
+    program.chmod(0o755)
+    return Runner({**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+
+
 def pulled(name: str) -> Future[images.Pulled]:
     job: Future[images.Pulled] = Future()
     job.set_result(images.Pulled(reference=name, id="", digest="sha256:d", size=10, created=""))
@@ -113,6 +141,37 @@ def test_every_engines_form_gives_the_same_bytes(tmp_path: Path) -> None:
             content = tar.extractfile(f"{image.id}.json")
             assert content is not None and hashlib.sha256(content.read()).hexdigest() == image.id
     assert [len(image.layers) for image in described] == [3, 2]
+
+
+def test_podman_saves_together_what_is_there_and_the_bytes_are_the_same(tmp_path: Path) -> None:
+    base, contents = layer("base"), {}
+    for name in ("a", "b", "c"):
+        contents[name] = [base, layer(name)]
+    runner = together(tmp_path, contents)
+    all_there = [pulled(name) for name in contents]
+    (first,) = archive.save(all_there, tmp_path, archive.Cut(), "podman", runner, QUIET)
+    assert (tmp_path / "asked").read_text() == "a+b+c\n"
+    whole = first.path.read_bytes()
+    assert [(image.reference, image.index) for image in first.images] == [("a", 0), ("b", 1), ("c", 2)]
+    (tmp_path / "asked").unlink()
+    late: Future[images.Pulled] = Future()
+    arrives = threading.Timer(1, late.set_result, (pulled("b").result(),))
+    arrives.start()
+    some_there = [all_there[0], late, all_there[2]]
+    (second,) = archive.save(some_there, tmp_path, archive.Cut(), "podman", runner, QUIET)
+    assert (tmp_path / "asked").read_text() == "a\nb+c\n"
+    assert second.path.read_bytes() == whole
+    assert second.images == first.images
+
+
+def test_an_image_that_could_not_be_pulled_fails_after_those_before_it(tmp_path: Path) -> None:
+    runner = together(tmp_path, {"a": [layer("a")]})
+    failed: Future[images.Pulled] = Future()
+    failed.set_exception(BuildError("b cannot be pulled"))
+    with pytest.raises(BuildError, match="b cannot be pulled"):
+        archive.save([pulled("a"), failed], tmp_path, archive.Cut(), "podman", runner, QUIET)
+    assert (tmp_path / "asked").read_text() == "a\n"
+    assert not (tmp_path / "dify-images.tar").exists()
 
 
 def test_a_layer_that_is_not_the_configurations_is_refused(tmp_path: Path) -> None:

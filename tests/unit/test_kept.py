@@ -93,3 +93,20 @@ def test_the_store_is_taken_again_if_it_is_whole_and_of_the_same_archives(
     assert kept.image_store(state, others, tmp_path, QUIET) is None
     path.write_bytes(bytes(100))
     assert kept.image_store(state, bundle.archives, tmp_path, QUIET) is None
+
+
+def test_an_analysis_is_kept_until_the_code_is_another_one(tmp_path: Path) -> None:
+    for number in range(kept.ANALYSES + 2):
+        with kept.analysis(f"{number:064}"[::-1], tmp_path) as folder:
+            (folder / "found").write_text(str(number))
+    assert len(list(tmp_path.glob("analysis-*"))) == kept.ANALYSES
+    with kept.analysis(f"{kept.ANALYSES + 1:064}"[::-1], tmp_path) as folder:
+        assert (folder / "found").read_text() == str(kept.ANALYSES + 1)
+
+
+def test_what_a_build_has_left_half_done_is_no_analysis(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), kept.analysis("1" * 64, tmp_path) as folder:
+        (folder / "found").write_text("half")
+        raise KeyboardInterrupt
+    with kept.analysis("1" * 64, tmp_path) as folder:
+        assert list(folder.iterdir()) == []
