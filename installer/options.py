@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import difflib
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from installer.checks import models
 from installer.core import errors, files, layout
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
-from installer.registry import forms, reference
+from installer.registry import credentials, forms, pull, reference
 from installer.release import dify, intranet, resolvers, settings
 from installer.workspace import account
 
@@ -243,6 +244,50 @@ def _not_on_the_command_line(context: click.Context, parameter: click.Parameter,
     return value
 
 
+def _read_registry_password(text: str) -> str:
+    """Return the password in a file, or on standard input for `-`."""
+    if text != "-":
+        return files.read_secret(Path(text))
+    try:
+        return sys.stdin.readline().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UsageError(f"standard input cannot be read: {error}", "send the password alone") from error
+
+
+# How a registry is signed in to.
+LOGIN = (
+    option("--registry-user", metavar="NAME", group=REGISTRY, help="Who signs in. [default: as the auth file says]"),
+    option(
+        "--registry-password-file",
+        type=Checked("file", _read_registry_password),
+        metavar="FILE",
+        group=REGISTRY,
+        help="A file with the password or token, which nobody else may read; - for standard input.",
+    ),
+    option(
+        "--registry-password",
+        callback=_not_on_the_command_line,
+        metavar="PASSWORD",
+        group=REGISTRY,
+        help="The password; in the environment, never on the command line.",
+    ),
+    option(
+        "--registry-auth-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        group=REGISTRY,
+        help="A file with logins. [default: what podman login or docker login has written]",
+    ),
+    option(
+        "--registry-ca",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        group=REGISTRY,
+        help="The authorities, PEM, to trust as well as the host's own, for this registry.",
+    ),
+    option("--plain-http", is_flag=True, group=REGISTRY, help="Speak http, not https: passwords go unencrypted."),
+)
+
 # With which account to work inside of Dify.
 ENTER = (
     option(
@@ -332,6 +377,14 @@ SITE = (
         help="Install podman if it is missing from the RPMs in this folder, and from nowhere else (root).",
     ),
     IMAGES,
+    option(
+        "--from-registry",
+        type=Checked("registry", reference.checked_registry),
+        metavar="HOST[:PORT][/PREFIX]",
+        group=REGISTRY,
+        help="Have the engine pull the images that it lacks from where `push` has sent them; no archive is needed.",
+    ),
+    *LOGIN,
     option(
         "--allow-intranet",
         type=Checked("range", intranet.checked),
@@ -439,16 +492,6 @@ RUN = (
 )
 
 
-def _read_registry_password(text: str) -> str:
-    """Return the password in a file, or on standard input for `-`."""
-    if text != "-":
-        return files.read_secret(Path(text))
-    try:
-        return sys.stdin.readline().strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.UsageError(f"standard input cannot be read: {error}", "send the password alone") from error
-
-
 # Where and how images are pushed.
 PUSH = (
     option(
@@ -468,36 +511,7 @@ PUSH = (
         group=REGISTRY,
         help="How layers are sent: compressed, or as they are (tar), which is faster and two to three times larger.",
     ),
-    option("--registry-user", metavar="NAME", group=REGISTRY, help="Who signs in. [default: as the auth file says]"),
-    option(
-        "--registry-password-file",
-        type=Checked("file", _read_registry_password),
-        metavar="FILE",
-        group=REGISTRY,
-        help="A file with the password or token, which nobody else may read; - for standard input.",
-    ),
-    option(
-        "--registry-password",
-        callback=_not_on_the_command_line,
-        metavar="PASSWORD",
-        group=REGISTRY,
-        help="The password; in the environment, never on the command line.",
-    ),
-    option(
-        "--registry-auth-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        group=REGISTRY,
-        help="A file with logins. [default: what podman login or docker login has written]",
-    ),
-    option(
-        "--registry-ca",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        group=REGISTRY,
-        help="The authorities, PEM, to trust as well as the host's own, for this registry.",
-    ),
-    option("--plain-http", is_flag=True, group=REGISTRY, help="Speak http, not https: passwords go unencrypted."),
+    *LOGIN,
     option(
         "--out",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -532,7 +546,7 @@ def _parameters(options: tuple[Callable[[Any], Any], ...]) -> list[Option]:
 
 def known_variables() -> set[str]:
     """Return the names of all variables of the environment that are options."""
-    return {str(each.envvar) for each in _parameters(SITE + RUN + PUSH)}
+    return {str(each.envvar) for each in _parameters(SITE + RUN) + _parameters(PUSH)}
 
 
 def require_known_variables(environ: Mapping[str, str]) -> None:
@@ -568,6 +582,13 @@ class Given:
     install_podman: bool = False
     rpms: Path | None = None
     images: Path | None = None
+    from_registry: reference.Registry | None = None
+    registry_user: str = ""
+    registry_password: str = field(default="", repr=False)
+    registry_password_file: str = field(default="", repr=False)  # what is in it
+    registry_auth_file: Path | None = None
+    registry_ca: Path | None = None
+    plain_http: bool = False
     allow_intranet: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -623,6 +644,7 @@ def make_request(**options: Any) -> Request:
     return Request(
         folder=folder(given.folder),
         archive=archive(given.images),
+        registry=_registry(given),
         asked=settings.Asked(host=given.host or given.ip, ports=given.ports, values=values),
         restore=given.restore.absolute() if given.restore else None,
         without_vectors=given.without_vectors,
@@ -640,6 +662,21 @@ def make_request(**options: Any) -> Request:
         language=given.language,
         admin=admin(given.admin_email, given.admin_name, given.admin_password or given.admin_password_file),
         keep_example=given.keep_example,
+    )
+
+
+def _registry(given: Given) -> pull.Source | None:
+    """Return the registry that images come from, or None. Raises UsageError for half a login."""
+    if given.from_registry is None:
+        return None
+    password = given.registry_password or given.registry_password_file
+    return pull.Source(
+        registry=given.from_registry,
+        login=credentials.find(
+            given.from_registry, given.registry_user, password, given.registry_auth_file, os.environ
+        ),
+        authorities=given.registry_ca.absolute() if given.registry_ca else None,
+        plain_http=given.plain_http,
     )
 
 
@@ -679,6 +716,10 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--without-vectors says something of a backup, but none is named: add --restore FILE")
     if given.tls and given.tls_cert:
         faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
+    if given.from_registry and (given.images or given.verify == "full"):
+        faults.append("--from-registry needs no archive: leave out --images and --verify full, or the registry")
+    if given.registry_user and not given.from_registry:
+        faults.append("--registry-user signs in to a registry, but none is named: add --from-registry HOST")
     if (given.install_podman or given.rpms) and given.runtime == "docker":
         faults.append("podman is to be installed, but docker to be used: leave out one of the two options")
     if given.admin_password and given.admin_password_file:

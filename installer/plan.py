@@ -29,6 +29,7 @@ from installer.host import judge, observe
 from installer.host import resolvers as host_resolvers
 from installer.host.facts import Host, Wanted
 from installer.images import inventory, supply
+from installer.registry import pull
 from installer.release import compose, dify, env_history, envfile, resolvers, settings
 from installer.release.settings import Settings
 from installer.stack import project
@@ -66,6 +67,7 @@ class Request:
     language: Language = "en"
     admin: account.Admin | None = None  # with which account to work inside of Dify, if that is asked for
     keep_example: bool = False
+    registry: pull.Source | None = None  # where images come from, if not from the archive
     restore: Path | None = None  # the backup that a new installation begins with
     without_vectors: bool = False
 
@@ -79,6 +81,7 @@ class Sources:
     supply: supply.Supply
     verified: str  # in words, what was verified
     refusals: tuple[Refusal, ...]
+    offers: tuple[pull.Offer, ...] = ()  # of the registry, if images come from one
     parts: tuple[Part, ...] = ()  # of the backup to begin with, each byte of which was proved
 
 
@@ -148,6 +151,7 @@ class Plan:
         order = (
             errors.BundleDamaged,
             errors.BackupRefused,
+            errors.RegistryFailed,
             errors.PreflightFailed,
             errors.CommandFailed,
             errors.UsageError,
@@ -156,7 +160,7 @@ class Plan:
 
 
 def find_sources(request: Request, runner: Runner, console: Console, *, archive_needed: bool = True) -> Sources:
-    """Verify the bundle, and find what the engine lacks of it.
+    """Verify the bundle, and find what the engine lacks of it; of a registry it is asked whether it has that.
 
     A missing archive refuses only if it is needed. Raises BundleDamaged for the executable itself, UsageError when
     another engine than the installation's is asked for.
@@ -167,16 +171,28 @@ def find_sources(request: Request, runner: Runner, console: Console, *, archive_
     source = supply.find_supply(bundle, request.archive, place, engine)
     refusals: list[Refusal] = []
     verified = ""
+    offers: list[pull.Offer] = []
     with _refusing("images", refusals):
-        inventory.require_base(bundle, source.missing, engine)
-        if archive_needed or supply.is_there(source):
-            verified = supply.verify_supply(source, request.verify_full, engine, console)
+        if request.registry is not None:
+            source = dataclasses.replace(source, store=None)
+            offers = pull.find(request.registry, source.missing, console)
+            verified = pull.in_words(request.registry, offers, bundle)
+        else:
+            inventory.require_base(bundle, source.missing, engine)
+            if archive_needed or supply.is_there(source):
+                verified = supply.verify_supply(source, request.verify_full, engine, console)
     parts: tuple[Part, ...] = ()
     if archive_needed and request.restore is not None:
         with _refusing("restore", refusals):
             _, parts = backup_file.prove(request.restore, console)
     return Sources(
-        bundle=bundle, engine=engine, supply=source, verified=verified, refusals=tuple(refusals), parts=parts
+        bundle=bundle,
+        engine=engine,
+        supply=source,
+        verified=verified,
+        refusals=tuple(refusals),
+        offers=tuple(offers),
+        parts=parts,
     )
 
 

@@ -21,6 +21,7 @@ from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
 from installer.images import inventory, mounted_store, plugins, superseded, supply
 from installer.plan import Plan, Request
+from installer.registry import pull
 from installer.release import compose, env_history, settings
 from installer.stack import project, run, state
 from installer.system import boot_unit, firewall, leftovers, own_copy
@@ -39,7 +40,7 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
     if (left := kept.read(place)) is not None and left.state == "returning":
         # A run that was killed on the way back; then this one begins anew.
         start.start(place, request.timeout, runner, console)
-    runner.hide([server.key for server in request.servers] + [request.admin.password if request.admin else ""])
+    runner.hide(_secrets(request))
     with lock.hold(place.folder) as held:
         if request.restore is None or not exchange.is_arriving(place):
             exchange.require_ended(place)
@@ -57,6 +58,13 @@ def install(request: Request, runner: Runner, console: Console) -> report.Report
             _judge_models(request, result)
             result.result = "done"
     return result
+
+
+def _secrets(request: Request) -> list[str]:
+    """Return what this run was given and nothing may show."""
+    password = request.admin.password if request.admin else ""
+    login = request.registry.login if request.registry else None
+    return [*(server.key for server in request.servers), password, login.password if login else ""]
 
 
 def _plan(request: Request, result: report.Report, runner: Runner, console: Console) -> Plan:
@@ -196,8 +204,19 @@ def _compare(plan: Plan, result: report.Report) -> str:
 
 def _bring_images(plan: Plan, result: report.Report, console: Console) -> None:
     with result.step("images", console) as step:
+        if plan.request.registry is not None:
+            step.seen = _pull(plan, plan.request.registry, console)
+            return
         step.seen, note = supply.bring(plan.sources.supply, plan.place, plan.engine, plan.host, console)
         result.notes += [note] if note else []
+
+
+def _pull(plan: Plan, registry: pull.Source, console: Console) -> str:
+    """Have the engine pull what it lacks; prove that all is there then, and say what was done."""
+    pulled = pull.pull(registry, plan.sources.offers, plan.place, plan.engine, console)
+    needed = plugins.needed_images(plan.bundle, plan.place)
+    inventory.tag(needed, plan.engine)
+    return f"{len(pulled)} pulled from {registry.registry.host}, {len(needed) - len(pulled)} there already"
 
 
 def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Document:

@@ -107,7 +107,7 @@ class RegistryFailed(InstallerError):
     """A registry does not answer, refuses, or holds something else than was sent."""
 
     exit_code = 13
-    meaning = "`push`: the registry does not answer or refuses; what it has stays, the same command sends the rest"
+    meaning = "a registry does not answer or refuses; what it has stays, the same command goes on from there"
 
 
 class Interrupted(BaseException):

@@ -27,6 +27,8 @@ LIST_SECONDS = 120.0
 ALIVE = ("running", "paused", "stopping", "restarting")
 INFO_SECONDS = 60.0
 VERSION_SECONDS = 20.0
+# An image of 10 GiB over a slow line.
+PULL_SECONDS = 7200.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,15 @@ class Stored:
     id: str
     names: frozenset[str]
     layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """What a registry wants: a file with a login named config.json, a folder of authorities, whether it speaks http."""
+
+    login: Path | None
+    certificates: Path | None
+    plain_http: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,6 +254,14 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def untag_others(self, reference: str, others: Iterable[str]) -> None:
         """Take a name away from other images, by ID, where a name may mean two."""
+
+    @abc.abstractmethod
+    def pull(self, name: str, access: Access) -> None:
+        """Pull an image by HOST/REPOSITORY@DIGEST. Raises CommandFailed."""
+
+    @abc.abstractmethod
+    def forget_pulled(self, name: str) -> None:
+        """Take the name with a digest, by which it was pulled, from an image that has another name by now."""
 
     @abc.abstractmethod
     def internal_subnets(self, project: str) -> list[str]:

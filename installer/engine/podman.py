@@ -16,6 +16,8 @@ import yaml
 from installer.core import layout
 from installer.engine.base import (
     LIST_SECONDS,
+    PULL_SECONDS,
+    Access,
     Container,
     Description,
     Engine,
@@ -30,6 +32,7 @@ from installer.release import compose, render
 
 HEALTHCHECK_SECONDS = 30.0
 TAG_SECONDS = 60.0
+PULL_REMEDY = "the same command goes on where this one ended; without a registry, leave out --from-registry"
 
 # Two loads at a time are faster on podman 4 alone: podman 5 extracts one layer at a time (docs/decisions/002).
 ONE_AT_A_TIME = (5, 0)
@@ -134,6 +137,17 @@ class Podman(Engine):
         """Untag them: podman prefers an image of its own storage to one of that name in a mounted store (4.3)."""
         for other in others:
             self.run(["untag", other, reference], timeout=TAG_SECONDS, check=False)
+
+    def pull(self, name: str, access: Access) -> None:
+        """Pull an image by HOST/REPOSITORY@DIGEST. Raises CommandFailed."""
+        login = ["--authfile", str(access.login)] if access.login else []
+        trust = ["--cert-dir", str(access.certificates)] if access.certificates else []
+        plain = ["--tls-verify=false"] if access.plain_http else []
+        self.run(["pull", "--quiet", *login, *trust, *plain, name], timeout=PULL_SECONDS, remedy=PULL_REMEDY)
+
+    def forget_pulled(self, name: str) -> None:
+        """Untag it: podman counts it as a name, and by two names no image is removed."""
+        self.run(["untag", name, name], timeout=TAG_SECONDS, check=False)
 
     def internal_subnets(self, project: str) -> list[str]:
         """Return the subnets of the project's internal networks; none when podman does not say."""

@@ -13,6 +13,9 @@ import pytest
 
 from installer.bundle import manifest
 from installer.core import errors
+from tests.e2e.conftest import MachineMaker
+from tests.e2e.server import Server
+from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.private_registry import PASSWORD, USER, PrivateRegistry
 
@@ -30,9 +33,18 @@ def push(
     sample: Bundle, company: PrivateRegistry, out: Path, *options: str, password: str = PASSWORD, prefix: str = "dify"
 ) -> subprocess.CompletedProcess[str]:
     """Run the frozen executable against the registry."""
-    command = [str(sample.executable), "push", "--registry", f"{company.host}/{prefix}", "--registry-user", USER]
+    command = [
+        *company.enter,
+        str(sample.executable),
+        "push",
+        "--registry",
+        f"{company.host}/{prefix}",
+        "--registry-user",
+        USER,
+    ]
     command += ["--registry-ca", str(company.authority), "--out", str(out), *options]
-    environment = {"PATH": EMPTY_PATH, "HOME": str(out.parent), "DIFY_INSTALLER_REGISTRY_PASSWORD": password}
+    path = os.environ["PATH"] if company.enter else EMPTY_PATH
+    environment = {"PATH": path, "HOME": str(out.parent), "DIFY_INSTALLER_REGISTRY_PASSWORD": password}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -112,3 +124,48 @@ def test_the_login_of_podman_serves(sample: Bundle, company: PrivateRegistry, tm
     shown = subprocess.run(command, env={**os.environ, "PATH": EMPTY_PATH}, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert "login and the right to push are as they should be" in shown.stdout
+
+
+@pytest.mark.feature(
+    "`--from-registry`: a host has the executable alone, and pulls from the company's registry",
+    "works; the engine pulls by digest, the image IDs are the bundle's",
+)
+def test_a_host_installs_from_the_registry(sample: Bundle, new_machine: MachineMaker, tmp_path: Path) -> None:
+    machine = new_machine()
+    server = Server(machine, sample, images=False)
+    with PrivateRegistry(tmp_path / "company", beside=machine) as company:
+        server.put(company.authority, "company.crt")
+        from_there = ["--from-registry", f"{company.host}/dify", "--registry-user", USER]
+        from_there += ["--registry-ca", "/root/company.crt"]
+        login = {"DIFY_INSTALLER_REGISTRY_PASSWORD": PASSWORD}
+
+        empty = server.installer(*server.arguments(), *from_there, env=login)
+        assert empty.returncode == errors.RegistryFailed.exit_code, empty.stderr
+        assert "is not there" in empty.stderr and "push --registry" in empty.stderr
+        pushed(sample, company, tmp_path / "images.json")
+        wrong = server.installer(
+            *server.arguments(), *from_there, env={"DIFY_INSTALLER_REGISTRY_PASSWORD": "incorrect horse"}
+        )
+        assert wrong.returncode == errors.RegistryFailed.exit_code
+        assert not machine.exists(server.folder)
+
+        server.install(*from_there, env=login)
+        step = next(each for each in server.report()["steps"] if each["name"] == "images")
+        assert step["seen"] == f"10 pulled from {company.host}, 0 there already"
+        assert server.get("/console/api/setup").stdout.strip().startswith("{")
+        names = machine.run("podman images --format '{{.Repository}}'").stdout
+        assert machines.ADDRESS not in names
+        everything = machine.run(f"grep -rl '{PASSWORD}' /root /opt/dify /run/dify-installer* /etc", check=False)
+        assert everything.stdout == ""
+
+        # One that is gone comes again, and nothing else; the rest is done without the registry.
+        web = next(
+            each
+            for each in machine.run("podman images --format '{{.Repository}}:{{.Tag}}'").stdout.split()
+            if "/web:" in each
+        )
+        machine.run(f"podman rm --force {server.container('web')} {server.container('nginx')}; podman rmi {web}")
+        server.install(*from_there, env=login)
+        step = next(each for each in server.report()["steps"] if each["name"] == "images")
+        assert step["seen"] == f"1 pulled from {company.host}, 9 there already"
+    server.install()

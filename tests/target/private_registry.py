@@ -1,4 +1,4 @@
-"""A company's registry on loopback: https with a certificate of its own authority, and a login."""
+"""A company's registry, here or in a machine's network: https with a certificate of its own authority, and a login."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import requests
 
 from tests.target import machine
+from tests.target.machine import Machine
+from tests.target.network import Inside
 
 USER, PASSWORD = "pusher", "correct horse battery"
 # bcrypt of the password, which is what docker-registry reads, with the smallest cost.
@@ -23,15 +25,22 @@ version: 0.1
 log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {folder}/storage}}, delete: {{enabled: true}}}}
 auth: {{htpasswd: {{realm: company, path: {folder}/htpasswd}}}}
-http: {{addr: 127.0.0.1:{port}, tls: {{certificate: {folder}/certs/ca.crt, key: {folder}/registry.key}}}}
+http: {{addr: '{host}', tls: {{certificate: {folder}/certs/ca.crt, key: {folder}/registry.key}}}}
 """
 
 
 class PrivateRegistry:
-    """Debian's docker-registry with its files in `folder`; runs inside a `with` block."""
+    """Debian's docker-registry with its files in `folder`; runs inside a `with` block.
 
-    def __init__(self, folder: Path) -> None:
+    With `beside` it is in that machine's network, and answers at the machine's address; else on loopback.
+    """
+
+    def __init__(self, folder: Path, beside: Machine | None = None) -> None:
         self.folder = folder
+        self.address = "127.0.0.1" if beside is None else machine.ADDRESS
+        # What runs a program of this host where the registry can be reached.
+        self.enter: list[str] = [] if beside is None else ["nsenter", f"--net=/proc/{beside.init()}/ns/net"]
+        self._session: requests.Session | Inside = requests.Session() if beside is None else Inside(beside)
         # podman takes authorities from a folder of files *.crt (--cert-dir).
         self.certificates = folder / "certs"
         self.authority = self.certificates / "ca.crt"
@@ -41,7 +50,7 @@ class PrivateRegistry:
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def get(self, path: str) -> Any:
         """Return the JSON of an answer."""
@@ -52,19 +61,20 @@ class PrivateRegistry:
     def _ask(self, path: str) -> requests.Response:
         login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         headers = {"Authorization": f"Basic {login}"}
-        return requests.get(f"https://{self.host}{path}", headers=headers, verify=str(self.authority), timeout=10)
+        url = f"https://{self.host}{path}"
+        return self._session.request("GET", url, headers=headers, verify=str(self.authority), timeout=10)
 
     def __enter__(self) -> PrivateRegistry:
         self.certificates.mkdir(parents=True)
-        subject = ["-subj", "/CN=company", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+        subject = ["-subj", "/CN=company", "-addext", f"subjectAltName=IP:{self.address}", "-days", "2"]
         files = ["-keyout", str(self.folder / "registry.key"), "-out", str(self.authority)]
         made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
         subprocess.run(made, check=True, capture_output=True)
         (self.folder / "htpasswd").write_text(HTPASSWD)
         config = self.folder / "config.yml"
-        config.write_text(CONFIG.format(folder=self.folder, port=self.port))
+        config.write_text(CONFIG.format(folder=self.folder, host=self.host))
         env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
-        command = [*machine.DIES_WITH_US, "docker-registry", "serve", str(config)]
+        command = [*machine.DIES_WITH_US, *self.enter, "docker-registry", "serve", str(config)]
         self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
