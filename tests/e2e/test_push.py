@@ -164,7 +164,7 @@ def test_a_host_installs_from_the_registry(sample: Bundle, new_machine: MachineM
             for each in machine.run("podman images --format '{{.Repository}}:{{.Tag}}'").stdout.split()
             if "/web:" in each
         )
-        machine.run(f"podman rm --force {server.container('web')} {server.container('nginx')}; podman rmi {web}")
+        machine.run(f"podman rm --force --depend --time 0 {server.container('web')} && podman rmi {web}")
         server.install(*from_there, env=login)
         step = next(each for each in server.report()["steps"] if each["name"] == "images")
         assert step["seen"] == f"1 pulled from {company.host}, 9 there already"
