@@ -260,10 +260,6 @@ class Engine(abc.ABC):
         """Pull an image by HOST/REPOSITORY@DIGEST. Raises CommandFailed."""
 
     @abc.abstractmethod
-    def forget_pulled(self, name: str) -> None:
-        """Take the name with a digest, by which it was pulled, from an image that has another name by now."""
-
-    @abc.abstractmethod
     def internal_subnets(self, project: str) -> list[str]:
         """Return the subnets of a project's networks that lead nowhere outside, where a firewall has to know them."""
 

@@ -127,9 +127,6 @@ class Docker(Engine):
             options = ["--config", str(access.login.parent), "--host", daemon]
         self.run([*options, "pull", "--quiet", name], timeout=PULL_SECONDS, remedy=remedy)
 
-    def forget_pulled(self, name: str) -> None:
-        """Do nothing: for docker a digest is no name."""
-
     def internal_subnets(self, project: str) -> list[str]:
         """Return none: docker lets its networks past firewalld."""
         return []

@@ -145,10 +145,6 @@ class Podman(Engine):
         plain = ["--tls-verify=false"] if access.plain_http else []
         self.run(["pull", "--quiet", *login, *trust, *plain, name], timeout=PULL_SECONDS, remedy=PULL_REMEDY)
 
-    def forget_pulled(self, name: str) -> None:
-        """Untag it: podman counts it as a name, and by two names no image is removed."""
-        self.run(["untag", name, name], timeout=TAG_SECONDS, check=False)
-
     def internal_subnets(self, project: str) -> list[str]:
         """Return the subnets of the project's internal networks; none when podman does not say."""
         command = ["network", "ls", "--format", "json", *of_project(project)]

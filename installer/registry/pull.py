@@ -98,7 +98,8 @@ def pull(
         for offer in wanted:
             engine.pull(offer.name, right)
             engine.run(["tag", offer.name, offer.image.reference], timeout=TAG_SECONDS)
-            engine.forget_pulled(offer.name)
+            # The name with the digest goes: by two names no image could be removed once it is superseded.
+            engine.run(["rmi", offer.name], timeout=TAG_SECONDS, check=False)
             bar.update(1)
     images = [offer.image for offer in wanted]
     if lacking := inventory.find_missing(images, found := inventory.list_present(engine)):
