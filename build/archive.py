@@ -15,7 +15,8 @@ needs that hash, is written afterwards: nothing is copied twice.
 
 podman saves all images at once that are there by then: a layer that ten of them share leaves its store once (35 s
 became 3 for the sample's ten images, podman 4.3, one run each). docker orders what it saves together by name, so
-that each image is saved alone: the same images give the same bytes.
+that each image is saved alone: the same images give the same bytes. Images that the last build's archive has come from
+there, and not from podman.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,6 +85,28 @@ class Writer:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A layer's bytes in an archive: which file, from where on, how many, and how many it has uncompressed."""
+
+    path: Path
+    offset: int
+    length: int
+    plain: int
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What proved archives of the last build hold: images by ID, configurations by the same, layers by diff ID."""
+
+    images: Mapping[str, manifest.Image] = field(default_factory=dict)
+    configs: Mapping[str, bytes] = field(default_factory=dict)
+    layers: Mapping[str, Stored] = field(default_factory=dict)
+
+
+NOTHING = Earlier()
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """An archive that was written, the images in it, in the order of its manifest.json, and its layers' sizes."""
 
@@ -93,13 +116,36 @@ class Saved:
     compression: manifest.Compression = "none"
 
 
+def earlier(bundle: manifest.Manifest, folder: Path) -> Earlier:
+    """Return what the archives of a bundle in `folder`, which have been proved, hold. Raises OSError, TarError."""
+    configs: dict[str, bytes] = {}
+    layers: dict[str, Stored] = {}
+    for described in bundle.archives:
+        path = folder / described.name
+        with tarfile.open(path, mode="r:") as archive:
+            for member in archive:
+                name, _, kind = member.name.rpartition(".")
+                content = archive.extractfile(member)
+                if kind == "json" and content is not None:
+                    configs[name] = content.read()
+                elif name in described.layers:
+                    layers[name] = Stored(path, member.offset_data, member.size, described.layers[name])
+    return Earlier({image.id: image for image in bundle.images}, configs, layers)
+
+
 def save(
-    pulled: Sequence[Future[Pulled]], folder: Path, cut: Cut, program: str, runner: Runner, console: Console
+    pulled: Sequence[Future[Pulled]],
+    folder: Path,
+    cut: Cut,
+    program: str,
+    runner: Runner,
+    console: Console,
+    before: Earlier = NOTHING,
 ) -> list[Saved]:
     """Write the archives into `folder`, each image once it is pulled, and return what each archive holds.
 
-    Archives of an earlier build are removed. Raises BuildError when an image cannot be pulled, the engine fails, the
-    disk is full, or an image alone is larger than a file may be.
+    `before` is what need not be saved again. Archives of an earlier build are removed. Raises BuildError when an image
+    cannot be pulled, the engine fails, the disk is full, or an image alone is larger than a file may be.
     """
     parts: list[Saved] = []
     elsewhere = set(cut.base)
@@ -109,7 +155,7 @@ def save(
             path = folder / part_name(len(parts) if cut.largest else None)
             with files.replacing(path) as file:
                 writer = Writer(folder, file, elsewhere, cut.compression)
-                images = _fill(writer, waiting, len(parts), cut.largest, program, runner, bar)
+                images = _fill(writer, waiting, len(parts), cut.largest, program, runner, bar, before)
             parts.append(Saved(path, tuple(images), writer.layers, cut.compression))
             elsewhere |= set(writer.layers)
             waiting = waiting[len(images) :]
@@ -131,14 +177,21 @@ def _fill(
     program: str,
     runner: Runner,
     bar: Bar,
+    before: Earlier,
 ) -> list[manifest.Image]:
     """Write images into an archive until one more would make it too large; finish it and return them."""
     images: list[manifest.Image] = []
     together = program == "podman" and largest is None
     while len(images) < len(waiting):
-        group = _ready(waiting[len(images) :]) if together else [waiting[len(images)].result()]
-        _require_space(writer.folder, max(image.size for image in group))
-        before = writer.file.tell(), dict(writer.layers), set(writer.absent), dict(writer.configs)
+        group = [waiting[len(images)].result()]
+        _require_space(writer.folder, group[0].size)
+        if together and _has(before, group[0].id, writer):
+            images.append(_taken(group[0], before, writer, number, len(images)))
+            bar.update(1)
+            continue
+        if together:
+            group = _ready(waiting[len(images) :], before, writer)
+        state = writer.file.tell(), dict(writer.layers), set(writer.absent), dict(writer.configs)
         saved = _save(group, writer, number, len(images), program, runner)
         length = writer.file.tell() + sum(map(_member_length, writer.configs.values())) + LARGEST_END
         if largest is not None and length > largest:
@@ -148,7 +201,7 @@ def _fill(
                     f"{group[0].reference} alone is larger than {size(largest)}: {alone}",
                     "an image is never cut: allow larger files with --split",
                 )
-            position, writer.layers, writer.absent, writer.configs = before
+            position, writer.layers, writer.absent, writer.configs = state
             writer.file.seek(position)
             writer.file.truncate()
             break
@@ -158,8 +211,8 @@ def _fill(
     return images
 
 
-def _ready(waiting: Sequence[Future[Pulled]]) -> list[Pulled]:
-    """Wait for the first image, and return it with those after it that have been pulled by then.
+def _ready(waiting: Sequence[Future[Pulled]], before: Earlier, writer: Writer) -> list[Pulled]:
+    """Wait for the first image, and return it with those after it that have been pulled by then and are to be saved.
 
     One that failed is waited for in its turn. One whose reference is a digest has no name in what an engine saves.
     """
@@ -167,8 +220,36 @@ def _ready(waiting: Sequence[Future[Pulled]]) -> list[Pulled]:
     for job in waiting[1:]:
         if "@" in group[-1].reference or not job.done() or job.exception() or "@" in job.result().reference:
             break
+        if _has(before, job.result().id, writer):
+            break
         group.append(job.result())
     return group
+
+
+def _has(before: Earlier, identity: str, writer: Writer) -> bool:
+    """Tell whether an image can be had from the archives of the last build, together with what this one has."""
+    image = before.images.get(identity)
+    if image is None or identity not in before.configs:
+        return False
+    return set(image.layers) <= before.layers.keys() | writer.layers.keys() | writer.elsewhere
+
+
+def _taken(image: Pulled, before: Earlier, writer: Writer, number: int, index: int) -> manifest.Image:
+    """Append an image from the archives of the last build, as podman would have: layers in the order of their IDs."""
+    digests = before.images[image.id].layers
+    for layer in dict.fromkeys(digests):
+        if layer in writer.layers:
+            continue
+        if layer in writer.elsewhere:
+            _note_absent(writer, layer)
+            continue
+        stored = before.layers[layer]
+        writer.file.write(header(f"{layer}.tar", stored.length))
+        _copy(stored, writer.file)
+        writer.file.write(bytes(-stored.length % BLOCK))
+        writer.layers[layer] = stored.plain
+    add_config(writer, before.configs[image.id])
+    return _described(image, image.id, digests, writer, number, index)
 
 
 def finish(writer: Writer, images: Sequence[manifest.Image]) -> None:
@@ -226,18 +307,33 @@ def _save(
     for image in group:
         entry = _entry(image.reference, texts, len(group) == 1)
         identity, digests = _matched(image, entry, writer, layers, texts, links)
-        saved.append(
-            manifest.Image(
-                reference=image.reference,
-                id=identity,
-                digest=image.digest,
-                size=sum(writer.layers.get(layer, 0) for layer in digests),
-                layers=digests,
-                archive=number,
-                index=index + len(saved),
-            )
-        )
+        saved.append(_described(image, identity, digests, writer, number, index + len(saved)))
     return saved
+
+
+def _copy(stored: Stored, target: IO[bytes]) -> None:
+    left = stored.length
+    with stored.path.open("rb") as source:
+        source.seek(stored.offset)
+        while left and (block := source.read(min(left, digest.BLOCK_BYTES))):
+            target.write(block)
+            left -= len(block)
+    if left:
+        raise BuildError(f"{stored.path} has become shorter while it was read", "build again")
+
+
+def _described(
+    image: Pulled, identity: str, digests: tuple[str, ...], writer: Writer, number: int, index: int
+) -> manifest.Image:
+    return manifest.Image(
+        reference=image.reference,
+        id=identity,
+        digest=image.digest,
+        size=sum(writer.layers.get(layer, 0) for layer in digests),
+        layers=digests,
+        archive=number,
+        index=index,
+    )
 
 
 def _entry(reference: str, texts: dict[str, bytes], alone: bool) -> Any:
@@ -299,9 +395,8 @@ def add_layer(writer: Writer, raw: io.RawIOBase) -> str:
     if name in writer.layers or name in writer.elsewhere:
         writer.file.seek(start)
         writer.file.truncate()
-        if name in writer.elsewhere and name not in writer.absent:
-            _add(writer.file, f"{name}.tar", b"")
-            writer.absent.add(name)
+        if name in writer.elsewhere:
+            _note_absent(writer, name)
         return name
     writer.file.write(bytes(-stored % BLOCK))
     end = writer.file.tell()
@@ -310,6 +405,12 @@ def add_layer(writer: Writer, raw: io.RawIOBase) -> str:
     writer.file.seek(end)
     writer.layers[name] = length
     return name
+
+
+def _note_absent(writer: Writer, name: str) -> None:
+    if name not in writer.absent:
+        _add(writer.file, f"{name}.tar", b"")
+        writer.absent.add(name)
 
 
 @contextmanager

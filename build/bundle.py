@@ -110,7 +110,8 @@ def make(
             console.line("save     nothing has changed: the archive of the last build is kept")
             described, saved = before.archives, before.images
         else:
-            parts = archive.save(pulled, places.output, cut, program, runner, console)
+            last = kept.images(state, cut, places.output, console)
+            parts = archive.save(pulled, places.output, cut, program, runner, console, last)
             described = tuple(archive.describe(part, console) for part in parts)
             saved = tuple(image for part in parts for image in part.images)
     mounted = None

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -53,6 +54,19 @@ def archives(
     except (OSError, errors.BundleDamaged):
         return None
     return before
+
+
+def images(state: Path, cut: archive.Cut, folder: Path, console: Console) -> archive.Earlier:
+    """Return what the archives of the last build hold, if they are whole and have the form that is wanted."""
+    try:
+        before = manifest.loads(state.read_bytes().partition(b"\n")[2])
+        if any(each.compression != cut.compression for each in before.archives):
+            return archive.NOTHING
+        for path, expected in zip(verify.archive_paths(folder, before), before.archives, strict=True):
+            verify.check_file(path, expected, console)
+        return archive.earlier(before, folder)
+    except (OSError, tarfile.TarError, errors.BundleDamaged):
+        return archive.NOTHING
 
 
 def image_store(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -20,6 +21,7 @@ from build.failure import BuildError
 from installer.bundle import manifest, verify
 from installer.core.console import Console
 from installer.core.runner import Runner
+from tests.unit.test_manifest import EXAMPLE
 
 QUIET = Console(silent=True)
 
@@ -107,9 +109,9 @@ def together(folder: Path, contents: dict[str, list[bytes]]) -> Runner:
     return Runner({**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
 
 
-def pulled(name: str) -> Future[images.Pulled]:
+def pulled(name: str, identity: str = "") -> Future[images.Pulled]:
     job: Future[images.Pulled] = Future()
-    job.set_result(images.Pulled(reference=name, id="", digest="sha256:d", size=10, created=""))
+    job.set_result(images.Pulled(reference=name, id=identity, digest="sha256:d", size=10, created=""))
     return job
 
 
@@ -162,6 +164,32 @@ def test_podman_saves_together_what_is_there_and_the_bytes_are_the_same(tmp_path
     assert (tmp_path / "asked").read_text() == "a\nb+c\n"
     assert second.path.read_bytes() == whole
     assert second.images == first.images
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_what_the_last_archive_has_is_not_saved_again(tmp_path: Path, compression: manifest.Compression) -> None:
+    base = layer("base")
+    contents = {"a": [base, layer("a")], "b": [base, layer("b")], "c": [layer("c"), base]}
+    runner = together(tmp_path, contents)
+    jobs = [pulled(name, sha(config(layers))) for name, layers in contents.items()]
+    cut = archive.Cut(compression=compression)
+    (first,) = archive.save(jobs, tmp_path, cut, "podman", runner, QUIET)
+    described = dataclasses.replace(EXAMPLE, archives=(archive.describe(first, QUIET),), images=first.images)
+    before = archive.earlier(described, tmp_path)
+    whole = first.path.read_bytes()
+    (again,) = archive.save(jobs, tmp_path, cut, "podman", runner, QUIET, before)
+    assert (tmp_path / "asked").read_text() == "a+b+c\n"
+    assert (again.path.read_bytes(), again.images, again.layers) == (whole, first.images, first.layers)
+
+    # One that has changed is saved alone, and all is as if none had been there.
+    contents["b"] = [base, layer("new")]
+    runner = together(tmp_path, contents)
+    jobs[1] = pulled("b", sha(config(contents["b"])))
+    (mixed,) = archive.save(jobs, tmp_path, cut, "podman", runner, QUIET, before)
+    assert (tmp_path / "asked").read_text() == "a+b+c\nb\n"
+    bytes_mixed = mixed.path.read_bytes()
+    (fresh,) = archive.save(jobs, tmp_path, cut, "podman", runner, QUIET)
+    assert (fresh.path.read_bytes(), fresh.images) == (bytes_mixed, mixed.images)
 
 
 def test_an_image_that_could_not_be_pulled_fails_after_those_before_it(tmp_path: Path) -> None:

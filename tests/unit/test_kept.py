@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tarfile
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -53,6 +54,24 @@ def test_archives_are_taken_again_if_they_are_whole_and_of_the_same_things(
     assert kept.archives(state, [job(PULLED)], cut, tmp_path, QUIET) is None
     (tmp_path / "dify-images.tar").unlink()
     assert kept.archives(state, [job(PULLED)], cut, tmp_path, QUIET) is None
+
+
+def test_images_are_taken_from_archives_that_are_whole_and_of_the_same_form(
+    tmp_path: Path, bundle: manifest.Manifest
+) -> None:
+    state, cut = tmp_path / "state", archive.Cut()
+    assert kept.images(state, cut, tmp_path, QUIET) == archive.NOTHING
+    path = tmp_path / "dify-images.tar"
+    with tarfile.open(path, "w"):
+        pass
+    described = dataclasses.replace(
+        bundle.archives[0], size=path.stat().st_size, chunks=tuple(digest.hash_chunks(path, 64))
+    )
+    kept.note_archives(state, [job(PULLED)], cut, dataclasses.replace(bundle, archives=(described,)))
+    assert kept.images(state, cut, tmp_path, QUIET).images.keys() == {image.id for image in bundle.images}
+    assert kept.images(state, archive.Cut(compression="zstd"), tmp_path, QUIET) == archive.NOTHING
+    path.write_bytes(b"x" * path.stat().st_size)
+    assert kept.images(state, cut, tmp_path, QUIET) == archive.NOTHING
 
 
 def test_the_key_follows_images_and_cut() -> None:
