@@ -1,7 +1,8 @@
-"""`make life`: a backup, an export's way and a restore against what an expert types, on the same data and machine.
+"""`make life`: backup, export, restore, upgrade and rollback beside what an expert types, on one machine and its data.
 
 By hand: `pg_dump | zstd` and `tar | zstd` of the folders, one after the other; back with `zstd -d | psql` and
-`zstd -d | tar -x`. Ours proves the file, compares every table and every file, and brings Dify up again besides.
+`zstd -d | tar -x`. Ours proves the file, compares every table and every file, and brings Dify up again besides. An
+upgrade is beside the dump and the tar, which an expert makes before it, and which are not yet an upgrade.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from tests.bench import bench
 from tests.bench.target import BUNDLE, arguments, booted, set_cache
 from tests.target import bundle as bundles
 from tests.target import machine as machines
+from tests.target import newer as releases
 from tests.target.machine import Machine
 from tests.target.registry import Registry
 
 HERE = Path(__file__).resolve().parent
+NEWER = "/srv/newer"
+MARKER = "/opt/dify/.dify-installer"
 VOLUMES = "/opt/dify/docker/volumes"
 DATABASE = "dify_db_postgres_1"
 API = "dify_api_1"
@@ -68,8 +72,9 @@ def main() -> None:
     kept, rounds = arguments(__doc__, rounds=3)
     with Registry(kept / "registry") as registry:
         made = bundles.make("sample", bundles.SAMPLE, registry, kept)
+    newer = releases.make(Registry(kept / "registry"), kept)
     work = kept / "bench"
-    with booted(machines.base_root(kept), {BUNDLE: made.folder}, work) as machine:
+    with booted(machines.base_root(kept), {BUNDLE: made.folder, NEWER: newer.folder}, work) as machine:
         machine.run(f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot", timeout=600)
         machine.run(["podman", "exec", "-i", DATABASE, "psql", "-qU", "postgres", "dify"], input=FILL, timeout=1200)
         machine.run(["podman", "exec", "-i", API, "python3", "-"], input=FILES, timeout=1200)
@@ -94,6 +99,11 @@ def measure(machine: Machine, folder: Path) -> Run:
     told = json.loads(machine.read("/tmp/told"))
     run.silent["vector store"] = told["held_seconds"]
     run.sizes["backup"] = told["bytes"]
+    # Our own installation is not exported, but backed up: without its marker it is anybody's.
+    machine.run(f"mv {MARKER} {MARKER}.aside")
+    set_cache("cold", folder)
+    run.seconds["export"] = _timed(machine, f"{BUNDLE}/dify-installer export /opt/made/exported.tar.zst --silent")
+    machine.run(f"mv {MARKER}.aside {MARKER}")
     set_cache("cold", folder)
     dump = f"podman exec {DATABASE} pg_dump -U postgres --no-owner --no-privileges dify"
     run.seconds["pg_dump | zstd"] = _piped(machine, dump, "zstd -q -T0 -3", "opt/made/dump.zst")
@@ -112,6 +122,15 @@ def measure(machine: Machine, folder: Path) -> Run:
     run.seconds["zstd -d | psql"] = _fed(machine, "opt/made/dump.zst", psql)
     run.seconds["zstd -d | tar -x"] = _fed(machine, "opt/made/files.zst", "tar -C /opt/made/again -x")
     machine.run(f"podman exec {DATABASE} dropdb -U postgres again")
+    for name, command in (
+        ("upgrade", f"cd {NEWER} && ./dify-installer --ip {machines.ADDRESS} --no-boot"),
+        ("rollback", "/opt/dify/bin/dify-installer rollback"),
+    ):
+        set_cache("cold", folder)
+        with Answering(machine) as silent:
+            run.seconds[name] = _timed(machine, command)
+        run.silent[name] = silent[0]
+    machine.run("/opt/dify/bin/dify-installer prune; rm -rf /opt/dify/docker.before-* /opt/dify/docker.failed-*")
     print(run, flush=True)
     return run
 
@@ -177,12 +196,16 @@ def write(runs: list[Run], rows: int, files: int, facts: dict[str, str]) -> None
     lines += ["\n| | seconds | for each GB | to the manual way |\n| --- | --- | --- | --- |\n"]
     ways = (
         ("`backup`", ("backup",), ("pg_dump | zstd", "tar | zstd")),
+        ("`export`", ("export",), ("pg_dump | zstd", "tar | zstd")),
         ("`restore`, until Dify answers", ("restore",), ("zstd -d | psql", "zstd -d | tar -x")),
+        ("upgrade, until the newer Dify answers", ("upgrade",), ("pg_dump | zstd", "tar | zstd")),
+        ("`rollback`, until the older one answers", ("rollback",), ("zstd -d | psql", "zstd -d | tar -x")),
     )
     for name, ours, theirs in ways:
         took, manual = seconds(*ours), seconds(*theirs)
         lines.append(f"| {name} | {took:.1f} | {took / size:.1f} | {took / manual:.2f} |\n")
-        lines += [f"| by hand: `{each.replace('|', BAR)}` | {seconds(each):.1f} | | |\n" for each in theirs]
+    for each in dict.fromkeys(each for _, _, theirs in ways for each in theirs):
+        lines.append(f"| by hand: `{each.replace('|', BAR)}` | {seconds(each):.1f} | {seconds(each) / size:.1f} | |\n")
     lines.append("\nThe console did not answer:\n\n| | seconds |\n| --- | --- |\n")
     lines += [f"| {name} | {median(run.silent[name] for run in runs):.1f} |\n" for name in runs[0].silent]
     lines.append("\n`vector store` is how long that was stopped during a backup; the console answers meanwhile.\n")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
-import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +13,13 @@ from installer.release import envfile
 from tests.e2e.conftest import MachineMaker, Once
 from tests.e2e.server import Server
 from tests.e2e.test_backup import FILL, HASH, JOURNEYS, STORE, inside, printed, psql, sums
-from tests.target import bundle as bundles
+from tests.target import newer as releases
 from tests.target.bundle import Bundle
+from tests.target.newer import NEW, OLD
 from tests.target.registry import Registry
 
-OLD, NEW = "0.1.0", "0.2.0"
 # Settings that this host has chosen; the newer release does not know the last one any more.
 CHOSEN = {"LOG_LEVEL": "WARNING", "POSTGRES_MAX_CONNECTIONS": "120", "PIP_MIRROR_URL": "http://10.0.0.9/simple"}
-EXAMPLE = {
-    "ACCESS_TOKEN_EXPIRE_MINUTES=60\n": "ACCESS_TOKEN_EXPIRE_MINUTES=30\nUPLOAD_FILE_SIZE_LIMIT=15\n",
-    "PIP_MIRROR_URL=\n": "",
-}
-# The second and the third do harm where a table says so; what the first one does is committed by then.
-MIGRATIONS = {
-    "001.sql": "ALTER TABLE IF EXISTS written ADD COLUMN IF NOT EXISTS note text;",
-    "002.sql": "DO $$ BEGIN IF to_regclass('trap') IS NOT NULL THEN RAISE EXCEPTION 'half way'; END IF; END $$;",
-    "003.sql": "DO $$ BEGIN IF to_regclass('loses') IS NOT NULL THEN TRUNCATE messages; END IF; END $$;",
-}
 # A copy of it takes a while.
 LARGE = "dd if=/dev/urandom of=/app/api/storage/large bs=1M count=300 status=none"
 KILL = "pkill -KILL --full '[d]ify-installer --ip'"
@@ -43,38 +30,8 @@ FAKE_DU = "#!/bin/sh\necho 99999999999999 /\n"
 
 @pytest.fixture(scope="session")
 def newer(registry: Registry, work: Path, once: Once) -> Bundle:
-    """The sample as its next release: other tags, settings and migrations, and another nginx of the same name."""
-
-    def make() -> Bundle:
-        source = work / "source-newer"
-        shutil.rmtree(source, ignore_errors=True)
-        shutil.copytree(bundles.SAMPLE, source)
-        compose = source / "docker/docker-compose.yaml"
-        compose.write_text(compose.read_text().replace(f":{OLD}\n", f":{NEW}\n"))
-        example = source / "docker/.env.example"
-        text = example.read_text()
-        for before, after in EXAMPLE.items():
-            assert before in text
-            text = text.replace(before, after)
-        example.write_text(text)
-        scripts = {f"standin/migrations/{name}": script.encode() for name, script in MIGRATIONS.items()}
-        layers = {"api": [layer(work, "migrations", scripts)], "nginx": [layer(work, "newer", {"newer": b""})]}
-        with registry:
-            return bundles.make("newer", source, registry, work, layers)
-
-    return once("newer", make)
-
-
-def layer(work: Path, name: str, held: dict[str, bytes]) -> Path:
-    """Return a layer with these files."""
-    path = work / "images" / f"{name}.tar"
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for each, content in held.items():
-            info = tarfile.TarInfo(each)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
+    """The bundle of the sample's next release."""
+    return once("newer", lambda: releases.make(registry, work))
 
 
 def carry(server: Server, bundle: Bundle) -> None:
