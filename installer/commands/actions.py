@@ -71,7 +71,7 @@ def _folder(plan: Plan) -> list[Action]:
     actions = []
     if not plan.host.installation.folder_exists:
         actions.append(Action("folder", f"{plan.place.folder} is made"))
-    if layout.executable() not in (None, plan.place.executable):
+    if not own_copy.is_kept(plan.place):
         actions.append(Action("programs", f"this executable is kept as {plan.place.executable}"))
     if plan.engine.needs_podman_compose and not plan.place.podman_compose.exists():
         link = own_copy.path_folder() / plan.place.podman_compose.name

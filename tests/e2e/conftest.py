@@ -49,7 +49,7 @@ def once(work: Path, testrun_uid: str) -> Once:
 
     def once(name: str, make: Callable[[], Bundle]) -> Bundle:
         done = work / f"{name}.made"
-        with _alone(work / f"{name}.lock"):
+        with alone(work / f"{name}.lock"):
             if not done.is_file() or done.read_text() != testrun_uid:
                 make()
                 done.write_text(testrun_uid)
@@ -101,14 +101,14 @@ def sample(work: Path, registry: Registry, once: Once) -> Bundle:
 @pytest.fixture(scope="session")
 def owner_key(work: Path) -> Path:
     """The key of an installation's owner, who signs packages with it."""
-    with _alone(work / "owner.lock"):
+    with alone(work / "owner.lock"):
         return difypkg.owner_key(work / "owner.key")
 
 
 @pytest.fixture(scope="session")
 def embedder(work: Path) -> Path:
     """The folder with a real embedding model."""
-    with _alone(work / "embedder.lock"):
+    with alone(work / "embedder.lock"):
         return embedders.folder(work)
 
 
@@ -176,19 +176,19 @@ def new_dnf_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
 @pytest.fixture(scope="session")
 def browser_root(work: Path) -> Path:
     """The root that a real browser lives in."""
-    with _alone(work / "browser.lock"):
+    with alone(work / "browser.lock"):
         return browsers.browser_root(work)
 
 
 @functools.cache
 def _base(work: Path, kind: Literal["podman", "docker", "dnf"]) -> Path:
     """Return the root of a kind."""
-    with _alone(work / "base.lock"):
+    with alone(work / "base.lock"):
         return machines.base_root(work, kind)
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Let one worker make what the others wait for."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -38,7 +38,7 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 PACKAGES = (
     "systemd systemd-sysv dbus dbus-user-session libpam-systemd python3 python3-venv curl iproute2 procps nftables "
-    "iptables firewalld login passwd util-linux openssl crun"
+    "iptables firewalld login passwd util-linux openssl crun openssh-server"
 )
 PODMAN = "podman netavark aardvark-dns fuse-overlayfs passt slirp4netns uidmap"
 KINDS = {
@@ -147,7 +147,7 @@ def _furnish(root: Path) -> None:
     commands = (
         f"useradd --create-home --shell /bin/bash --uid {USER_ID} {USER}",
         "systemctl enable lan.service",
-        "systemctl disable firewalld.service",
+        "systemctl disable firewalld.service ssh.service ssh.socket",
         "systemctl mask systemd-modules-load.service systemd-networkd-wait-online.service",
     )
     for command in commands:
