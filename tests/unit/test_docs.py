@@ -25,7 +25,7 @@ README_LINES = 150
 
 
 # Options of other programs that the pages name by themselves.
-FOREIGN_OPTIONS = {"--ignore-missing"}
+FOREIGN_OPTIONS = {"--check", "--ignore-missing"}
 
 each_page = pytest.mark.parametrize("page", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
 each_language = pytest.mark.parametrize("language", LANGUAGES)
