@@ -58,7 +58,7 @@ def test_a_fleet_is_looked_at_installed_in_turns_and_left_alone(
     assert "second is not ready, and nothing has been changed" in done.stdout
     assert "port 80" in done.stdout
     assert not any(host.exists("/opt/dify") for host in hosts.values())
-    hosts["second"].run("pkill -f http.server")
+    hosts["second"].run("pkill -f '[h]ttp.server'")
     taken.wait(10)
 
     done, counted = fleet.play()
