@@ -76,6 +76,8 @@ class Fleet:
         env = {**os.environ, "HOME": str(self._folder), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
         env |= {
             "ANSIBLE_NOCOLOR": "1",
+            # A connection a task, and not five.
+            "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_RETRY_FILES_ENABLED": "0",
             "ANSIBLE_LOCAL_TEMP": str(self._folder / "tmp"),
         }
