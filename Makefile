@@ -107,6 +107,8 @@ lock: ## refresh specs/*.lock from specs/*.in; UPGRADE=1 or UPGRADE=NAME takes n
 	$(UV) --universal --python-version 3.11 --output-file specs/dev.lock specs/dev.in
 	$(UV) --universal --python-version 3.11 --output-file specs/bench.lock specs/bench.in
 	$(UV) --universal --python-version 3.11 --output-file specs/ansible.lock specs/ansible.in
+	$(UV) --only-binary :all: --python-platform x86_64-manylinux_2_28 --python-version 3.13 \
+	    --output-file specs/bench-api.lock specs/bench-api.in
 	$(UV) --universal --python-version 3.11 --output-file specs/lock.lock specs/lock.in
 	$(UV) --no-deps --python-platform linux --python-version 3.13 --output-file specs/embedder.lock specs/embedder.in
 	$(UV) --python-platform linux --python-version 3.12 --output-file tests/target/plugins/requirements.lock tests/target/plugins/requirements.in

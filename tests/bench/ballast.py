@@ -1,6 +1,7 @@
-"""Layers that make the stand-in images as large as Dify's: files of wheels and of Debian packages, 4 GB in all.
+"""Layers that make the stand-in images as large as Dify's: a Python environment, and files of Debian packages.
 
-Many small files and some large ones, as in images of Python services; nothing in them is ever run.
+The api's is a real one, which its containers read in as Dify's do, with as many migrations. Nothing in the others is
+ever run.
 """
 
 from __future__ import annotations
@@ -9,17 +10,25 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
-from tests.target import machine
+from tests.target import images, machine
 
-# For CPython 3.11 on any Linux of these days, whatever machine asks.
-WHEELS = (
-    "numpy==2.4.6 scipy==1.17.1 pandas==3.1.1 pyarrow==26.0.1 scikit-learn==1.9.1 opencv-python-headless==5.0.0.93 "
-    "transformers==5.23.0 sympy==1.14.0 onnxruntime==1.32.0 faiss-cpu==1.15.1 grpcio==1.85.1 litellm==1.109.1 "
-    "botocore==1.44.5 google-api-python-client==2.202.0"
-)
+# Where the api's image has its Python environment (tests/target/standin/as_large.py), for the Python of that image.
+ENVIRONMENT = "app/api/.venv/site-packages"
+PYTHON = "3.13"
+LOCK = Path(__file__).resolve().parent.parent.parent / "specs/bench-api.lock"
+IMPORTS = images.PROGRAMS / "imports.py"
+# Dify 1.11.3 has as many migrations (api/migrations/versions); what each does here takes as long as theirs do.
+REVISIONS = 155
+UPGRADE = """
+DO $$ BEGIN FOR number IN 1..{tables} LOOP
+    EXECUTE format('CREATE TABLE step_{revision}_%s (id uuid PRIMARY KEY, tenant uuid, at timestamp)', number);
+    EXECUTE format('CREATE INDEX ON step_{revision}_%s (tenant, at)', number);
+    EXECUTE format('ALTER TABLE step_{revision}_%s ADD COLUMN name varchar(255) NOT NULL DEFAULT %L', number, '');
+END LOOP; END $$;
+"""
+TABLES = 8
 PACKAGES = {
     "plugin_daemon": "clang-19,golang-1.24-go,ffmpeg",
     "sandbox": "nodejs,npm,python3-numpy,gcc",
@@ -42,13 +51,18 @@ def _layers(service: str, count: int, work: Path) -> list[Path]:
     root = work / f"ballast-{service}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    _unpack_wheels(root) if service == "api" else _unpack_packages(PACKAGES[service], root)
+    if service == "api":
+        _install_environment(root)
+        _add_migrations(root)
+    else:
+        _unpack_packages(PACKAGES[service], root)
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     for number, path in enumerate(paths):
         part = files[number * len(files) // count : (number + 1) * len(files) // count]
+        folder = "" if service == "api" else "opt/ballast/"
         with tarfile.open(path.with_suffix(".part"), "w") as archive:
             for file in part:
-                archive.add(file, f"opt/ballast/{file.relative_to(root)}", filter=_plain)
+                archive.add(file, f"{folder}{file.relative_to(root)}", filter=_plain)
         path.with_suffix(".part").rename(path)
     shutil.rmtree(root)
     return paths
@@ -60,15 +74,22 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _unpack_wheels(root: Path) -> None:
-    target = ["--only-binary=:all:", "--no-deps", "--python-version=3.11", "--implementation=cp"]
-    target += ["--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_27_x86_64"]
-    target += ["--platform=manylinux_2_24_x86_64", "--platform=manylinux2014_x86_64", "--dest", str(root / "wheels")]
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", *target, *WHEELS.split()], check=True)
-    for wheel in (root / "wheels").glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(root / "site-packages")
-    shutil.rmtree(root / "wheels")
+def _install_environment(root: Path) -> None:
+    """Install the environment of the api's image, as the real one has it: root's, and nothing of it compiled."""
+    target = ["--only-binary=:all:", "--no-deps", f"--python-version={PYTHON}", "--implementation=cp", "--no-compile"]
+    target += [f"--platform=manylinux_2_{number}_x86_64" for number in (28, 27, 26, 24, 17)]
+    target += ["--platform=manylinux2014_x86_64", "--target", str(root / ENVIRONMENT)]
+    pinned = ["--require-hashes", "--requirement", str(LOCK)]
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *target, *pinned], check=True)
+    shutil.copy(IMPORTS, root / ENVIRONMENT)
+
+
+def _add_migrations(root: Path) -> None:
+    for number in range(images.REVISIONS + 1, REVISIONS + 1):
+        name, content = images.revision(number, UPGRADE.format(tables=TABLES, revision=number))
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _unpack_packages(packages: str, root: Path) -> None:

@@ -79,6 +79,9 @@ SHARED = ("backing.py", "pages.py")
 # The real image starts the plugin daemon behind two shells, by a script without a first line (plugin daemon 0.5.2).
 DAEMON = "/app/entrypoint.sh"
 ENTRYPOINT = PROGRAMS / "plugin_daemon-entrypoint.sh"
+API_ENTRYPOINT = PROGRAMS / "api-entrypoint.sh"
+# How many migrations the api's image has.
+REVISIONS = 3
 DIFY_KEY = ROOT / "specs/dify-plugins.pem"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 PATH = "PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -106,9 +109,10 @@ PYTHON_SERVICE = {"PYTHONUNBUFFERED": "1"}
 KINDS: dict[str, Kind] = {
     "init_permissions": Kind(static=True, command=("sh",)),
     "api": Kind(
-        programs=("api.py", "console", "outside.py", "web.py", *SHARED),
-        entrypoint=("python3", "/standin/api.py"),
+        programs=("api.py", "migrate.py", "as_large.py", "console", "outside.py", "web.py", *SHARED),
+        entrypoint=("/bin/bash", "/entrypoint.sh"),
         user="1001",
+        folder="/app/api",
     ),
     "web": Kind(programs=("front.py", "outside.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
     "db_postgres": Kind(programs=("postgres.sh",), entrypoint=("sh", "/standin/postgres.sh"), command=("postgres",)),
@@ -313,11 +317,23 @@ def _program_layer(kind: Kind, version: str) -> bytes:
             path = PROGRAMS / name
             for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
                 _add(archive, f"standin/{file.relative_to(PROGRAMS)}", file.read_bytes())
+        if "migrate.py" in kind.programs:
+            _add(archive, "entrypoint.sh", API_ENTRYPOINT.read_bytes(), mode=0o755)
+            for number in range(1, REVISIONS + 1):
+                name, content = revision(number)
+                _add(archive, name, content)
         if "daemon" in kind.programs:
             _add(archive, DAEMON.lstrip("/"), ENTRYPOINT.read_bytes(), mode=0o755)
             _add(archive, "standin/daemon/official.pem", DIFY_KEY.read_bytes())
         _add(archive, "standin/VERSION", version.encode())
     return data.getvalue()
+
+
+def revision(number: int, script: str = "") -> tuple[str, bytes]:
+    """Return a migration of the api, shaped as alembic has them, and where it lies: one comes after the other."""
+    before = f'"{number - 1:04d}"' if number > 1 else "None"
+    text = f'revision = "{number:04d}"\ndown_revision = {before}\nUPGRADE = {script!r}\n'
+    return f"app/api/migrations/versions/{number:04d}_step.py", text.encode()
 
 
 def _busybox_layer(base: Path) -> bytes:

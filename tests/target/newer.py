@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 from tests.target import bundle as bundles
+from tests.target import images
 from tests.target.bundle import Bundle
 from tests.target.registry import Registry
 
@@ -39,6 +40,7 @@ def make(registry: Registry, work: Path) -> Bundle:
         text = text.replace(before, after)
     example.write_text(text)
     scripts = {f"standin/migrations/{name}": script.encode() for name, script in MIGRATIONS.items()}
+    scripts |= dict([images.revision(images.REVISIONS + 1)])
     layers = {"api": [_layer(work, "migrations", scripts)], "nginx": [_layer(work, "newer", {"newer": b""})]}
     with registry:
         return bundles.make("newer", source, registry, work, layers)

@@ -2,35 +2,32 @@
 
 import os
 import pathlib
+import re
 import sys
-import time
 
+import as_large  # noqa: F401 - as long as the real one reads itself in
 import backing
 import redis
 
 ENV = os.environ
 VERSION = pathlib.Path("/standin/VERSION").read_text()
-# What a version does to the data of the one before; a file has a transaction of its own, and is read at each start.
-MIGRATIONS = pathlib.Path("/standin/migrations")
 # A file of this name lets this version refuse to start.
 REFUSES = pathlib.Path("/app/api/storage", f"refuses-{VERSION}")
 
 
-def migrate():
-    """Make the tables, slowly, as the first start of the real one does; keep the key that sealed them."""
+def require_migrated():
+    """End where the database is not of this version: the real ones begin, and fail at each task."""
+    last = {}
+    for path in pathlib.Path("/app/api/migrations/versions").glob("*.py"):
+        values = dict(re.findall(r"^(revision|down_revision) = (.*)$", path.read_text(), re.MULTILINE))
+        last[values["down_revision"]] = values["revision"]
+    head = (set(last.values()) - set(last)).pop().strip('"')
     with backing.transaction() as cursor:
-        cursor.execute("SELECT to_regclass('setups')")
-        if cursor.fetchone()[0] is None:
-            time.sleep(2)
-            cursor.execute("CREATE TABLE setups (sealed_with text)")
-            cursor.execute("INSERT INTO setups VALUES (%s)", (ENV["SECRET_KEY"],))
-        cursor.execute("SELECT sealed_with FROM setups")
-        if cursor.fetchone()[0] != ENV["SECRET_KEY"]:
-            sys.exit("error: the data were sealed with another SECRET_KEY")
-    backing.make_table()
-    for script in sorted(MIGRATIONS.glob("*.sql")):
-        with backing.transaction() as cursor:
-            cursor.execute(script.read_text())
+        cursor.execute("SELECT version_num FROM alembic_version")
+        if (found := cursor.fetchone()[0]) != head:
+            sys.exit(f"error: the database is at {found}, not at {head}")
+    # For the tests: this worker has begun, and nothing was missing.
+    print(f"begins with the database at {head}", flush=True)
 
 
 def main():
@@ -44,7 +41,7 @@ def main():
     if ENV.get("MODE") != "api":
         import web  # noqa: F401 - for its handler of SIGTERM
 
-        backing.database().close()
+        require_migrated()
         # Of celery's queues, the one in which knowledge waits; what is for the others nobody sends.
         queue = "dataset" if ENV.get("MODE") == "worker" else "celery"
         while True:
@@ -52,8 +49,6 @@ def main():
                 from console import knowledge
 
                 knowledge.work(taken[1])
-    if ENV.get("MIGRATION_ENABLED") == "true":
-        migrate()
     # Late: the others need none of it.
     import pages
     from console import application
