@@ -11,6 +11,7 @@ from installer.checks import probe
 from installer.core import digest, files, layout
 from installer.core.console import Console
 from installer.core.runner import Runner
+from installer.stack import prepare_api
 
 
 def stage(
@@ -32,7 +33,8 @@ def stage(
     files.folder(payload / layout.WHEELS)
     for wheel in wheels.collect(lock, architecture, work / "wheels", runner, console):
         files.write(payload / layout.WHEELS / wheel.name, wheel.read_bytes())
-    files.write(payload / layout.PROBE, Path(probe.__file__).read_bytes())
+    for program in (probe, prepare_api):
+        files.write(payload / Path(str(program.__file__)).name, Path(str(program.__file__)).read_bytes())
 
 
 def _emptied(payload: Path) -> None:

@@ -180,7 +180,7 @@ def _choice(plan: Plan) -> render.Choice:
     assert plan.settings is not None
     coming = {plan.place.ca_bundle} if plan.authorities is not None else set()
     coming |= {plan.place.plugins / file.path for file in plugins.find_missing(plan.bundle, plan.place)}
-    return project.choose(plan.place, plan.settings.resolved, plan.engine, plan.host, coming)
+    return project.choose(plan.place, plan.settings.resolved, plan.engine, plan.host, plan.bundle.images, coming)
 
 
 def _rendered(plan: Plan) -> str:

@@ -23,7 +23,7 @@ from installer.images import inventory, mounted_store, plugins, superseded, supp
 from installer.plan import Plan, Request
 from installer.registry import pull
 from installer.release import compose, env_history, settings
-from installer.stack import project, run, state
+from installer.stack import api_start, project, run, state
 from installer.system import boot_unit, firewall, leftovers, own_copy
 from installer.upgrade import kept, rows
 from installer.upgrade.plan import Upgrade
@@ -291,7 +291,7 @@ def _lay_down(plan: Plan, result: report.Report) -> tuple[compose.Document, bool
         # Those of an earlier run stay when none are given.
         files.folder(place.ca_bundle.parent)
         files.write(place.ca_bundle, plan.authorities)
-    document = project.write_compose(place, plan.settings.resolved, plan.engine, plan.host)
+    document = project.write_compose(place, plan.settings.resolved, plan.engine, plan.host, plan.bundle.images)
     result.url = plan.settings.url
     return document, renewed, f"{place.env} {'written' if changed else 'unchanged'}"
 
@@ -330,6 +330,7 @@ def _finish(
     images, stores = kept.list_images(place)
     superseded.remove_superseded(place, plan.bundle.images, engine, images)
     mounted_store.retire(place, plan.bundle.store, engine, stores)
+    api_start.remove_others(place, plan.bundle.images, images, engine)
     if request.boot:
         with result.step("boot", console) as step:
             step.seen = boot_unit.enable(place, held, runner)

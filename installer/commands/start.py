@@ -54,6 +54,8 @@ def bring_up(
     env = settings.load(place)
     bundle = verify.check_embedded(layout.bundled(""))
     images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
+    # Somebody may have removed what can be made anew.
+    project.make_folders(place, document, env.resolved)
     run.up(place, run.Wanted(document, env.resolved, images), deadline, engine, console)
     front = front_door.front_door(place, env.url, bundle.dify, engine)
     waiting.await_console(front, document, deadline, engine, console)

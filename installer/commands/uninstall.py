@@ -16,7 +16,7 @@ from installer.engine.base import Engine
 from installer.host import ownership
 from installer.images import inventory, mounted_store, spool, superseded
 from installer.release import compose, settings
-from installer.stack import project, state, stopping
+from installer.stack import api_start, project, state, stopping
 from installer.system import backup_timer, boot_unit, firewall, leftovers, own_copy
 from installer.upgrade import kept
 
@@ -160,6 +160,7 @@ def _remove_programs(place: layout.Installation, engine: Engine) -> str:
     spool.clear(place)
     _remove(place.spool)
     kept.remove_programs(place, engine)
+    api_start.remove([place.compiled] if place.compiled.exists() else [], engine)
     venv = place.venv if marker.owns_venv(place) else None
     if venv:
         _remove(venv)

@@ -29,6 +29,7 @@ PROJECT = "docker"
 WHEELS = "wheels"
 PODMAN_COMPOSE_LOCK = "podman-compose.lock"
 PROBE = "probe.py"
+PREPARE_API = "prepare_api.py"
 
 # Plugins: the image that carries them in the archive, the folder in it; and below that, as below the install folder's
 # own: packages, the wheels that they need (WHEELS), the key with which the owner has signed some of them.
@@ -67,6 +68,11 @@ REPORT_PAGE = "install-report.html"
 
 # What makes an install folder ours: the first file that is written into it.
 MARKER = ".dify-installer.json"
+
+# What the containers of Dify's api do before their program, and where they see that and what they keep compiled.
+API_SCRIPT = "before.sh"
+API_START_INSIDE = "/dify-start"
+COMPILED_INSIDE = "/dify-compiled"
 
 # Labels that podman-compose and docker compose put on their containers.
 PROJECT_LABEL = "com.docker.compose.project"
@@ -112,6 +118,11 @@ def checked_folder(text: str) -> Path:
             "choose a folder without quotes, $, backtick, colon, backslash and control characters",
         )
     return folder
+
+
+def compiled_name(identity: str) -> str:
+    """Return the name of the folder with what an image, by its ID, has compiled."""
+    return identity[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +193,16 @@ class Installation:
     def plugins(self) -> Path:
         """Packages of plugins and what they need; the plugin daemon has it mounted."""
         return self.project / "plugins"
+
+    @property
+    def api_start(self) -> Path:
+        """What the containers of Dify's api run before their program; they have it mounted."""
+        return self.project / "api-start"
+
+    @property
+    def compiled(self) -> Path:
+        """What Python has compiled in those containers, a folder an image; not in `docker/`, which is copied."""
+        return self.folder / "compiled"
 
     @property
     def admin_password(self) -> Path:

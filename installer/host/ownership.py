@@ -98,7 +98,10 @@ def list_foreign(place: layout.Installation) -> list[Path]:
         place.folder: {path.name for path in _own_paths(place)} | set(IN_NEW_FILE_SYSTEMS),
         place.bin: {place.executable.name, place.podman_compose.name},
         place.project: upstream
-        | {path.name for path in (place.compose, place.override, place.applied, place.volumes, place.plugins)}
+        | {
+            path.name
+            for path in (place.compose, place.override, place.applied, place.volumes, place.plugins, place.api_start)
+        }
         | {path.relative_to(place.project).parts[0] for path in (place.certificate, place.ca_bundle)},
     }
     foreign = [path for folder, names in known.items() for path in _entries(folder) if not _is_known(path, names)]
@@ -130,7 +133,7 @@ def _own_paths(place: layout.Installation) -> list[Path]:
         *(place.project, place.logs, place.report, place.report_page, place.bin, place.venv, place.stores),
         *(place.spool, place.marker, place.loaded_images, place.admin_password, place.account),
         *(place.held, place.restoring, place.last_backup, place.last_restore),
-        *(place.disk_history, place.model_servers),
+        *(place.disk_history, place.model_servers, place.compiled),
     ]
 
 

@@ -109,6 +109,12 @@ FIXED: dict[str, str] = {
 # Keys of FIXED that `.env` gets although the example does not have them: the compose file reads them.
 NOT_IN_EXAMPLE = ("NEXT_TELEMETRY_DISABLED",)
 
+# Whether the api's image migrates the database before its program: all of its containers do, at once, unless told not
+# to (api/docker/entrypoint.sh; dify#32297).
+MIGRATION_SWITCH = "MIGRATION_ENABLED"
+# Ours: tells the program that we put before theirs to wait (stack.prepare_api).
+AWAIT_MIGRATION = "DIFY_INSTALLER_AWAIT_MIGRATION"
+
 # The proxy between Dify and what workflows call, and what it lets through (`release.intranet`). The key is ours, among
 # upstream's of the proxy, SSRF_HTTP_PORT and others.
 SSRF_PROXY = "ssrf_proxy"

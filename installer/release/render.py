@@ -13,7 +13,7 @@ import copy
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,8 +37,8 @@ class Choice:
     """What the rendering depends on.
 
     The variables of `.env`, whether SELinux labels files here, whether Dify trusts authorities of its own, whether
-    the engine can ask a health check more often while a container starts (docker 25 and later), and whether the owner
-    signs plugins.
+    the engine can ask a health check more often while a container starts (docker 25 and later), whether the owner
+    signs plugins, and the IDs of the bundle's images by their references.
     """
 
     variables: Mapping[str, str]
@@ -46,6 +46,7 @@ class Choice:
     ca_bundle: bool = False
     start_interval: bool = False
     owner_key: bool = False
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 Departure = Callable[[compose.Document, Choice], None]
@@ -243,6 +244,54 @@ def offline_plugins(document: compose.Document, choice: Choice) -> None:
     daemon["volumes"] = [*(daemon.get("volumes") or ()), mounted]
 
 
+def one_migration(document: compose.Document, choice: Choice) -> None:
+    """Let the api alone migrate the database, and the others of its image wait until it has.
+
+    Upstream lets all of them migrate at once, and each import the whole application twice for that (dify#32297,
+    docs/decisions/025). Who sets MIGRATION_ENABLED in `.env` otherwise migrates by hand, and is left to it.
+    """
+    migrates = choice.variables.get(dify.MIGRATION_SWITCH, "true") == "true"
+    place = layout.Installation(Path())
+    for name, service in _of_the_api(document, choice).items():
+        environment = service["environment"]
+        environment["BASH_ENV"] = f"{layout.API_START_INSIDE}/{layout.API_SCRIPT}"
+        if migrates and name != dify.API:
+            environment |= {dify.MIGRATION_SWITCH: "false", dify.AWAIT_MIGRATION: "true"}
+        mounted = f"./{place.api_start.relative_to(place.project)}:{layout.API_START_INSIDE}:ro"
+        service["volumes"] = [*(service.get("volumes") or ()), mounted]
+
+
+def kept_compiled(document: compose.Document, choice: Choice) -> None:
+    """Keep what Python compiles of the api's image, for its next container.
+
+    The image has nothing compiled, and its user may not write where it belongs: each container would compile three
+    thousand files anew, all of them at once (docs/decisions/025). The folder is this very image's.
+    """
+    place = layout.Installation(Path())
+    for service in _of_the_api(document, choice).values():
+        if identity := choice.images.get(_reference(service, choice)):
+            service["environment"].setdefault("PYTHONPYCACHEPREFIX", layout.COMPILED_INSIDE)
+            source = f"../{place.compiled.name}/{layout.compiled_name(identity)}"
+            service["volumes"] = [*(service.get("volumes") or ()), f"{source}:{layout.COMPILED_INSIDE}"]
+
+
+def _of_the_api(document: compose.Document, choice: Choice) -> dict[str, compose.Service]:
+    """Return the services that run the api's image."""
+    services = document["services"]
+    if dify.API not in services:
+        return {}
+    image = _reference(services[dify.API], choice)
+    return {
+        name: service
+        for name, service in services.items()
+        if isinstance(service.get("environment"), dict) and _reference(service, choice) == image
+    }
+
+
+def _reference(service: compose.Service, choice: Choice) -> str:
+    return compose.full_reference(envfile.expand(str(service.get("image", "")), choice.variables))
+
+
 def guarded_intranet(document: compose.Document, choice: Choice) -> None:
     """Let the proxy reach the intranet that is allowed, and nothing of the stack itself.
 
@@ -369,6 +418,8 @@ ADDITIONS: tuple[Departure, ...] = (
     nginx_last,
     company_ca,
     offline_plugins,
+    one_migration,
+    kept_compiled,
     guarded_intranet,
     named_resolvers,
     selinux_labels,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from installer.bundle import manifest
@@ -10,6 +11,7 @@ from installer.core import errors, files, layout, login
 from installer.engine.base import Engine
 from installer.host.facts import Host
 from installer.release import compose, dify, envfile, render, settings
+from installer.stack import api_start
 
 
 def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installation) -> int:
@@ -24,6 +26,7 @@ def lay_down(bundle: manifest.Manifest, payload: Path, place: layout.Installatio
             files.write(target.with_name(f"{target.name}.before"), target.read_bytes(), mode=mode)
         files.folder(target.parent)
         files.write(target, (payload / file.path).read_bytes(), mode=mode)
+    api_start.lay_down(place, payload)
     return len(different)
 
 
@@ -49,14 +52,18 @@ def _is_settings(path: Path) -> bool:
 
 
 def write_compose(
-    place: layout.Installation, variables: Mapping[str, str], engine: Engine, found: Host
+    place: layout.Installation,
+    variables: Mapping[str, str],
+    engine: Engine,
+    found: Host,
+    images: Iterable[manifest.Image] = (),
 ) -> compose.Document:
     """Write what the engine's compose reads, make the folders that it mounts, and return the services that run.
 
-    Upstream's own file is in the install folder already.
+    Upstream's own file is in the install folder already; `images` are the bundle's.
     """
     upstream = compose.load(place.upstream_compose)
-    choice = choose(place, variables, engine, found)
+    choice = choose(place, variables, engine, found, images)
     path, text = engine.written_file(place), engine.render_file(upstream, choice)
     document = engine.services_of(upstream, choice)
     if not path.is_file() or path.read_bytes() != text.encode():
@@ -68,8 +75,10 @@ def write_compose(
 def make_folders(place: layout.Installation, document: compose.Document, variables: Mapping[str, str]) -> None:
     """Make the folders that the services mount, where they are missing. Raises CommandFailed."""
     for source in render.bind_sources(document, variables):
-        folder = place.project / Path(source).expanduser()
-        if not folder.exists():
+        folder = Path(os.path.normpath(place.project / Path(source).expanduser()))
+        if folder.parent == place.compiled:
+            api_start.make_folder(place, folder)
+        elif not folder.exists():
             files.folder(folder)
 
 
@@ -78,9 +87,13 @@ def choose(
     variables: Mapping[str, str],
     engine: Engine,
     found: Host,
+    images: Iterable[manifest.Image],
     coming: Collection[Path] = (),
 ) -> render.Choice:
-    """Return what the rendering depends on; `coming` are files that this run will put into the install folder."""
+    """Return what the rendering depends on.
+
+    `images` are the bundle's, `coming` files that this run will put into the install folder.
+    """
 
     def is_there(path: Path) -> bool:
         return path in coming or path.is_file()
@@ -91,6 +104,7 @@ def choose(
         ca_bundle=is_there(place.ca_bundle),
         start_interval=engine.starts_checks_early(found.engine.version),
         owner_key=is_there(place.plugins / layout.OWNER_KEY),
+        images={image.reference: image.id for image in images},
     )
 
 

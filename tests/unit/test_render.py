@@ -209,7 +209,9 @@ def test_docker_gets_only_what_upstreams_file_lacks() -> None:
             "CHECK_UPDATE_URL": "${CHECK_UPDATE_URL-}",
             "HOSTED_FETCH_APP_TEMPLATES_MODE": "${HOSTED_FETCH_APP_TEMPLATES_MODE:-builtin}",
             "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "${HOSTED_FETCH_PIPELINE_TEMPLATES_MODE:-database}",
+            "BASH_ENV": "/dify-start/before.sh",
         },
+        "volumes": ["./api-start:/dify-start:ro"],
     }
     assert services["nginx"] == {"depends_on": {"plugin_daemon": {"condition": "service_started"}}}
 
