@@ -14,6 +14,7 @@ import cloudscraper
 import croniter
 import Crypto.Cipher.AES
 import docx
+import elasticsearch
 import flask_cors
 import flask_login
 import flask_migrate
@@ -33,7 +34,9 @@ import pandas
 import psycopg2
 import pydantic_extra_types.color
 import pydantic_settings
+import pymilvus
 import pypdfium2
+import qdrant_client
 import redis.sentinel
 import requests
 import sentry_sdk
