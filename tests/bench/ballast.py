@@ -77,6 +77,8 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _install_environment(root: Path) -> None:
     """Install the environment of the api's image, as the real one has it: root's, and nothing of it compiled."""
     target = ["--only-binary=:all:", "--no-deps", f"--python-version={PYTHON}", "--implementation=cp", "--no-compile"]
+    # pip compares what a package requires with the Python that runs it.
+    target.append("--ignore-requires-python")
     target += [f"--platform=manylinux_2_{number}_x86_64" for number in (28, 27, 26, 24, 17)]
     target += ["--platform=manylinux2014_x86_64", "--target", str(root / ENVIRONMENT)]
     pinned = ["--require-hashes", "--requirement", str(LOCK)]

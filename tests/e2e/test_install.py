@@ -17,6 +17,11 @@ JOURNEYS = [
     *("upstream podman root", "upstream podman dify", "upstream docker root"),
 ]
 
+COMPILED = {"PYTHONPYCACHEPREFIX": "/dify-compiled"}
+# What a power cut makes of files that were just written, and what somebody may do who looks for room.
+HALVES = "find {folder}/compiled -name '*.pyc' -exec truncate --size=400 {{}} +"
+REMOVED = "rm -rf {folder}/compiled"
+
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
 def server(request: pytest.FixtureRequest) -> Server:
@@ -64,6 +69,32 @@ def test_containers_get_what_env_says(server: Server) -> None:
     assert inside["CHECK_UPDATE_URL"] == ""
     assert inside["HOSTED_FETCH_APP_TEMPLATES_MODE"] == "builtin"
     assert env["ENDPOINT_URL_TEMPLATE"] == f"{server.url}/e/{{hook_id}}"
+
+
+def test_one_container_migrates_and_the_others_wait_for_it(server: Server) -> None:
+    names = [name for name in server.containers() if "api" in name or "worker" in name]
+    logs = {name: server.run("sh", "-c", f"{server.engine} logs {name} 2>&1").stdout for name in names}
+    assert {name for name, text in logs.items() if "Running migrations" in text} == {server.container("api")}
+    assert "dify-installer: 3 migrations to do" in logs[server.container("api")]
+    others = {name: text for name, text in logs.items() if name != server.container("api")}
+    assert others
+    # The stand-in ends where a migration is missing.
+    assert all(text.count("begins with the database at 0003") == 1 for text in others.values()), others
+
+
+def test_what_is_compiled_is_kept_where_nobody_else_may_write(server: Server) -> None:
+    mode = server.run("stat", "-c", "%a %U", f"{server.folder}/compiled").stdout.split()
+    assert mode == ["700", server.user]
+    (folder,) = server.run("ls", f"{server.folder}/compiled").stdout.split()
+    assert COMPILED.items() <= environment(server, "api").items()
+    found = server.run("find", f"{server.folder}/compiled/{folder}", "-name", "*.pyc").stdout.split()
+    assert any("flask" in name for name in found)
+
+
+def environment(server: Server, service: str) -> dict[str, str]:
+    """Return the environment of a service's container."""
+    shown = server.run(server.engine, "exec", server.container(service), "env").stdout
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
 
 def test_upstreams_file_is_kept_and_compose_works_as_people_type_it(server: Server) -> None:
@@ -176,8 +207,12 @@ def test_the_stack_comes_back_after(server: Server, how: str) -> None:
     times = (
         3 if how == "reboot" and (server.bundle.name, server.engine, server.user) == ("sample", "podman", "root") else 1
     )
+    # Nothing of what was compiled is needed, nor has to be whole.
+    spoil = HALVES if how == "power failure" else REMOVED
+    server.machine.run(spoil.format(folder=server.folder))
     for _ in range(times):
         server.machine.kill() if how == "power failure" else server.machine.poweroff()
         server.machine.boot()
         server.await_healthy()
     assert server.env() == env
+    assert server.machine.run(f"find {server.folder}/compiled -name '*.pyc' -size +1 -print -quit").stdout
