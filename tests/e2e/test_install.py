@@ -184,7 +184,7 @@ def test_a_second_run_repairs(server: Server) -> None:
 
 
 def test_a_setting_of_env_reaches_the_containers_and_secrets_stay(server: Server) -> None:
-    before = masks.secret_values(server.env())
+    before, ran = masks.secret_values(server.env()), server.containers()
     since = server.run("date", "+%s").stdout.strip()
     server.install("--set", "LOG_LEVEL=WARNING")
     if server.engine == "podman":
@@ -196,6 +196,10 @@ def test_a_setting_of_env_reaches_the_containers_and_secrets_stay(server: Server
         server.run(server.engine, "exec", server.container("api"), "printenv", "LOG_LEVEL").stdout.strip() == "WARNING"
     )
     assert masks.secret_values(server.env()) == before
+    # What has no part in that setting, and needs nothing that has, goes on as it is.
+    same = {name for name, identity in server.containers().items() if ran.get(name) == identity}
+    assert {server.container(name) for name in ("db_postgres", "redis", "sandbox", "web")} <= same
+    assert server.container("api") not in same
     assert server.machine.exists(f"{server.folder}/docker/.env.before")
 
 
