@@ -78,7 +78,7 @@ def judge(lines: Iterable[str]) -> Progress | None:
         return Progress(f"the api: migration {done}{of}", "the api, which migrates the database")
     if several:
         assert todo is not None
-        return _alike(f"the api, which reads its program in, and then has {todo[1]} migrations to do")
+        return _alike(f"the api, which reads its program in; {todo[1]} migrations follow")
     return _alike("the api, which reads its program in") if todo is not None else None
 
 

@@ -315,7 +315,7 @@ ONE = "INFO  [alembic.runtime.migration] Running upgrade {} -> {}, add a table"
     ("lines", "words"),
     [
         ([], None),
-        (BEFORE, "the api, which reads its program in, and then has 155 migrations to do"),
+        (BEFORE, "the api, which reads its program in; 155 migrations follow"),
         ([*BEFORE, ONE.format("", "a"), ONE.format("a", "b")], "the api: migration 2 of 155"),
         ([ONE.format("", "a")], "the api: migration 1"),
         ([*BEFORE, ONE.format("", "a"), "Database migration successful!"], "the api, which reads its program in"),
