@@ -15,7 +15,7 @@ from installer.engine import choose
 from installer.engine.base import Engine
 from installer.images import inventory
 from installer.release import compose, settings
-from installer.stack import project, run
+from installer.stack import api_start, project, run
 from installer.system import leftovers
 from installer.upgrade import kept
 
@@ -56,6 +56,7 @@ def bring_up(
     images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))
     # Somebody may have removed what can be made anew.
     project.make_folders(place, document, env.resolved)
+    api_start.mend_folders(place)
     run.up(place, run.Wanted(document, env.resolved, images), deadline, engine, console)
     front = front_door.front_door(place, env.url, bundle.dify, engine)
     waiting.await_console(front, document, deadline, engine, console)

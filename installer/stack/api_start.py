@@ -10,11 +10,12 @@ images (docs/decisions/025).
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from installer.bundle import manifest
-from installer.core import files, layout
+from installer.core import errors, files, layout
 from installer.engine.base import Engine
 
 REMOVE_SECONDS = 600.0
@@ -44,16 +45,24 @@ def lay_down(place: layout.Installation, payload: Path) -> None:
 
 
 def make_folder(place: layout.Installation, folder: Path) -> None:
-    """Make a folder for what one image compiles, where it is missing. Raises CommandFailed.
+    """Make a folder for what one image compiles, or mend it. Never fails for it: then nothing is kept.
 
     Its user has another number on each host (rootless, a remapped docker): all may write into it, and none but root, or
     the user who installs, comes to it.
     """
-    files.folder(place.compiled, mode=0o700)
-    files.folder(folder)
-    with files.telling(folder):
-        if folder.stat().st_mode & 0o777 != 0o777:
-            folder.chmod(0o777)
+    with contextlib.suppress(errors.CommandFailed, OSError):
+        files.folder(place.compiled, mode=0o700)
+        files.folder(folder)
+        for path, mode in ((place.compiled, 0o700), (folder, 0o777)):
+            if stat.S_IMODE(path.stat().st_mode) != mode:
+                path.chmod(mode)
+
+
+def mend_folders(place: layout.Installation) -> None:
+    """Mend the folders that are there: docker makes one anew that somebody has removed, for root alone."""
+    with contextlib.suppress(OSError):
+        for folder in place.compiled.iterdir():
+            make_folder(place, folder)
 
 
 def remove_others(

@@ -295,6 +295,15 @@ def test_containers_may_write_what_they_compile_and_other_users_of_the_host_may_
     assert stat.S_IMODE((place.compiled / "abc").stat().st_mode) == 0o777
 
 
+def test_a_folder_that_docker_has_made_anew_is_mended(tmp_path: Path) -> None:
+    place = layout.Installation(tmp_path)
+    (place.compiled / "abc").mkdir(parents=True)
+    place.compiled.chmod(0o755)
+    api_start.mend_folders(place)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (place.compiled, place.compiled / "abc")]
+    assert modes == [0o700, 0o777]
+
+
 def test_what_images_have_compiled_that_nothing_wants_any_more_goes(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path)
     image = EXAMPLE.images[0]
