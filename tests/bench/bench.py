@@ -170,8 +170,21 @@ def _layers(archive: Path) -> list[tuple[int, int]]:
 
 
 def _bundle(work: Path) -> Bundle:
+    source = _with_beat(work / "bench/source")
     with Registry(work / "registry") as registry:
-        return bundles.make("bench", bundles.SAMPLE, registry, work, ballast.layers(work / "bench"), ["--store"])
+        return bundles.make("bench", source, registry, work, ballast.layers(work / "bench"), ["--store"])
+
+
+def _with_beat(source: Path) -> Path:
+    """Return the sample with a third service of the api's image, as Dify has: its worker once more, as the beat."""
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(bundles.SAMPLE, source)
+    path = source / layout.PROJECT / layout.COMPOSE_FILE
+    text = path.read_text()
+    (worker,) = re.findall(r"^  worker:\n(?:    .*\n|\n)+", text, re.MULTILINE)
+    beat = worker.replace("  worker:", "  worker_beat:", 1).replace("MODE: worker", "MODE: beat")
+    path.write_text(text.replace(worker, worker + beat, 1))
+    return source
 
 
 def _folders(made: Bundle, work: Path) -> dict[str, Path]:
