@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import yaml
+
 from installer.core import layout
+from installer.release import dify
 from tests.bench import ballast, host_load, report
 from tests.bench.target import BUNDLE, arguments, booted, set_cache, watched
 from tests.target import bundle as bundles
@@ -216,7 +219,23 @@ def _prepared(folder_of_bundle: Path, made: Bundle, base: Path, work: Path) -> t
         machine.run(f"cp -a /opt/dify/. {PREPARED} && rm -rf {PREPARED}/docker/volumes {PREPARED}/docker/.applied")
         podman = machine.run("podman --version").stdout.strip()
     shutil.copytree(made.payload / "docker/volumes", folder / "docker/volumes")
+    shutil.rmtree(folder / "compiled")
+    _start_as_upstream(folder / "docker/dify-compose.yaml")
     return folder, podman
+
+
+def _start_as_upstream(path: Path) -> None:
+    """Take out of a rendered file what makes the start faster: nobody adds that by hand (docs/decisions/025)."""
+    document = yaml.safe_load(path.read_text())
+    for service in document["services"].values():
+        environment = service.get("environment")
+        if isinstance(environment, dict) and environment.pop("BASH_ENV", None):
+            environment.pop("PYTHONPYCACHEPREFIX")
+            if environment.pop(dify.AWAIT_MIGRATION, None):
+                environment[dify.MIGRATION_SWITCH] = "true"
+            ours = (f":{layout.API_START_INSIDE}", f":{layout.COMPILED_INSIDE}")
+            service["volumes"] = [each for each in service["volumes"] if not any(name in each for name in ours)]
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 if __name__ == "__main__":
