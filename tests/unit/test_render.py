@@ -211,7 +211,7 @@ def test_docker_gets_only_what_upstreams_file_lacks() -> None:
             "HOSTED_FETCH_PIPELINE_TEMPLATES_MODE": "${HOSTED_FETCH_PIPELINE_TEMPLATES_MODE:-database}",
             "BASH_ENV": "/dify-start/before.sh",
         },
-        "volumes": ["./api-start:/dify-start:ro"],
+        "volumes": ["./volumes/app:/app", "./api-start:/dify-start:ro"],
     }
     assert services["nginx"] == {"depends_on": {"plugin_daemon": {"condition": "service_started"}}}
 
