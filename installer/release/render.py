@@ -248,7 +248,7 @@ def one_migration(document: compose.Document, choice: Choice) -> None:
     """Let the api alone migrate the database, and the others of its image wait until it has.
 
     Upstream lets all of them migrate at once, and each import the whole application twice for that (dify#32297,
-    docs/decisions/025). Who sets MIGRATION_ENABLED in `.env` otherwise migrates by hand, and is left to it.
+    docs/decisions/023). Who sets MIGRATION_ENABLED in `.env` otherwise migrates by hand, and is left to it.
     """
     migrates = choice.variables.get(dify.MIGRATION_SWITCH, "true") == "true"
     place = layout.Installation(Path())
@@ -265,7 +265,7 @@ def kept_compiled(document: compose.Document, choice: Choice) -> None:
     """Keep what Python compiles of the api's image, for its next container.
 
     The image has nothing compiled, and its user may not write where it belongs: each container would compile three
-    thousand files anew, all of them at once (docs/decisions/025). The folder is this very image's.
+    thousand files anew, all of them at once (docs/decisions/023). The folder is this very image's.
     """
     place = layout.Installation(Path())
     for service in _of_the_api(document, choice).values():

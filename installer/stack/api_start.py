@@ -4,7 +4,7 @@ The image starts its program with a script of bash, which reads the file that BA
 entrypoint stays what it is, whatever that is. One that is no bash only starts as upstream has it.
 
 What is compiled belongs to one image: Python compares a source by time and size alone, and those may agree in two
-images (docs/decisions/025).
+images (docs/decisions/023).
 """
 
 from __future__ import annotations

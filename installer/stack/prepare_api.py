@@ -1,7 +1,7 @@
 """Runs in each container of Dify's api image before its own program: with the Python that is there, and plain.
 
 It proves what was kept of compiled Python, and it counts the migrations that the database lacks. The api, which
-migrates, tells that number and goes on; the others wait until there are none (docs/decisions/025).
+migrates, tells that number and goes on; the others wait until there are none (docs/decisions/023).
 
 Sources: Dify 1.11.3, api/docker/entrypoint.sh, api/migrations, api/configs/middleware (DatabaseConfig).
 """

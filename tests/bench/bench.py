@@ -225,7 +225,7 @@ def _prepared(folder_of_bundle: Path, made: Bundle, base: Path, work: Path) -> t
 
 
 def _start_as_upstream(path: Path) -> None:
-    """Take out of a rendered file what makes the start faster: nobody adds that by hand (docs/decisions/025)."""
+    """Take out of a rendered file what makes the start faster: nobody adds that by hand (docs/decisions/023)."""
     document = yaml.safe_load(path.read_text())
     for service in document["services"].values():
         environment = service.get("environment")

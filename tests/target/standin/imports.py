@@ -1,7 +1,7 @@
 # ruff: noqa: F401 - they are there to be read in
 """Reads in as much as Dify's api does: packages that it names itself, until module for module it takes as long.
 
-The figures beside Dify's own import are in docs/decisions/025-one-migration-and-kept-bytecode.md.
+The figures beside Dify's own import are in docs/decisions/023-one-migration-and-kept-bytecode.md.
 """
 
 import azure.identity
