@@ -185,6 +185,18 @@ def push_command(
     print_result(push.as_json(done) if as_json else push.as_text(done, asked.out, dry_run=dry_run))
 
 
+@cli.command("manifests")
+@options.apply(options.MANIFESTS)
+def manifests_command(silent: bool, values: tuple[str, ...], out: Path, pushed: Path, **given: Any) -> None:
+    """Write a folder for `kubectl apply -k`: the same images, settings and secrets, on Kubernetes."""
+    from installer.commands import manifests
+
+    asked = manifests.Asked(
+        out=out.absolute(), pushed=pushed.absolute(), values=options.settings.checked_values(values), **given
+    )
+    manifests.write(asked, Console(silent=silent))
+
+
 @cli.command("preflight")
 @options.apply((*options.SITE, options.VERIFY, options.CONFIG))
 @click.option("--plan", "with_plan", is_flag=True, help="Show what would be done, too.")

@@ -525,6 +525,81 @@ PUSH = (
     DRY_RUN,
 )
 
+# What a cluster's manifests are made from.
+CLUSTER = "A cluster"
+MANIFESTS = (
+    PUSH[0],
+    option(
+        "--images-json",
+        "pushed",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default="images.json",
+        show_default=True,
+        metavar="FILE",
+        group=CLUSTER,
+        help="What `push` has written down: where each image lies, and its digest.",
+    ),
+    option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        required=True,
+        metavar="FOLDER",
+        group=CLUSTER,
+        help="The folder to write; one that an earlier run has written keeps its secrets.",
+    ),
+    option(
+        "--host",
+        type=Checked("name", settings.checked_host),
+        metavar="NAME",
+        group=CLUSTER,
+        help="The name that browsers open. [default: that of the settings]",
+    ),
+    option(
+        "--env",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        metavar="FILE",
+        group=CLUSTER,
+        help="Begin with the `.env` of an installation that moves: its settings and secrets.",
+    ),
+    option(
+        "--set",
+        "values",
+        type=Checked("setting", _checked_pair),
+        multiple=True,
+        metavar="KEY=VALUE",
+        group=CLUSTER,
+        help="A setting of Dify, as in `.env`. May be repeated.",
+    ),
+    option(
+        "--allow-intranet",
+        type=Checked("range", intranet.checked),
+        multiple=True,
+        metavar="CIDR[:PORT]",
+        group=CLUSTER,
+        help="What the network policies let the api, workers, plugins and Dify's proxy reach. [default: private]",
+    ),
+    option("--namespace", default="dify", show_default=True, metavar="NAME", group=CLUSTER, help="The namespace."),
+    option("--ingress-class", default="", metavar="NAME", group=CLUSTER, help="The class of the Ingress."),
+    option(
+        "--tls-secret",
+        default="",
+        metavar="NAME",
+        group=CLUSTER,
+        help="The Secret with the certificate of the Ingress: addresses begin with https then.",
+    ),
+    option("--storage-class", default="", metavar="NAME", group=CLUSTER, help="The storage class of all claims."),
+    option(
+        "--access-mode",
+        type=click.Choice(["ReadWriteMany", "ReadWriteOnce"]),
+        default="ReadWriteMany",
+        show_default=True,
+        group=CLUSTER,
+        help="Of the claim that api and workers share; once is enough on one node.",
+    ),
+    option("--pull-secret", default="", metavar="NAME", group=CLUSTER, help="The Secret with the registry's login."),
+    SILENT,
+)
+
 
 def apply(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Function], Function]:
     """Return a decorator that declares several options in their order."""
@@ -546,7 +621,7 @@ def _parameters(options: tuple[Callable[[Any], Any], ...]) -> list[Option]:
 
 def known_variables() -> set[str]:
     """Return the names of all variables of the environment that are options."""
-    return {str(each.envvar) for each in _parameters(SITE + RUN) + _parameters(PUSH)}
+    return {str(each.envvar) for each in _parameters(SITE + RUN) + _parameters(PUSH) + _parameters(MANIFESTS)}
 
 
 def require_known_variables(environ: Mapping[str, str]) -> None:

@@ -72,6 +72,11 @@ def with_additions(document: compose.Document, choice: Choice) -> compose.Docume
     return _departed(document, choice, (only_active_services, *ADDITIONS, prompt_health_checks))
 
 
+def for_cluster(document: compose.Document, choice: Choice) -> compose.Document:
+    """Return the services that run, with the departures that hold for a cluster, too."""
+    return _departed(document, choice, FOR_CLUSTER)
+
+
 def _departed(document: compose.Document, choice: Choice, departures: Iterable[Departure]) -> compose.Document:
     result = copy.deepcopy(document)
     for departure in departures:
@@ -437,6 +442,18 @@ DEPARTURES: tuple[Departure, ...] = (
     never_pulled,
     no_pod,
     *ADDITIONS,
+)
+
+
+# What a cluster needs as well: networks, labels, resolvers and the order of starting are its own matters.
+FOR_CLUSTER: tuple[Departure, ...] = (
+    only_active_services,
+    only_active_dependencies,
+    full_image_names,
+    no_calls_home,
+    quiet_web,
+    daemon_that_hears,
+    no_secrets_in_health_checks,
 )
 
 

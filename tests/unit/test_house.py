@@ -43,6 +43,7 @@ LAYERS = (
         "registry",
         "backup",
         "upgrade",
+        "cluster",
         "workspace",
         "egress",
     ),

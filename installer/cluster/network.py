@@ -1,0 +1,98 @@
+"""Services, the Ingress or Route, and network policies that let out what is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from installer.cluster import names
+from installer.cluster.site import CACHE, DATABASE, PORTS, Object, Site, labels, make
+from installer.release import dify, intranet
+
+STORES = ("weaviate", "qdrant", "pgvector")
+_ASKED = (DATABASE, CACHE, dify.MODEL_CALLER, dify.SSRF_PROXY, "sandbox", *STORES)
+# Who calls whom (the addresses in Dify 1.11.3's .env.example, and nginx's templates).
+CALLS: dict[str, tuple[str, ...]] = {
+    dify.PROXY: dify.PROXIED,
+    dify.API: _ASKED,
+    dify.WORKER: (*_ASKED, dify.API),
+    "worker_beat": (DATABASE, CACHE),
+    "migration": (*_ASKED,),
+    dify.MODEL_CALLER: (DATABASE, CACHE, dify.API),
+    dify.SSRF_PROXY: ("sandbox",),
+    "sandbox": (dify.SSRF_PROXY,),
+}
+# Who calls model servers and what workflows name.
+OUTWARD = (dify.API, dify.WORKER, dify.MODEL_CALLER, dify.SSRF_PROXY)
+
+
+def service_object(site: Site, service: str) -> Object | None:
+    """Return the Service of a service that listens."""
+    ports = [{"name": name, "port": port, "targetPort": port} for name, port in PORTS.get(service, {}).items()]
+    if service == dify.PROXY:
+        ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    if not ports:
+        return None
+    return make(site, "v1", "Service", names.of(service), service, spec={"selector": labels(service), "ports": ports})
+
+
+def ingress(site: Site) -> Object:
+    """Return the Ingress: all goes to nginx, which knows upstream's routes, streams and limits."""
+    backend = {"service": {"name": names.of(dify.PROXY), "port": {"number": 80}}}
+    rule = {"host": site.host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    spec: dict[str, Any] = {"rules": [rule]}
+    if site.ingress_class:
+        spec["ingressClassName"] = site.ingress_class
+    if site.tls_secret:
+        spec["tls"] = [{"hosts": [site.host], "secretName": site.tls_secret}]
+    return make(site, "networking.k8s.io/v1", "Ingress", "dify", dify.PROXY, spec=spec)
+
+
+def route(site: Site) -> Object:
+    """Return OpenShift's Route in the Ingress's place; its certificate is the router's own."""
+    spec: dict[str, Any] = {
+        "host": site.host,
+        "to": {"kind": "Service", "name": names.of(dify.PROXY)},
+        "port": {"targetPort": "http"},
+    }
+    if site.tls_secret:
+        spec["tls"] = {"termination": "edge", "insecureEdgeTerminationPolicy": "Redirect"}
+    return make(site, "route.openshift.io/v1", "Route", "dify", dify.PROXY, spec=spec)
+
+
+def policies(site: Site) -> list[Object]:
+    """Return a policy for each service, which names who may call it and whom it may call."""
+    services = [*site.services, "migration"]
+    return [_policy(site, service) for service in services if service in PORTS or service in CALLS]
+
+
+def _policy(site: Site, service: str) -> Object:
+    callers = [each for each in sorted(CALLS) if service in CALLS[each] and each in (*site.services, "migration")]
+    ports = [{"protocol": "TCP", "port": port} for port in PORTS.get(service, {}).values()]
+    into: list[dict[str, Any]] = [{"from": [_pods(each) for each in callers], "ports": ports}] if callers else []
+    if service == dify.PROXY:
+        into = [{"ports": ports}]
+    # The cluster's name service: 53, and 5353 where its pods listen there (OpenShift).
+    asked = [{"protocol": kind, "port": port} for port in (53, 5353) for kind in ("UDP", "TCP")]
+    out: list[dict[str, Any]] = [{"ports": asked}]
+    for each in CALLS.get(service, ()):
+        if each in site.services:
+            listening = [{"protocol": "TCP", "port": port} for port in PORTS[each].values()]
+            out.append({"to": [_pods(each)], "ports": listening})
+    if service in OUTWARD:
+        out += [_range(each) for each in intranet.read(site.variables.get(dify.ALLOW_INTRANET))]
+    spec = {
+        "podSelector": {"matchLabels": labels(service)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": into,
+        "egress": out,
+    }
+    return make(site, "networking.k8s.io/v1", "NetworkPolicy", names.of(service), service, spec=spec)
+
+
+def _pods(service: str) -> dict[str, Any]:
+    return {"podSelector": {"matchLabels": labels(service)}}
+
+
+def _range(allowed: intranet.Range) -> dict[str, Any]:
+    block: dict[str, Any] = {"to": [{"ipBlock": {"cidr": str(allowed.network)}}]}
+    return block | ({"ports": [{"protocol": "TCP", "port": allowed.port}]} if allowed.port else {})

@@ -1,0 +1,174 @@
+"""The command `manifests`: a folder for `kubectl apply -k`, from the bundle, its settings and what `push` wrote down."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from installer import VERSION
+from installer.bundle import manifest, verify
+from installer.cluster import folder
+from installer.cluster.site import DATABASE, LEFT_OUT, PORTS, Site
+from installer.core import errors, files, layout
+from installer.core.console import Console
+from installer.registry import reference
+from installer.release import compose, dify, env_history, intranet, render, settings
+
+# What makes a folder ours, and the settings with their secrets, which a second run goes on with.
+RECORD = "manifests.json"
+SETTINGS = "settings.env"
+UNSERVED = ("worker", "worker_beat")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is asked for. `env` is the `.env` to begin with, of an installation that moves."""
+
+    registry: reference.Registry
+    pushed: Path
+    out: Path
+    host: str | None
+    env: Path | None = None
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    allow_intranet: tuple[str, ...] = ()
+    namespace: str = "dify"
+    ingress_class: str = ""
+    tls_secret: str = ""
+    storage_class: str = ""
+    access_mode: str = "ReadWriteMany"
+    pull_secret: str = ""
+
+
+def write(
+    asked: Asked, console: Console, *, bundle: manifest.Manifest | None = None, payload: Path | None = None
+) -> list[str]:
+    """Write the folder, and return its files; all that can be wrong is found before the first of them.
+
+    Raises UsageError for what is asked for or lies there, BundleDamaged, PreflightFailed for lost secrets. `bundle` and
+    `payload` are the executable's own unless given.
+    """
+    payload = payload or layout.bundled("")
+    bundle = bundle or verify.check_embedded(payload)
+    before = _read_record(asked.out)
+    if not _LABEL.fullmatch(asked.namespace):
+        raise errors.UsageError(f"{asked.namespace!r} is no name of a namespace", "use small letters, digits and -")
+    env = _settings(asked, bundle, payload / layout.PROJECT)
+    site = _site(asked, bundle, payload / layout.PROJECT, env)
+    made = folder.contents(site)
+    record = {"installer": VERSION, "dify": bundle.dify, "namespace": asked.namespace, "files": sorted(made)}
+    # From here on files change.
+    files.folder(asked.out)
+    files.write(asked.out / RECORD, json.dumps(record, indent=2) + "\n")
+    files.write(asked.out / SETTINGS, env.text, mode=0o600)
+    for name, text in made.items():
+        files.folder((asked.out / name).parent)
+        files.write(asked.out / name, text, mode=0o600 if name.endswith("-secrets.yaml") else 0o644)
+    for name in set(before.get("files", ())) - set(made):
+        (asked.out / name).unlink(missing_ok=True)
+    console.line(f"Dify {bundle.dify} for {site.host}: {len(made)} files in {asked.out}")
+    console.line(f"  kubectl apply -k {asked.out}/prepare, and then -k {asked.out}/overlays/{folder.OVERLAYS[0]}")
+    return sorted(made)
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    """Return what an earlier run wrote down. Raises UsageError for a folder that holds anything else."""
+    try:
+        found = json.loads((out / RECORD).read_text("utf-8"))
+        if all(_is_inside(name) for name in found["files"]):
+            return dict(found)
+    except FileNotFoundError:
+        if not files.holds_anything(out) and (out.is_dir() or not out.exists()):
+            return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise errors.UsageError(
+        f"{out} is there and is not a folder that `manifests` has written", "name a new or an empty one with --out"
+    )
+
+
+def _is_inside(name: str) -> bool:
+    return name.split("/")[0] in ("prepare", "base", "overlays") and ".." not in name.split("/")
+
+
+def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> settings.Settings:
+    """Return the settings: those of the folder or of `env` go on, else fresh ones as an installation has them."""
+    kept = asked.out / SETTINGS
+    if asked.env and kept.exists() and asked.env.resolve() != kept.resolve():
+        raise errors.UsageError(
+            f"{asked.out} has settings and secrets of its own, which {asked.env} would replace",
+            "leave out --env and --dir, or name another folder with --out",
+        )
+    path = asked.env or kept
+    existing = None
+    if asked.env or kept.exists():
+        try:
+            existing = env_history.Existing(path=path, text=path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.UsageError(f"{path} cannot be read: {error}", "name a file that is yours to read") from error
+    elif (asked.out / RECORD).exists():
+        raise errors.UsageError(
+            f"{kept} is gone, and with it the secrets of what runs in the cluster",
+            "put it back; or, if nothing of it is to go on, name a new folder with --out",
+        )
+    values = {**asked.values}
+    if asked.allow_intranet:
+        values[dify.ALLOW_INTRANET] = intranet.joined(asked.allow_intranet)
+    values |= {"NGINX_HTTPS_ENABLED": "true" if asked.tls_secret else "false"}
+    wanted = settings.Asked(host=asked.host, ports={"http": 80, "https": 443}, values=values)
+    example = (project / layout.ENV_EXAMPLE).read_text("utf-8")
+    return settings.compute(example, existing, wanted, bundle.variables, asked.out / "volumes")
+
+
+def _site(asked: Asked, bundle: manifest.Manifest, project: Path, env: settings.Settings) -> Site:
+    document = render.for_cluster(
+        compose.load(project / layout.COMPOSE_FILE), render.Choice(variables=env.resolved, selinux=False)
+    )
+    services = {name: each for name, each in document["services"].items() if name not in LEFT_OUT}
+    unknown = [name for name in services if name not in (*PORTS, *UNSERVED)]
+    if unknown or DATABASE not in services:
+        what = ", ".join(unknown) or "a database other than PostgreSQL"
+        raise errors.UsageError(
+            f"{what} is not known on a cluster", "build the bundle with PostgreSQL and weaviate, qdrant or pgvector"
+        )
+    host = env.address.host
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", host) or re.fullmatch(r"[\d.]+", host):
+        raise errors.UsageError(f"{host} is no name that an Ingress takes", "give a name in small letters with --host")
+    return Site(
+        services=services,
+        variables=env.resolved,
+        images=_images(asked, bundle),
+        project=project,
+        namespace=asked.namespace,
+        host=host,
+        tls_secret=asked.tls_secret,
+        ingress_class=asked.ingress_class,
+        storage_class=asked.storage_class,
+        access_mode=asked.access_mode,
+        pull_secret=asked.pull_secret,
+    )
+
+
+def _images(asked: Asked, bundle: manifest.Manifest) -> dict[str, str]:
+    """Return the name with digest of each image of the bundle, as `push` wrote it down. Raises UsageError."""
+    remedy = "push first: dify-installer push --registry …; and name its file with --images-json"
+    try:
+        document = json.loads(asked.pushed.read_text("utf-8"))
+        if document["kind"] != "push":
+            raise ValueError("another kind")
+        place = reference.Registry(str(document["host"]), str(document["prefix"]))
+        rows = {str(row["reference"]): row for row in document["images"]}
+        known = {name: (row["id"], f"{place.host}/{row['repository']}@{row['digest']}") for name, row in rows.items()}
+        there = {name for name, row in rows.items() if re.fullmatch(r"sha256:[0-9a-f]{64}", row["digest"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise errors.UsageError(f"{asked.pushed} is no images.json of a push, or not there", remedy) from error
+    if place != asked.registry:
+        raise errors.UsageError(f"{asked.pushed} is of the registry {place.host}/{place.prefix}", remedy)
+    for image in bundle.images:
+        if image.reference not in there or known[image.reference][0] != image.id:
+            raise errors.UsageError(f"{asked.pushed} does not say where this bundle's {image.reference} is", remedy)
+    return {image.reference: known[image.reference][1] for image in bundle.images}
