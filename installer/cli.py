@@ -190,9 +190,10 @@ def push_command(
 def manifests_command(silent: bool, values: tuple[str, ...], out: Path, pushed: Path, **given: Any) -> None:
     """Write a folder for `kubectl apply -k`: the same images, settings and secrets, on Kubernetes."""
     from installer.commands import manifests
+    from installer.release import settings
 
     asked = manifests.Asked(
-        out=out.absolute(), pushed=pushed.absolute(), values=options.settings.checked_values(values), **given
+        out=out.absolute(), pushed=pushed.absolute(), values=settings.checked_values(values), **given
     )
     manifests.write(asked, Console(silent=silent))
 

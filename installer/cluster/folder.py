@@ -92,7 +92,7 @@ def _context(site: Site, account: str, context: str) -> list[Object]:
 
 
 def _namespace(site: Site) -> Object:
-    """Return the namespace. The sandbox needs what `restricted` forbids and `baseline` allows; of others we are told."""
+    """Return the namespace. The sandbox needs what `restricted` forbids and `baseline` allows; others are told of."""
     level = "pod-security.kubernetes.io"
     marked = {f"{level}/enforce": "baseline", f"{level}/warn": "restricted", f"{level}/audit": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": site.namespace, "labels": marked}}

@@ -31,7 +31,7 @@ def job(site: Site) -> Object:
         "securityContext": pods.limits(dify.API),
     }
     table = f"create table if not exists {pods.MIGRATED} (job text primary key)"
-    row = f"insert into {pods.MIGRATED} values ('{name}') on conflict do nothing"
+    row = f"insert into {pods.MIGRATED} values ('{name}') on conflict do nothing"  # noqa: S608 - names of ours
     record = pods.asks_database(site, "record", f'psql -qv ON_ERROR_STOP=1 -c "{table}" -c "{row}"')
     spec = {
         "securityContext": pods.restricted(pods.DEFAULT_USER),

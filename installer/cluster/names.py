@@ -15,7 +15,6 @@ def translate(text: str, services: Iterable[str]) -> str:
     """Return a text in which each service that stands as a host has its new name; paths and longer words stay."""
     for service in services:
         if "_" in service:
-            text = re.sub(
-                rf"(?<![\w.-])(?<![^/]/)(?<!\A/){service}(?![\w/-]|\.\w)|(?<=//){service}(?=/)", of(service), text
-            )
+            host = rf"(?<![\w.-])(?<![^/]/)(?<!\A/){service}(?![\w-]|\.\w)"
+            text = re.sub(host, of(service), text)
     return text

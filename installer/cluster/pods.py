@@ -34,7 +34,7 @@ NEEDS: dict[str, tuple[str, str, str]] = {
 DEFAULT_NEEDS = ("50m", "64Mi", "1Gi")
 MIGRATED = "dify_installer_migrations"
 # Programs that write below their home, which they have none of here.
-HOMELESS = {"HOME": "/tmp", "PM2_HOME": "/tmp/.pm2"}
+HOMELESS = {"HOME": "/tmp", "PM2_HOME": "/tmp/.pm2"}  # noqa: S108 - in the container
 
 
 def template(site: Site, service: str, checksum: str, waits: list[dict[str, Any]]) -> dict[str, Any]:
@@ -140,10 +140,9 @@ def _commands(site: Site, service: str) -> dict[str, list[str]]:
 
 
 def _word(word: str, site: Site, held: dict[str, str]) -> str:
-    secret = site.secrets(held)
     for variable in re.findall(r"\$\{[^}]*\}", word):
         value = compose.expand_all(variable, site.variables)
-        name = next((key for key in sorted(secret) if value and held[key] == value), None)
+        name = next((key for key in sorted(site.secrets(held)) if value and held[key] == value), None)
         if name:
             before, _, after = word.partition(variable)
             return f"{_word(before, site, held)}$({name}){_word(after, site, held)}"
@@ -221,7 +220,7 @@ def waits_for_database(site: Site) -> dict[str, Any]:
 
 def waits_for_migration(site: Site, job: str) -> dict[str, Any]:
     """Return the container that waits until a migration is written down in the database that it has changed."""
-    asked = f"select 1 from {MIGRATED} where job = '{job}'"
+    asked = f"select 1 from {MIGRATED} where job = '{job}'"  # noqa: S608 - a name of ours
     return asks_database(
         site, "wait-for-migration", f'until psql -qtAc "{asked}" 2>/dev/null | grep -q 1; do sleep 1; done'
     )

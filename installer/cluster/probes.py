@@ -1,4 +1,4 @@
-"""Probes out of health checks; where the compose file has none, the page or the port that shows that a service works."""
+"""Probes out of health checks; where there is none, the page or the port that shows that a service works."""
 
 from __future__ import annotations
 

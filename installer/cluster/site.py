@@ -52,6 +52,8 @@ class Site:
     storage_class: str
     access_mode: str
     pull_secret: str
+    # The environments that were asked for before: hundreds of values each.
+    known: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     def image(self, service: str) -> str:
         """Return the name with digest of a service's image."""
@@ -60,6 +62,8 @@ class Site:
 
     def environment(self, service: str) -> dict[str, str]:
         """Return a service's environment, expanded, with the names of hosts that it has here."""
+        if service in self.known:
+            return self.known[service]
         given = compose.expand_all(self.services[service].get("environment") or {}, self.variables)
         if isinstance(given, list):
             given = dict(pair.partition("=")[::2] for pair in given)
@@ -72,6 +76,7 @@ class Site:
         if service == dify.PROXY:
             # Encryption ends at the Ingress.
             result |= {"NGINX_PORT": "8080", "NGINX_HTTPS_ENABLED": "false"}
+        self.known[service] = result
         return result
 
     def secrets(self, environment: Mapping[str, str]) -> set[str]:

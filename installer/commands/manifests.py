@@ -1,4 +1,4 @@
-"""The command `manifests`: a folder for `kubectl apply -k`, from the bundle, its settings and what `push` wrote down."""
+"""The command `manifests`: a folder for `kubectl apply -k`, from the bundle, its settings and what `push` wrote."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _read_record(out: Path) -> dict[str, Any]:
 
 
 def _is_inside(name: str) -> bool:
-    return name.split("/")[0] in ("prepare", "base", "overlays") and ".." not in name.split("/")
+    return name.split("/", maxsplit=1)[0] in ("prepare", "base", "overlays") and ".." not in name.split("/")
 
 
 def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> settings.Settings:

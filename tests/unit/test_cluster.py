@@ -1,0 +1,258 @@
+"""`manifests`: the sample's objects for Kubernetes, whole and one by one."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from installer import cli
+from installer.bundle import manifest
+from installer.cluster import names
+from installer.commands import manifests
+from installer.core import errors, layout
+from installer.core.console import Console
+from installer.registry import reference
+from installer.release import compose, envfile
+from tests.target.images import SAMPLE
+from tests.unit.test_manifest import EXAMPLE
+
+QUIET = Console(silent=True)
+REGISTRY = reference.Registry("registry.example.com:5000", "dify")
+DIGEST = "sha256:" + "a" * 64
+
+
+@dataclasses.dataclass
+class Given:
+    """A bundle of a compose file, without its archive, and the images.json of its push."""
+
+    bundle: manifest.Manifest
+    payload: Path
+    pushed: Path
+    out: Path
+
+    def write(self, **asked: Any) -> dict[str, bytes]:
+        """Run the command, and return what lies in the folder then."""
+        wanted = {"registry": REGISTRY, "pushed": self.pushed, "out": self.out, "host": "dify.example.com", **asked}
+        manifests.write(manifests.Asked(**wanted), QUIET, bundle=self.bundle, payload=self.payload)
+        files = (path for path in sorted(self.out.rglob("*")) if path.is_file())
+        return {str(path.relative_to(self.out)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(params=["sample", "upstream"])
+def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
+    upstream = request.config.getoption("--dify")
+    source = SAMPLE if request.param == "sample" or not upstream else Path(upstream)
+    payload = tmp_path / "payload"
+    shutil.copytree(source / layout.PROJECT, payload / layout.PROJECT)
+    for service in ("nginx", "ssrf_proxy"):
+        script = payload / layout.PROJECT / service / "docker-entrypoint.sh"
+        script.write_text("#!/bin/sh\r\nexec nginx\r\n")
+    example = (payload / layout.PROJECT / layout.ENV_EXAMPLE).read_text()
+    needed = compose.images(compose.load(payload / layout.PROJECT / layout.COMPOSE_FILE), envfile.resolve(example))
+    images = [dataclasses.replace(EXAMPLE.images[0], reference=name, id=f"{at:064x}") for at, name in enumerate(needed)]
+    bundle = dataclasses.replace(EXAMPLE, images=tuple(images), variables={})
+    places = reference.places(REGISTRY, bundle.images)
+    rows = [
+        {"reference": each.image.reference, "id": each.image.id, "repository": each.repository, "digest": DIGEST}
+        for each in places
+    ]
+    pushed = tmp_path / "images.json"
+    pushed.write_text(json.dumps({"kind": "push", "host": REGISTRY.host, "prefix": REGISTRY.prefix, "images": rows}))
+    return Given(bundle, payload, pushed, tmp_path / "out")
+
+
+def objects(files: dict[str, bytes], kind: str = "") -> list[dict[str, Any]]:
+    found = [
+        each
+        for name, content in files.items()
+        if name.endswith(".yaml") and not name.endswith("kustomization.yaml")
+        for each in yaml.safe_load_all(content)
+    ]
+    return [each for each in found if kind in ("", each["kind"])]
+
+
+def pods(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    kinds = ("Deployment", "StatefulSet", "Job")
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in objects(files) if each["kind"] in kinds
+    }
+
+
+def environment(files: dict[str, bytes], name: str) -> dict[str, str]:
+    (plain,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == f"{name}-settings"]
+    (secret,) = [each for each in objects(files, "Secret") if each["metadata"]["name"] == f"{name}-secrets"]
+    return {**plain["data"], **{key: base64.b64decode(value).decode() for key, value in secret["data"].items()}}
+
+
+def test_a_second_run_writes_the_same_bytes(given: Given) -> None:
+    assert given.write() == given.write()
+
+
+def test_secrets_are_those_of_the_settings_and_in_no_other_file(given: Given) -> None:
+    files = given.write()
+    settings = envfile.resolve(files["settings.env"].decode())
+    api = environment(files, "api")
+    for key in ("SECRET_KEY", "DB_PASSWORD", "REDIS_PASSWORD", "CELERY_BROKER_URL", "PLUGIN_DAEMON_KEY"):
+        assert api[key] == settings[key] != ""
+        for name, content in files.items():
+            hidden = name == "settings.env" or name.endswith("-secrets.yaml")
+            assert hidden or settings[key].encode() not in content, (key, name)
+            assert not hidden or (given.out / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_installation_that_moves_keeps_its_secrets(given: Given, tmp_path: Path) -> None:
+    first = given.write()
+    moved = dataclasses.replace(given, out=tmp_path / "moved").write(env=given.out / "settings.env")
+    assert environment(moved, "api")["SECRET_KEY"] == environment(first, "api")["SECRET_KEY"]
+    with pytest.raises(errors.UsageError, match="secrets of its own"):
+        given.write(env=tmp_path / "moved/settings.env")
+
+
+def test_every_name_is_one_that_the_api_takes_and_every_host_has_its_service(given: Given) -> None:
+    files = given.write()
+    for each in objects(files):
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", each["metadata"]["name"]), each["metadata"]
+    services = {each["metadata"]["name"] for each in objects(files, "Service")}
+    assert environment(files, "api")["PLUGIN_DAEMON_URL"] == "http://plugin-daemon:5002"
+    assert environment(files, "api")["DB_HOST"] == "db-postgres" in services
+    assert environment(files, "api")["DB_HOST"] in services
+    (nginx,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == "nginx-files"]
+    for host in re.findall(r"proxy_pass http://([\w.-]+)", "".join(nginx["data"].values())):
+        assert host in services
+    assert "\r" not in "".join(nginx["data"].values())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://plugin_daemon:5002", "http://plugin-daemon:5002"),
+        ("redis://:x@plugin_daemon/1", "redis://:x@plugin-daemon/1"),
+        ("plugin_daemon", "plugin-daemon"),
+        ("./volumes/plugin_daemon", "./volumes/plugin_daemon"),
+        ("my_plugin_daemon", "my_plugin_daemon"),
+        ("plugin_daemon_key", "plugin_daemon_key"),
+    ],
+)
+def test_only_hosts_are_renamed(text: str, expected: str) -> None:
+    assert names.translate(text, ["plugin_daemon"]) == expected
+
+
+def test_a_database_is_asked_in_its_own_container(given: Given) -> None:
+    container = pods(given.write())["db-postgres"]["containers"][0]
+    command = container["readinessProbe"]["exec"]["command"]
+    assert command[:3] == ["pg_isready", "-h", "127.0.0.1"]
+
+
+def test_all_but_the_sandbox_fit_into_restricted(given: Given) -> None:
+    for name, pod in pods(given.write()).items():
+        assert pod["enableServiceLinks"] is False
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert container["image"].startswith(f"{REGISTRY.host}/dify/") and container["image"].endswith(DIGEST)
+            assert container["resources"]["requests"] and container["resources"]["limits"]
+            if name != "sandbox":
+                assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+                assert pod["securityContext"]["runAsNonRoot"] is True
+
+
+def test_one_job_migrates_and_the_others_wait_for_it(given: Given) -> None:
+    files = given.write()
+    (job,) = objects(files, "Job")
+    migrate = job["spec"]["template"]["spec"]["initContainers"][1]
+    assert {each["name"]: each["value"] for each in migrate["env"]} == {
+        "MODE": "migration",
+        "MIGRATION_ENABLED": "true",
+    }
+    for name in ("api", "worker"):
+        assert environment(files, name)["MIGRATION_ENABLED"] == "false"
+        (wait,) = pods(files)[name]["initContainers"]
+        assert job["metadata"]["name"] in wait["command"][2]
+    changed = given.write(values={"LOG_LEVEL": "DEBUG"})
+    assert objects(changed, "Job")[0]["metadata"]["name"] != job["metadata"]["name"]
+
+
+def test_one_only_are_recreated_and_keep_their_data(given: Given) -> None:
+    files = given.write()
+    strategies = {each["metadata"]["name"]: each["spec"].get("strategy") for each in objects(files, "Deployment")}
+    assert strategies["plugin-daemon"] == {"type": "Recreate"}
+    claims = {each["metadata"]["name"] for each in objects(files, "PersistentVolumeClaim")}
+    assert claims == {"storage", "plugin-daemon"}
+    stateful = {each["metadata"]["name"] for each in objects(files, "StatefulSet")}
+    assert {"db-postgres", "redis", "weaviate"} == stateful
+
+
+def test_the_sandbox_reaches_the_proxy_alone(given: Given) -> None:
+    (policy,) = [each for each in objects(given.write(), "NetworkPolicy") if each["metadata"]["name"] == "sandbox"]
+    reached = [each["to"] for each in policy["spec"]["egress"] if "to" in each]
+    assert [one["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for (one,) in reached] == ["ssrf-proxy"]
+
+
+def test_only_what_is_named_is_let_out(given: Given) -> None:
+    files = given.write(allow_intranet=("10.1.2.0/24:8443",))
+    for policy in objects(files, "NetworkPolicy"):
+        blocks = [to for each in policy["spec"]["egress"] for to in each.get("to", ()) if "ipBlock" in to]
+        outward = policy["metadata"]["name"] in ("api", "worker", "plugin-daemon", "ssrf-proxy")
+        assert blocks == ([{"ipBlock": {"cidr": "10.1.2.0/24"}}] if outward else [])
+
+
+def test_an_object_store_needs_no_shared_claim(given: Given) -> None:
+    files = given.write(values={"STORAGE_TYPE": "s3"})
+    assert "storage" not in {each["metadata"]["name"] for each in objects(files, "PersistentVolumeClaim")}
+
+
+def test_every_file_that_a_kustomization_names_is_there(given: Given) -> None:
+    files = given.write()
+    for name in files:
+        if name.endswith("kustomization.yaml"):
+            for each in yaml.safe_load(files[name])["resources"]:
+                path = (given.out / name).parent / each
+                assert path.is_file() or (path / "kustomization.yaml").is_file(), path
+
+
+def test_https_ends_at_the_ingress(given: Given) -> None:
+    files = given.write(tls_secret="certificate")
+    assert environment(files, "api")["CONSOLE_WEB_URL"] == "https://dify.example.com"
+    assert environment(files, "nginx")["NGINX_HTTPS_ENABLED"] == "false"
+    (ingress,) = objects(files, "Ingress")
+    assert ingress["spec"]["tls"] == [{"hosts": ["dify.example.com"], "secretName": "certificate"}]
+
+
+def test_no_password_is_in_a_command(given: Given) -> None:
+    redis = pods(given.write())["redis"]["containers"][0]
+    assert redis["args"] == ["redis-server", "--requirepass", "$(REDISCLI_AUTH)"]
+
+
+def test_what_is_refused_leaves_the_folder_alone(given: Given, tmp_path: Path) -> None:
+    with pytest.raises(errors.UsageError, match="is of the registry"):
+        given.write(registry=reference.Registry("other.example.com", ""))
+    given.pushed.write_text(given.pushed.read_text().replace(DIGEST, "", 1))
+    with pytest.raises(errors.UsageError, match="does not say where"):
+        given.write()
+    assert not given.out.exists()
+    given.out.mkdir()
+    (given.out / "of-somebody-else").touch()
+    with pytest.raises(errors.UsageError, match="not a folder that"):
+        given.write()
+
+
+def test_lost_settings_are_not_made_anew(given: Given) -> None:
+    given.write()
+    (given.out / "settings.env").unlink()
+    with pytest.raises(errors.UsageError, match="is gone"):
+        given.write()
+
+
+def test_the_command_line_is_checked(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli.cli, ["manifests", "--registry", "https://x", "--out", str(tmp_path / "out")])
+    assert told.exit_code != 0
+    assert not (tmp_path / "out").exists()
