@@ -47,10 +47,13 @@ class Given:
         return {str(path.relative_to(self.out)): path.read_bytes() for path in files}
 
 
-@pytest.fixture(params=["sample", "upstream"])
+both = pytest.mark.parametrize("given", ["sample", "upstream"], indirect=True)
+
+
+@pytest.fixture
 def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
     upstream = request.config.getoption("--dify")
-    source = SAMPLE if request.param == "sample" or not upstream else Path(upstream)
+    source = SAMPLE if getattr(request, "param", "sample") == "sample" or not upstream else Path(upstream)
     payload = tmp_path / "payload"
     shutil.copytree(source / layout.PROJECT, payload / layout.PROJECT)
     for service in ("nginx", "ssrf_proxy"):
@@ -97,6 +100,7 @@ def test_a_second_run_writes_the_same_bytes(given: Given) -> None:
     assert given.write() == given.write()
 
 
+@both
 def test_secrets_are_those_of_the_settings_and_in_no_other_file(given: Given) -> None:
     files = given.write()
     settings = envfile.resolve(files["settings.env"].decode())
@@ -117,6 +121,7 @@ def test_an_installation_that_moves_keeps_its_secrets(given: Given, tmp_path: Pa
         given.write(env=tmp_path / "moved/settings.env")
 
 
+@both
 def test_every_name_is_one_that_the_api_takes_and_every_host_has_its_service(given: Given) -> None:
     files = given.write()
     for each in objects(files):
@@ -152,6 +157,7 @@ def test_a_database_is_asked_in_its_own_container(given: Given) -> None:
     assert command[:3] == ["pg_isready", "-h", "127.0.0.1"]
 
 
+@both
 def test_all_but_the_sandbox_fit_into_restricted(given: Given) -> None:
     for name, pod in pods(given.write()).items():
         assert pod["enableServiceLinks"] is False
