@@ -11,8 +11,7 @@ from installer.cluster.site import CACHE, DATABASE, PORTS, Site, labels
 from installer.release import compose, dify
 
 SANDBOX = "sandbox"
-# Users of upstream's images that are not 1001: the numbers of postgres and redis in their Alpine images, of nginx and
-# squid's proxy in theirs.
+# Users of services that do not run as 1001, as the api does. Upstream's images were not seen to run as these yet.
 USERS = {DATABASE: 70, "pgvector": 999, CACHE: 999, dify.PROXY: 101, dify.SSRF_PROXY: 13}
 DEFAULT_USER = 1001
 # Folders that a service writes in and that are root's in its image; they begin with what the image has there.

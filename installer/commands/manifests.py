@@ -101,7 +101,7 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
     if asked.env and kept.exists() and asked.env.resolve() != kept.resolve():
         raise errors.UsageError(
             f"{asked.out} has settings and secrets of its own, which {asked.env} would replace",
-            "leave out --env and --dir, or name another folder with --out",
+            "leave out --env, or name another folder with --out",
         )
     path = asked.env or kept
     existing = None
