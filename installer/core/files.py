@@ -31,7 +31,7 @@ OF_CONTENT = ("security.ima", "security.evm")
 REMEDIES = {
     errno.ENOSPC: "make room on its file system",
     errno.EDQUOT: "make room: the disk quota of this user is used up",
-    errno.EROFS: "its file system is mounted read-only: give another folder with --dir, or mount it for writing",
+    errno.EROFS: "its file system is mounted read-only: mount it for writing, or give another folder",
     errno.EISDIR: "a folder is where a file belongs: move it away",
     errno.ENOTDIR: "a file is where a folder belongs: move it away",
     errno.EACCES: "see that its folder is yours (`ls -ld`), or give a folder of yours with --dir",

@@ -36,6 +36,8 @@ DRAIN_SECONDS = 1.0
 # A mask shorter than this would hide ordinary words in the log.
 SHORTEST_SECRET = 6
 MISSING_PROGRAM = 127
+# ENOSPC as the C library and Go say it, the one with a capital letter.
+NO_ROOM = "no space left on device"
 # For `started`: we write to the child; its standard error goes where its standard output goes.
 PIPE, WITH_STDOUT = subprocess.PIPE, subprocess.STDOUT
 
@@ -293,6 +295,8 @@ class Runner:
             message = f"`{self.mask(shlex.join(result.argv))}` took too long"
         elif result.status == MISSING_PROGRAM:
             message = f"`{result.argv[0]}` cannot be started"
+        if NO_ROOM in words.lower() and "room" not in remedy:
+            remedy = "make room on the file system that it names; then run the same command again"
         return errors.CommandFailed(f"{message}: {words}" if words else message, remedy)
 
 

@@ -37,6 +37,20 @@ def test_a_missing_program_is_an_ordinary_result() -> None:
         Runner().run(["no-such-program"], timeout=10)
 
 
+@pytest.mark.parametrize(
+    ("words", "given", "remedy"),
+    [
+        ("cp: error writing 'x': No space left on device", "fix it", "make room on the file system that it names"),
+        ("Error: write /x: no space left on device", "make room below /x", "make room below /x"),
+        ("cp: permission denied", "fix it", "fix it"),
+    ],
+)
+def test_who_has_no_room_is_told_to_make_some(words: str, given: str, remedy: str) -> None:
+    with pytest.raises(errors.CommandFailed) as failed:
+        Runner().run(["sh", "-c", 'echo "$1" >&2; exit 1', "sh", words], timeout=10, remedy=given)
+    assert failed.value.remedy.startswith(remedy)
+
+
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started() -> None:
     started = time.monotonic()
     result = Runner().run(["sh", "-c", "sleep 60 & wait"], timeout=0.3, check=False)
