@@ -18,6 +18,7 @@ from installer.release import compose, env_history
 from installer.stack import state, stopping
 
 REMOVE_SECONDS = 3600.0
+SYNC_SECONDS = 3600.0
 
 
 def require_possible(place: layout.Installation) -> None:
@@ -110,13 +111,18 @@ def put_back(place: layout.Installation, document: compose.Document, engine: Eng
             kept.rename(place.volumes)
     if place.env_before_restore.is_file():
         env_history.write(place, place.env_before_restore.read_text("utf-8"))
-    end(place)
+    _forget(place)
 
 
-def end(place: layout.Installation, head: Head | None = None) -> None:
-    """Note that an exchange has ended, and with which backup; None where it was taken back. Raises CommandFailed."""
-    if head is not None:
-        files.write(place.last_restore, json.dumps(identity(head), indent=1) + "\n")
+def end(place: layout.Installation, head: Head, engine: Engine) -> None:
+    """Note that an exchange has ended, and with which backup. Raises CommandFailed."""
+    # The disk has all of it before the note goes: a power failure finds the one or the other.
+    engine.runner.run(["sync", "--file-system", str(place.volumes)], timeout=SYNC_SECONDS)
+    files.write(place.last_restore, json.dumps(identity(head), indent=1) + "\n")
+    _forget(place)
+
+
+def _forget(place: layout.Installation) -> None:
     with files.telling(place.restoring):
         place.restoring.unlink(missing_ok=True)
         place.env_before_restore.unlink(missing_ok=True)

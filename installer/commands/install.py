@@ -267,7 +267,7 @@ def _bring(
     result.compared = arrivals.bring(arrival, place, plan.sources.parts, plan.engine, console)
     if arrival.head.ours:
         arrivals.write_own(arrival, place)
-    exchange.end(place, arrival.head)
+    exchange.end(place, arrival.head, plan.engine)
     example = (place.project / layout.ENV_EXAMPLE).read_text("utf-8")
     result.notes += arrivals.in_words(arrivals.carried(arrival, example), arrival)
     head = arrival.head

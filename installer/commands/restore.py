@@ -72,7 +72,7 @@ def restore(
             start.bring_up(place, document, timeout, engine, console)
             error.remedy = "; ".join(filter(None, (error.remedy, "what was there before is back and runs")))
             raise
-        exchange.end(place, head)
+        exchange.end(place, head, engine)
         if not without_vectors:
             now = vectors.count(settings.load(place).resolved, state.list_ours(place, engine), engine)
             compared += vectors.compare(found, now)
