@@ -68,9 +68,8 @@ def restore(
             start.bring_up(place, project.read_installed(place, engine), timeout, engine, console)
         except errors.InstallerError as error:
             # Not for Ctrl-C, which is to end at once: the next command puts back then.
-            exchange.put_back(place, document, engine, console)
-            start.bring_up(place, document, timeout, engine, console)
-            error.remedy = "; ".join(filter(None, (error.remedy, "what was there before is back and runs")))
+            told = _put_back(place, document, timeout, engine, console)
+            error.remedy = "; ".join(filter(None, (error.remedy, told)))
             raise
         exchange.end(place, head, engine)
         if not without_vectors:
@@ -78,6 +77,21 @@ def restore(
             compared += vectors.compare(found, now)
     seconds = round(time.monotonic() - begun, 1)
     return Restored(head=head, parts=found, compared=tuple(compared), kept=kept, seconds=seconds)
+
+
+def _put_back(
+    place: layout.Installation, document: compose.Document, timeout: float, engine: Engine, console: Console
+) -> str:
+    """Bring back and start what was there before; return in words what came of it."""
+    back = False
+    try:
+        exchange.put_back(place, document, engine, console)
+        back = True
+        start.bring_up(place, document, timeout, engine, console)
+    except errors.InstallerError as error:
+        where = "what was there before is back, but does not run" if back else "what was there before is not back yet"
+        return f"{where}: {error.message}; `dify-installer start` tries that again"
+    return "what was there before is back and runs"
 
 
 def _bring(
