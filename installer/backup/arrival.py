@@ -257,8 +257,9 @@ def _fill_database(name: str, pieces: Iterator[bytes], variables: Mapping[str, s
     """Read a dump into an empty database, all of it or nothing; return the rows of its tables. Raises CommandFailed."""
     target = database.make_empty(name, variables, state.list_containers(engine), engine)
     command = target.command(engine, "psql", *database.QUIET, "--single-transaction", "--output", "/dev/null")
-    _feed(command, database.readable(pieces), engine)
-    return database.count_rows(target, engine)
+    with database.telling_of_its_end(target, engine):
+        _feed(command, database.readable(pieces), engine)
+        return database.count_rows(target, engine)
 
 
 def _unpack(place: layout.Installation, folder: str, part: Part, pieces: Iterator[bytes], engine: Engine) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -17,6 +18,7 @@ from installer.core import errors
 from installer.core.runner import PIPE, Result
 from installer.engine.base import Container, Engine
 from installer.release import dify
+from installer.stack import state
 
 ASK_SECONDS = 120.0
 # The plugin daemon's own database, beside Dify's (.env.example).
@@ -119,7 +121,7 @@ QUIET = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_E
 def hold_snapshot(database: Database, engine: Engine) -> Iterator[Snapshot]:
     """Hold a state of a database while the block runs, and count its rows. Raises CommandFailed."""
     command = database.command(engine, "psql", *QUIET)
-    with engine.runner.started(command, stdin=PIPE) as child:
+    with telling_of_its_end(database, engine), engine.runner.started(command, stdin=PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -157,8 +159,32 @@ def dump(snapshot: Snapshot, engine: Engine) -> Iterator[IO[bytes]]:
     """Give the dump of a snapshot as SQL; large objects are in it. Raises CommandFailed when it ends too soon."""
     options = ["--snapshot", snapshot.id, "--no-owner", "--no-privileges"]
     command = snapshot.database.command(engine, "pg_dump", *options)
-    with streaming(command, engine) as stream:
+    with telling_of_its_end(snapshot.database, engine), streaming(command, engine) as stream:
         yield stream
+
+
+@contextlib.contextmanager
+def telling_of_its_end(database: Database, engine: Engine) -> Iterator[None]:
+    """Say of a failure of the block that the database has stopped, if it has: its clients end without a word then."""
+    begun = int(time.time())
+    try:
+        yield
+    except errors.CommandFailed as error:
+        server = next((each for each in state.list_containers(engine) if each.name == database.container), None)
+        if server is not None and server.started <= begun and _answers(database, engine):
+            raise
+        now = "it is gone" if server is None else f"{server.state}, status {server.exit_code}"
+        raise errors.CommandFailed(
+            f"{database.container}, the database, has stopped in the middle ({now}), and with it what was being done",
+            f"`{engine.name} logs {database.container}` says why; start it unless it comes back by itself, and run the "
+            "same command again",
+        ) from error
+
+
+def _answers(database: Database, engine: Engine) -> bool:
+    with contextlib.suppress(errors.CommandFailed):
+        return ask(database, "SELECT 1", engine).stdout.strip() == "1"
+    return False
 
 
 # Since August 2025 a dump begins and ends with a word that keeps its text from having psql do something else

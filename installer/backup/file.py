@@ -99,9 +99,17 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(path: Path, head: Head) -> Iterator[Writer]:
-    """Write a backup to `path`, 0600, which it becomes when the block ends well. Raises CommandFailed (disk)."""
-    with files.replacing(path, mode=0o600) as target, streaming(target, head) as writer:
-        yield writer
+    """Write a backup to `path`, 0600, which it becomes when the block ends well. Raises CommandFailed (disk).
+
+    An error of the block says that there is no such file then.
+    """
+    try:
+        with files.replacing(path, mode=0o600) as target, streaming(target, head) as writer:
+            yield writer
+    except errors.InstallerError as error:
+        if str(path) not in error.message:
+            error.message = f"{path} was not written: {error.message}"
+        raise
 
 
 @contextlib.contextmanager

@@ -78,9 +78,10 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
         head = _head(place, env)
         counted = vectors.count(env.resolved, found, engine)
         with contextlib.ExitStack() as stack:
+            # Where nothing can be written, nobody's store is stopped for it.
+            writer = stack.enter_context(file.writing(path, head))
             snapshots = [stack.enter_context(database.hold_snapshot(each, engine)) for each in databases]
             copied, held_seconds = stack.enter_context(data.held_copy(held, place, engine, console))
-            writer = stack.enter_context(file.writing(path, head))
             bar = stack.enter_context(console.progress("back up", total))
             parts.add_settings(writer, _read_settings(place))
             parts.add_vectors(writer, counted)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from installer.backup import exchange, file
+from installer.backup import database, exchange, file
 from installer.core import errors, layout
+from installer.engine.podman import Podman
+from tests.unit.test_boot import program
 
 HEAD = file.Head(
     dify="1.11.3",
@@ -61,6 +67,71 @@ def test_a_failure_while_it_is_written_leaves_no_file(tmp_path: Path) -> None:
         writer.add("settings", io.BytesIO(b"a"), told)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_says_that_there_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with pytest.raises(errors.CommandFailed) as failed, file.writing(path, HEAD):
+        raise errors.CommandFailed("the database has stopped")
+    assert failed.value.message == f"{path} was not written: the database has stopped"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_is_told_once_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(errors.CommandFailed) as failed, file.writing(path, HEAD) as writer:
+            writer.add("files/app", io.BytesIO(os.urandom(1_000_000)), told)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert failed.value.message == f"{path} cannot be written: File too large"
+    assert list(tmp_path.iterdir()) == []
+
+
+DATABASE = database.Database(container="dify_db_1", user="postgres", name="dify")
+
+
+def podman(folder: Path, state: str, started: float, asked: str) -> Podman:
+    """A podman with a database in this state since then, which answers a question so."""
+    entry = {"Names": ["dify_db_1"], "State": state, "ExitCode": 137, "StartedAt": int(started)}
+    (folder / "list").write_text(json.dumps([entry]))
+    script = f'case "$1" in ps) exec cat "{folder}/list";; exec) {asked};; esac'
+    return Podman(program(folder, "podman", script))
+
+
+@pytest.mark.parametrize(
+    ("state", "started", "asked", "told"),
+    [
+        ("running", 0, "echo 1", "pg_dump: no such table"),
+        ("exited", 0, "exit 125", "dify_db_1, the database, has stopped in the middle (exited, status 137)"),
+        ("running", 1e12, "echo 1", "has stopped in the middle"),
+        ("running", 0, "echo 'the database system is in recovery mode' >&2; exit 2", "has stopped in the middle"),
+    ],
+    ids=["goes on", "has ended", "began anew", "recovers"],
+)
+def test_a_database_that_has_stopped_is_told_as_that(
+    tmp_path: Path, state: str, started: float, asked: str, told: str
+) -> None:
+    engine = podman(tmp_path, state, started, asked)
+    with pytest.raises(errors.CommandFailed) as failed, database.telling_of_its_end(DATABASE, engine):
+        raise errors.CommandFailed("pg_dump: no such table")
+    assert told in failed.value.message
+
+
+def test_the_note_of_a_restore_goes_when_the_disk_has_all(tmp_path: Path) -> None:
+    place = layout.Installation(tmp_path / "dify")
+    place.volumes.mkdir(parents=True)
+    place.restoring.write_text("{}")
+    # The real one would show nothing; this one tells whether the note was there still.
+    runner = program(tmp_path, "sync", f'test -e "{place.restoring}" && echo there >> "{tmp_path}/log"')
+    exchange.end(place, HEAD, Podman(runner))
+    assert not place.restoring.exists()
+    assert exchange.last_restored(place) == exchange.identity(HEAD)
+    assert (tmp_path / "log").read_text() == "there\n"
 
 
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
