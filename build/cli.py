@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from build import bundle, images, resolve, source, spec
 from build.plugins import choose, marketplace, signature
 from installer.bundle import manifest
 from installer.core import errors
-from installer.core.console import Console
+from installer.core.console import Console, read_size
 from installer.core.runner import Runner
 from installer.release import dify
 
@@ -87,11 +86,10 @@ def _bytes(_context: click.Context, _parameter: click.Parameter, text: str | Non
     """Read a size, as 4G, 700M or a number of bytes."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if found is None or int(found.group(1)) == 0:
-        raise click.BadParameter(f"{text!r} is not a valid size: write, for example, 4G or 700M")
-    power = " KMGT".index(found.group(2).upper() or " ")
-    return int(found.group(1)) << (10 * power)
+    try:
+        return read_size(text)
+    except errors.UsageError as error:
+        raise click.BadParameter(f"{error.message}: {error.remedy}") from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

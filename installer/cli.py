@@ -321,11 +321,12 @@ def logs_command(services: tuple[str, ...], folder: Path | None, **given: Any) -
 @click.option("--verify", "proving", is_flag=True, help="Read the backup at PATH instead, and prove all its bytes.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of this installation's backups there keep N.")
 @click.option("--every", type=click.Choice(backup_timer.EVERY), help="Have a timer make backups into the folder PATH.")
-@options.apply((options.FOLDER, options.JSON, options.SILENT))
+@options.apply((options.SPLIT, options.FOLDER, options.JSON, options.SILENT))
 def backup_command(
     path: Path,
     folder: Path | None,
     keep: int | None,
+    largest: int | None,
     every: backup_timer.Every | None,
     proving: bool,
     as_json: bool,
@@ -343,10 +344,11 @@ def backup_command(
         else:
             print_result(backup.as_text(head, parts))
         return
+    asked = backup.Asked(target=path, keep=keep, largest=largest)
     if every is not None:
-        console.line(backup.schedule(layout.Installation(options.folder(folder)), path, every, keep, Runner()))
+        console.line(backup.schedule(layout.Installation(options.folder(folder)), asked, every, Runner()))
         return
-    written = backup.backup(layout.Installation(options.folder(folder)), path, keep, Runner(), console)
+    written = backup.backup(layout.Installation(options.folder(folder)), asked, Runner(), console)
     if as_json:
         print_result(envelope.to_json("backup", passed=True, **backup.written_fields(written)))
     else:
@@ -365,13 +367,15 @@ def backup_command(
 @click.option(
     "--dify-version", "version", metavar="VERSION", help="Its version. [default: as the tag of the api's image says]"
 )
-@options.apply((options.JSON, options.SILENT))
-def export_command(path: Path, folder: Path | None, version: str | None, as_json: bool, silent: bool) -> None:
+@options.apply((options.SPLIT, options.JSON, options.SILENT))
+def export_command(
+    path: Path, folder: Path | None, version: str | None, largest: int | None, as_json: bool, silent: bool
+) -> None:
     """Write what a Dify of this host holds, whoever installed it, into PATH: a new file, a folder or a pipe (-)."""
     from installer.commands import backup, export
 
     console = Console(silent=silent or as_json)
-    asked = export.Asked(target=path, folder=folder, version=version)
+    asked = export.Asked(target=path, folder=folder, version=version, largest=largest)
     written = export.export(asked, Runner(), console)
     if path == export.STANDARD_OUTPUT:
         console.line(backup.as_text(written.head, written.parts))

@@ -24,6 +24,7 @@ import click
 from installer import answers
 from installer.checks import models
 from installer.core import errors, files, layout
+from installer.core.console import read_size
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
 from installer.registry import credentials, forms, pull, reference
@@ -320,6 +321,15 @@ WITHOUT_VECTORS = option(
     is_flag=True,
     group=PLACE,
     help="Leave the vectors of the backup behind; each knowledge base is to be indexed again then.",
+)
+
+SPLIT = option(
+    "--split",
+    "largest",
+    type=Checked("size", read_size),
+    metavar="SIZE",
+    group=PLACE,
+    help="Numbered files smaller than this, for example 4G: for media and file systems that take no larger file.",
 )
 
 # What decides what an installation will be; preflight looks at the same.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer.backup import data, database, exchange, file, parts, vectors
+from installer.backup import data, database, exchange, file, parts, split, vectors
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.core import errors, files, layout
@@ -59,8 +59,6 @@ class Arrival:
 
 def read(path: Path, *, without_vectors: bool = False) -> Arrival:
     """Read what a backup is of, and its settings. Raises BackupRefused."""
-    if not path.is_file():
-        raise errors.BackupRefused(f"there is no file {path}", "check the path")
     packed = b""
     with file.reading(path) as reader:
         for name, pieces in reader:
@@ -208,7 +206,7 @@ def bring(
     left = set(_store_folders(document, variables)) if arrival.without_vectors else set()
     project.make_folders(place, document, variables)
     came: list[Finding] = []
-    with console.progress("bring the data", arrival.path.stat().st_size) as bar:
+    with console.progress("bring the data", split.measure(split.find(arrival.path))) as bar:
         _start_database(place, document, engine, console)
         with file.reading(arrival.path, bar.update) as reader:
             for name, pieces in reader:

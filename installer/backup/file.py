@@ -18,13 +18,14 @@ import itertools
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
+from installer.backup import split
 from installer.core import errors, files
 from installer.core.console import Console
 
@@ -98,13 +99,15 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(path: Path, head: Head) -> Iterator[Writer]:
+def writing(path: Path, head: Head, largest: int | None = None) -> Iterator[Writer]:
     """Write a backup to `path`, 0600, which it becomes when the block ends well. Raises CommandFailed (disk).
 
-    An error of the block says that there is no such file then.
+    With `largest`, it becomes numbered files of less than so many bytes. An error of the block says that there is no
+    such file then.
     """
+    opened = split.writing(path, largest) if largest else files.replacing(path, mode=0o600)
     try:
-        with files.replacing(path, mode=0o600) as target, streaming(target, head) as writer:
+        with opened as target, streaming(target, head) as writer:
             yield writer
     except errors.InstallerError as error:
         if str(path) not in error.message:
@@ -209,22 +212,6 @@ def _content(entry: tarfile.TarInfo, archive: tarfile.TarFile) -> bytes:
     return file.read() if file is not None else b""
 
 
-class _Told(io.RawIOBase):
-    """A file that tells how many of its bytes have been read."""
-
-    def __init__(self, file: IO[bytes], advance: Callable[[int], object]) -> None:
-        self._file, self._advance = file, advance
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        self._advance(len(data))
-        return len(data)
-
-
 def _untold(_: int) -> None: ...
 
 
@@ -232,12 +219,37 @@ def _untold(_: int) -> None: ...
 def reading(path: Path, advance: Callable[[int], object] = _untold) -> Iterator[Reader]:
     """Read a backup from its begin to its end; `advance` is told of the file's bytes.
 
-    Raises BackupRefused when it is damaged or something else.
+    `path` is its file, or of numbered ones any, or their common name. Raises BackupRefused when it is damaged or
+    something else, and names which of the numbered ones that is.
     """
+    found = split.find(path)
+    try:
+        with _opened(path, found, advance) as reader:
+            yield reader
+    except errors.BackupRefused as error:
+        if damaged := split.find_damaged(path):
+            names = ", ".join(each.name for each in damaged)
+            raise errors.BackupRefused(
+                f"of the {len(found)} files of the backup these are not as they were written: {names}",
+                "take another copy of them, or an older backup",
+            ) from error
+        if len(found) == 1 and split.common(path) != path:
+            error.remedy += f"; if it is one of several: their list, {split.listing(split.common(path))}, is missing"
+        raise
+
+
+def read_head(path: Path) -> Head:
+    """Return what a backup says of itself, which is in its first file alone. Raises BackupRefused."""
+    with _opened(path, (split.first(path),), _untold) as reader:
+        return reader.head
+
+
+@contextlib.contextmanager
+def _opened(path: Path, found: Sequence[Path], advance: Callable[[int], object]) -> Iterator[Reader]:
     try:
         with (
-            path.open("rb") as file,
-            zstandard.ZstdDecompressor().stream_reader(_Told(file, advance)) as packed,  # type: ignore[arg-type]
+            split.joined(found, advance) as file,
+            zstandard.ZstdDecompressor().stream_reader(file) as packed,
             tarfile.open(mode="r|", fileobj=packed) as archive,
         ):
             yield Reader(path, archive)
@@ -260,7 +272,5 @@ def verify(path: Path, advance: Callable[[int], object]) -> tuple[Head, tuple[Pa
 
 def prove(path: Path, console: Console) -> tuple[Head, tuple[Part, ...]]:
     """Read all of a backup, tell how far that is, and return what it holds. Raises BackupRefused."""
-    if not path.is_file():
-        raise errors.BackupRefused(f"there is no file {path}", "check the path")
-    with console.progress(f"read {path.name}", path.stat().st_size) as bar:
+    with console.progress(f"read {path.name}", split.measure(split.find(path))) as bar:
         return verify(path, bar.update)

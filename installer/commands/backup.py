@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from installer import VERSION
-from installer.backup import data, database, exchange, file, parts, vectors
+from installer.backup import data, database, exchange, file, parts, split, vectors
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.checks import trend
@@ -32,7 +32,7 @@ from installer.upgrade import kept
 
 # What a part holds that holds no files.
 THINGS = {vectors.PART: "objects"}
-PREFIX, SUFFIX = "dify-backup-", ".tar.zst"
+PREFIX = "dify-backup-"
 LEFT_OUT = (
     "images and plugins' wheels (the bundle has them)",
     "Redis: what is being worked on at this moment, and who is signed in",
@@ -41,9 +41,13 @@ LEFT_OUT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """A backup that was written; `held_seconds` is how long a vector store was stopped."""
+    """A backup that was written; `held_seconds` is how long a vector store was stopped.
+
+    `files` are where it is, in their order: `path` alone, the numbered ones of that name, or none for a pipe.
+    """
 
     path: Path
+    files: tuple[Path, ...]
     bytes: int
     seconds: float
     held_seconds: float
@@ -52,11 +56,19 @@ class Written:
     removed: tuple[str, ...]  # names of older ones
 
 
-def backup(place: layout.Installation, target: Path, keep: int | None, runner: Runner, console: Console) -> Written:
-    """Back an installation up while it runs, into `target`: a file, or a folder in which it gets a name.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is asked for."""
 
-    With `keep`, of the backups of this installation in that folder so many remain. Raises CommandFailed, UsageError,
-    PreflightFailed when the target has no room, AlreadyRunning.
+    target: Path  # a file, or a folder in which it gets a name
+    keep: int | None = None  # so many of this installation's are to remain in the folder
+    largest: int | None = None  # bytes of a file
+
+
+def backup(place: layout.Installation, asked: Asked, runner: Runner, console: Console) -> Written:
+    """Back an installation up while it runs.
+
+    Raises CommandFailed, UsageError, PreflightFailed when the target has no room, AlreadyRunning.
     """
     memory = logfile.begin()
     begun = time.monotonic()
@@ -67,7 +79,7 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
         document = project.read_installed(place, engine)
         env = settings.load(place)
         logfile.write_to(memory, place.logs, "backup")
-        path = choose_path(target, PREFIX)
+        path = choose_path(asked.target, PREFIX)
         # What a run that was killed has left there, and in our folder.
         files.remove_temporaries(path.parent)
         found = state.list_ours(place, engine)
@@ -75,11 +87,13 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
         folders = data.find_folders(place)
         held = data.find_held(document, folders, found)
         total = _require_room(place, path, databases, folders, engine, console)
+        if asked.largest:
+            split.require_possible(asked.largest, total)
         head = _head(place, env)
         counted = vectors.count(env.resolved, found, engine)
         with contextlib.ExitStack() as stack:
             # Where nothing can be written, nobody's store is stopped for it.
-            writer = stack.enter_context(file.writing(path, head))
+            writer = stack.enter_context(file.writing(path, head, asked.largest))
             snapshots = [stack.enter_context(database.hold_snapshot(each, engine)) for each in databases]
             copied, held_seconds = stack.enter_context(data.held_copy(held, place, engine, console))
             bar = stack.enter_context(console.progress("back up", total))
@@ -90,13 +104,15 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
             for name in folders:
                 source = place.held if name in copied else place.volumes
                 parts.add_folder(writer, name, source / name, engine, bar.update)
-        note = {"file": str(path), "made": head.made, "bytes": path.stat().st_size}
+        made = split.find(path)
+        note = {"file": str(path), "made": head.made, "bytes": split.measure(made)}
         files.write(place.last_backup, json.dumps(note, indent=1) + "\n")
         trend.note(place, overview.measure_data(place, engine), datetime.datetime.now(datetime.UTC).date())
-    removed = remove_old(path, keep, head) if keep else ()
+    removed = remove_old(path, asked.keep, head) if asked.keep else ()
     return Written(
         path=path,
-        bytes=path.stat().st_size,
+        files=made,
+        bytes=split.measure(made),
         seconds=round(time.monotonic() - begun, 1),
         held_seconds=round(held_seconds, 1),
         head=head,
@@ -105,24 +121,25 @@ def backup(place: layout.Installation, target: Path, keep: int | None, runner: R
     )
 
 
-def schedule(
-    place: layout.Installation, target: Path, every: backup_timer.Every, keep: int | None, runner: Runner
-) -> str:
+def schedule(place: layout.Installation, asked: Asked, every: backup_timer.Every, runner: Runner) -> str:
     """Have backups made again and again, or never; return in words what came of it. Raises as `backup` does."""
     with lock.hold(place.folder):
         project.read_installed(place, choose.choose_engine(None, place, runner))
         if every == "never":
             return backup_timer.cancel(place, runner)
-        return backup_timer.schedule(place, target.absolute(), every, keep, runner)
+        options = {"--keep": asked.keep, "--split": asked.largest}
+        given = {name: str(value) for name, value in options.items() if value}
+        return backup_timer.schedule(place, asked.target.absolute(), every, given, runner)
 
 
 def choose_path(target: Path, prefix: str) -> Path:
     """Return the file to write. Raises UsageError for one that is there, or a folder that is not."""
     path = target.absolute()
     if path.is_dir():
-        path /= f"{prefix}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{SUFFIX}"
-    if path.exists():
-        raise errors.UsageError(f"{path} exists already", "name another file, or a folder")
+        path /= f"{prefix}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{split.SUFFIX}"
+    for each in (path, split.numbered(path, 1), split.listing(path)):
+        if each.exists():
+            raise errors.UsageError(f"{each} exists already", "name another file, or a folder")
     if not path.parent.is_dir():
         raise errors.UsageError(f"the folder {path.parent} does not exist", "make it, or mount the disk there")
     return path
@@ -178,19 +195,23 @@ def _read_settings(place: layout.Installation) -> dict[str, bytes]:
 def remove_old(path: Path, keep: int, head: Head) -> list[str]:
     """Remove the older backups of the same installation beside `path`, but for the `keep` newest of all.
 
-    Only what says of itself that it is one of this installation, and has a name as we give it. Raises CommandFailed.
+    Only what says of itself that it is one of this installation, and has a name as we give it. One in several files
+    counts once. Raises CommandFailed.
     """
-    of_this = [each for each in path.parent.glob(f"{PREFIX}*{SUFFIX}") if each == path or _is_of(each, head)]
-    old = sorted(of_this, key=lambda each: each.stat().st_mtime, reverse=True)[keep:]
+    of_this = [each for each in split.find_backups(path.parent, PREFIX) if each == path or _is_of(each, head)]
+    old = sorted(of_this, key=split.when_made, reverse=True)[keep:]
     for each in old:
-        with files.telling(each):
-            each.unlink()
+        split.remove(each)
     return [each.name for each in old]
 
 
 def _is_of(path: Path, head: Head) -> bool:
-    with contextlib.suppress(errors.BackupRefused), file.reading(path) as reader:
-        return (reader.head.host, reader.head.folder) == (head.host, head.folder)
+    with contextlib.suppress(errors.BackupRefused):
+        # One whose list is damaged could not be removed as a whole.
+        if not path.is_file():
+            split.read_list(path)
+        found = file.read_head(path)
+        return (found.host, found.folder) == (head.host, head.folder)
     return False
 
 
@@ -213,6 +234,7 @@ def written_fields(written: Written) -> dict[str, Any]:
     figures = {"bytes": written.bytes, "seconds": written.seconds, "held_seconds": written.held_seconds}
     return {
         "file": str(written.path),
+        "files": [str(each) for each in written.files],
         **figures,
         "removed": list(written.removed),
         **as_fields(written.head, written.parts),
@@ -223,7 +245,8 @@ def written_text(written: Written) -> str:
     """Return how a backup went for people."""
     held = f"; a vector store was stopped for {written.held_seconds} s" if written.held_seconds else ""
     lines = [as_text(written.head, written.parts), *(f"  removed, older: {name}" for name in written.removed)]
-    lines.append(f"{written.path}: {size(written.bytes)} in {written.seconds} s{held}")
+    cut = f", in {len(written.files)} numbered files with their list" if written.path not in written.files else ""
+    lines.append(f"{written.path}: {size(written.bytes)}{cut} in {written.seconds} s{held}")
     kept = (
         "keep it on another machine"
         if written.head.ours

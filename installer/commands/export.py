@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer import VERSION
-from installer.backup import arrival, data, database, file, foreign, parts, vectors
+from installer.backup import arrival, data, database, file, foreign, parts, split, vectors
 from installer.backup.file import Head
 from installer.backup.foreign import Foreign
 from installer.bundle import verify
@@ -32,11 +32,15 @@ LARGEST_CERTIFICATE = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What is asked for: where it is to be written, and which Dify is meant where that is not clear."""
+    """What is asked for: where it is to be written, and which Dify is meant where that is not clear.
+
+    `largest` is how large a file may be, in bytes.
+    """
 
     target: Path  # a file, a folder, or - for standard output
     folder: Path | None = None
     version: str | None = None
+    largest: int | None = None
 
 
 def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
@@ -47,7 +51,7 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
     begun = time.monotonic()
     found = foreign.find(asked.folder, asked.version, runner)
     _require_taken(found)
-    path = _choose_path(asked.target)
+    path = _choose_path(asked)
     console.line(f"Dify {found.version} in {found.folder}, run by {found.engine.name} (project {found.project})")
     stopped_seconds = 0.0
     with foreign.running_database(found, console) as server, contextlib.ExitStack() as stack:
@@ -58,9 +62,11 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
                 "name the right folder: --from FOLDER",
             )
         total = _require_room(found, path, databases, console)
+        if asked.largest:
+            split.require_possible(asked.largest, total)
         snapshots = [stack.enter_context(database.hold_snapshot(each, found.engine)) for each in databases]
         counted = vectors.count(found.variables, found.containers.values(), found.engine)
-        writer = stack.enter_context(_writing(path, _head(found)))
+        writer = stack.enter_context(_writing(path, _head(found), asked.largest))
         bar = stack.enter_context(console.progress("export", total))
         parts.add_settings(writer, _read_settings(found))
         parts.add_vectors(writer, counted)
@@ -78,9 +84,11 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
         for name, source in found.folders.items():
             if name not in read:
                 parts.add_folder(writer, name, source, found.engine, bar.update)
+    written = () if path == STANDARD_OUTPUT else split.find(path)
     return backup.Written(
         path=path,
-        bytes=0 if path == STANDARD_OUTPUT else path.stat().st_size,
+        files=written,
+        bytes=split.measure(written),
         seconds=round(time.monotonic() - begun, 1),
         held_seconds=round(stopped_seconds, 1),
         head=_head(found),
@@ -105,13 +113,15 @@ def _require_taken(found: Foreign) -> None:
         )
 
 
-def _choose_path(target: Path) -> Path:
+def _choose_path(asked: Asked) -> Path:
     """Return the file to write, or -. Raises UsageError for one that is there, or a folder that is not."""
-    if target == STANDARD_OUTPUT:
+    if asked.target == STANDARD_OUTPUT:
+        if asked.largest:
+            raise errors.UsageError("a pipe is not cut into files", "leave --split out, or name a file or a folder")
         if sys.stdout.isatty():
             raise errors.UsageError("standard output is a terminal", "send it on: export - | split …, or name a file")
-        return target
-    return backup.choose_path(target, PREFIX)
+        return asked.target
+    return backup.choose_path(asked.target, PREFIX)
 
 
 def _require_room(found: Foreign, path: Path, databases: list[database.Database], console: Console) -> int:
@@ -133,7 +143,7 @@ def _require_room(found: Foreign, path: Path, databases: list[database.Database]
 
 
 @contextlib.contextmanager
-def _writing(path: Path, head: Head) -> Iterator[file.Writer]:
+def _writing(path: Path, head: Head, largest: int | None) -> Iterator[file.Writer]:
     if path == STANDARD_OUTPUT:
         try:
             with file.streaming(sys.stdout.buffer, head) as writer:
@@ -144,7 +154,7 @@ def _writing(path: Path, head: Head) -> Iterator[file.Writer]:
                 f"standard output takes no more: {error.strerror}", "see what the program behind the pipe says"
             ) from error
         return
-    with file.writing(path, head) as writer:
+    with file.writing(path, head, largest) as writer:
         yield writer
 
 

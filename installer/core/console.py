@@ -149,6 +149,15 @@ def size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def read_size(text: str) -> int:
+    """Return the bytes of a size, as 4G, 700M or a number. Raises UsageError."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None or int(found.group(1)) == 0:
+        raise errors.UsageError(f"{text!r} is not a valid size", "write, for example, 4G or 700M")
+    power = " KMGT".index(found.group(2).upper() or " ")
+    return int(found.group(1)) << (10 * power)
+
+
 def print_result(text: str) -> None:
     """Write a result to standard output, in colours where it is a terminal that has them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -23,7 +24,7 @@ After={stack}
 
 [Service]
 Type=oneshot
-ExecStart={program} backup {target} --dir {folder} --silent{keep}
+ExecStart={program} backup {target} --dir {folder} --silent{given}
 """
 TIMER = """\
 # Written by dify-installer; written anew by `dify-installer backup --every`.
@@ -40,8 +41,11 @@ WantedBy=timers.target
 """
 
 
-def schedule(place: layout.Installation, target: Path, every: Every, keep: int | None, runner: Runner) -> str:
-    """Have backups made into the folder `target`; return in words when. Raises UsageError, CommandFailed."""
+def schedule(place: layout.Installation, target: Path, every: Every, given: Mapping[str, str], runner: Runner) -> str:
+    """Have backups made into the folder `target`; return in words when. Raises UsageError, CommandFailed.
+
+    `given` are options of `backup` and their values, which need no quoting.
+    """
     root = os.geteuid() == 0
     if not place.executable.exists():
         raise errors.UsageError(f"{place.executable} is missing, which the timer starts", "run the install command")
@@ -57,7 +61,7 @@ def schedule(place: layout.Installation, target: Path, every: Every, keep: int |
         program=boot_unit.quoted(place.executable),
         target=boot_unit.quoted(target),
         folder=boot_unit.quoted(place.folder),
-        keep=f" --keep {keep}" if keep else "",
+        given="".join(f" {name} {value}" for name, value in given.items()),
     )
     timer, unit = boot_unit.unit_path(root, layout.BACKUP_TIMER), boot_unit.unit_path(root, layout.BACKUP_UNIT)
     files.folder(unit.parent)

@@ -219,12 +219,21 @@ def test_so_many_are_kept_as_are_wanted_and_never_others(server: Server) -> None
 def test_a_timer_makes_backups_until_it_is_to_end(server: Server) -> None:
     systemctl = ["systemctl", *(["--user"] if server.user != "root" else [])]
     server.run("mkdir", "nightly")
-    timed = server.installer("backup", "nightly", "--every", "daily", "--keep", "2")
+    timed = server.installer("backup", "nightly", "--every", "daily", "--keep", "2", "--split", "1M")
     assert timed.returncode == 0, timed.stderr
     assert "dify-backup.timer" in server.run(*systemctl, "list-timers").stdout
     started = server.run(*systemctl, "start", "dify-backup.service")
     assert started.returncode == 0, started.stderr
-    assert len(server.run("ls", "nightly").stdout.split()) == 1
+    *numbered, listed = sorted(server.run("ls", "nightly").stdout.split())
+    assert len(numbered) > 1
+    path = f"nightly/{listed.removesuffix('.sha256')}"
+    for name in (path, path.replace(".tar.zst", ".1.tar.zst")):
+        proved = server.installer("backup", "--verify", name)
+        assert proved.returncode == 0, proved.stderr
+    server.run("rm", path.replace(".tar.zst", ".2.tar.zst"))
+    refused = server.installer("restore", path)
+    assert refused.returncode == 11
+    assert f"are missing: {Path(path).name.replace('.tar.zst', '.2.tar.zst')}" in refused.stderr
     ended = server.installer("backup", "nightly", "--every", "never")
     assert ended.returncode == 0, ended.stderr
     assert "dify-backup" not in server.run(*systemctl, "list-unit-files").stdout
