@@ -68,24 +68,33 @@ def read(path: Path, *, without_vectors: bool = False) -> Arrival:
         return Arrival(path=path, head=reader.head, contents=contents, without_vectors=without_vectors)
 
 
+def find_obstacle(version: str) -> tuple[str, str] | None:
+    """Return why data of this version of Dify cannot come to the bundle's, and what to do; None where they can."""
+    bundle = verify.check_embedded(layout.bundled("")).dify
+    if version == bundle:
+        return None
+    theirs, ours = parse_version(version), parse_version(bundle)
+    if theirs is None or theirs[: len(OLDEST)] < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return (
+            f"data come along from {oldest} and later versions",
+            "upgrade Dify where it is now, and do this again then",
+        )
+    if ours is not None and theirs > ours:
+        why = f"this bundle brings {bundle}: data do not go back to an older version"
+        return why, f"build a bundle of Dify {version} or a later one"
+    return None
+
+
 def require_suitable(arrival: Arrival, variables: Mapping[str, str], upstream: compose.Document) -> None:
     """Raise BackupRefused for a backup that this bundle cannot take.
 
     `variables` are the settings of the installation, as they are or will be, `upstream` its compose file.
     """
     head, path = arrival.head, arrival.path
-    bundle = verify.check_embedded(layout.bundled("")).dify
-    theirs, ours = parse_version(head.dify), parse_version(bundle)
-    if theirs is not None and ours is not None and theirs > ours:
-        raise errors.BackupRefused(
-            f"{path} is of Dify {head.dify}, and this bundle brings {bundle}: data do not go back to an older version",
-            f"build a bundle of Dify {head.dify} or a later one",
-        )
-    if head.dify != bundle and (theirs is None or theirs[: len(OLDEST)] < OLDEST):
-        raise errors.BackupRefused(
-            f"{path} is of Dify {head.dify}, and data come along from {'.'.join(map(str, OLDEST))} and later versions",
-            "upgrade Dify where it is now, and make the backup then",
-        )
+    if obstacle := find_obstacle(head.dify):
+        why, remedy = obstacle
+        raise errors.BackupRefused(f"{path} is of Dify {head.dify}, and {why}", remedy)
     here = variables.get(dify.VECTOR_STORE, ""), variables.get(dify.DB_TYPE, database.POSTGRESQL)
     if (head.vector_store, head.database) != here and not (arrival.without_vectors and head.database == here[1]):
         raise errors.BackupRefused(

@@ -15,12 +15,10 @@ from installer import VERSION
 from installer.backup import arrival, data, database, file, foreign, parts, split, vectors
 from installer.backup.file import Head
 from installer.backup.foreign import Foreign
-from installer.bundle import verify
 from installer.commands import backup
 from installer.core import errors, layout
 from installer.core.console import Console, size
 from installer.core.runner import Runner
-from installer.engine.base import parse_version
 from installer.release import dify
 
 PREFIX = "dify-export-"
@@ -99,18 +97,9 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
 
 def _require_taken(found: Foreign) -> None:
     """Raise UsageError for a Dify that this bundle could not take: better now than behind the closed door."""
-    bundle = verify.check_embedded(layout.bundled("")).dify
-    theirs, ours = parse_version(found.version) or (), parse_version(bundle) or ()
-    if theirs > ours:
-        raise errors.UsageError(
-            f"Dify is {found.version} here, and this bundle brings {bundle}: data do not go back to an older version",
-            f"build a bundle of Dify {found.version} or a later one",
-        )
-    if theirs[: len(arrival.OLDEST)] < arrival.OLDEST:
-        raise errors.UsageError(
-            f"Dify is {found.version} here, and data come along from {'.'.join(map(str, arrival.OLDEST))} on",
-            "upgrade Dify here first, as its own documentation says",
-        )
+    if obstacle := arrival.find_obstacle(found.version):
+        why, remedy = obstacle
+        raise errors.UsageError(f"Dify is {found.version} here, and {why}", remedy)
 
 
 def _choose_path(asked: Asked) -> Path:
