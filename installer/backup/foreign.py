@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer.backup import data, database
+from installer.backup import data, databases
 from installer.core import errors, layout, marker
 from installer.core.console import Console
 from installer.core.runner import Runner
@@ -21,8 +20,8 @@ from installer.release import compose, dify, dify_store, env_history, envfile
 SERVICES = {dify.API, dify.WORKER, dify.WEB}
 # What the service of PostgreSQL was called before there were two databases to choose from (Dify 1.9).
 OLD_DATABASE = "db"
-READY_SECONDS = 120.0
-POLL_SECONDS = 0.5
+STOP_SECONDS = 90
+MARGIN_SECONDS = 30
 START_SECONDS = 60.0
 # Objects lie in the file system (opendal, scheme fs, is upstream's default), or where the administrator has put them.
 STORAGE, LOCAL_STORAGES = "STORAGE_TYPE", ("", "opendal", "local")
@@ -173,17 +172,16 @@ def _left_out(
 
 @contextlib.contextmanager
 def running_database(found: Foreign, console: Console) -> Iterator[Container]:
-    """Give the container of PostgreSQL, started for the length of the block where it does not run.
+    """Give the container of the database, started for the length of the block where it does not run.
 
-    Raises UsageError where the database is of another kind or has no container, CommandFailed.
+    Raises UsageError where the database is of a kind that we cannot dump or has no container, CommandFailed.
     """
-    database.require_postgresql(found.variables)
-    names = (found.variables.get("DB_HOST", ""), dify.DATABASES[database.POSTGRESQL]["DB_HOST"], OLD_DATABASE)
+    names = (found.variables.get("DB_HOST", ""), databases.service_of(found.variables), OLD_DATABASE)
     container = next((found.containers[name] for name in names if name in found.containers), None)
     if container is None:
         raise errors.UsageError(
             f"the database is at {found.variables.get('DB_HOST')}, which is no container of {found.project}",
-            "only a database that runs beside Dify can be exported; dump that one with pg_dump",
+            "only a database that runs beside Dify can be exported; dump that one with its own tools",
         )
     engine = found.engine
     if container.state == "running":
@@ -192,19 +190,7 @@ def running_database(found: Foreign, console: Console) -> Iterator[Container]:
     console.line(f"  {container.name} is started for its dump, and stopped again")
     engine.run(["start", container.name], timeout=START_SECONDS)
     try:
-        _await_database(container, found, engine)
+        databases.await_answer(container.name, found.variables, engine)
         yield container
     finally:
-        engine.run(["stop", "-t", "90", container.name], timeout=READY_SECONDS)
-
-
-def _await_database(container: Container, found: Foreign, engine: Engine) -> None:
-    user = found.variables.get("DB_USERNAME") or "postgres"
-    deadline = time.monotonic() + READY_SECONDS
-    while not engine.run(["exec", container.name, "pg_isready", "-U", user], timeout=START_SECONDS, check=False).ok:
-        if time.monotonic() > deadline:
-            raise errors.CommandFailed(
-                f"{container.name} does not answer after {READY_SECONDS:.0f} s",
-                f"see its log: {engine.name} logs {container.name}",
-            )
-        time.sleep(POLL_SECONDS)
+        engine.run(["stop", "-t", str(STOP_SECONDS), container.name], timeout=STOP_SECONDS + MARGIN_SECONDS)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from installer.backup import data, database, file, vectors
+from installer.backup import data, file, vectors
 from installer.backup.database import Snapshot
 from installer.engine.base import Engine
 
@@ -28,8 +28,7 @@ def add_settings(writer: file.Writer, contents: Mapping[str, bytes]) -> None:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o600
             archive.addfile(entry, io.BytesIO(content))
-    made.seek(0)
-    writer.add(SETTINGS, made, lambda _: None)
+    writer.add(SETTINGS, [made.getvalue()], lambda _: None)
     writer.count({"files": len(contents)})
 
 
@@ -39,10 +38,10 @@ def read_settings(packed: bytes) -> dict[str, bytes]:
         return {entry.name: (archive.extractfile(entry) or io.BytesIO()).read() for entry in archive if entry.isfile()}
 
 
-def add_database(writer: file.Writer, snapshot: Snapshot, engine: Engine, advance: Advance) -> None:
+def add_database(writer: file.Writer, snapshot: Snapshot, advance: Advance) -> None:
     """Add the dump of a snapshot, and its rows. Raises CommandFailed."""
-    with database.dump(snapshot, engine) as stream:
-        writer.add(f"{DATABASE}{snapshot.database.name}", stream, advance)
+    with snapshot.dump() as pieces:
+        writer.add(f"{DATABASE}{snapshot.database.name}", pieces, advance)
     writer.count(snapshot.rows)
 
 
@@ -50,7 +49,7 @@ def add_folder(writer: file.Writer, name: str, source: Path, engine: Engine, adv
     """Add a folder that belongs to `volumes/name`, and how many files it has. Raises CommandFailed."""
     with tempfile.NamedTemporaryFile("rb") as index:
         with data.packed(source, engine, Path(index.name)) as stream:
-            writer.add(f"{FILES}{name}", stream, advance)
+            writer.add(f"{FILES}{name}", file.in_pieces(stream), advance)
         # What is counted is what was read: people go on writing.
         files = sum(not line.rstrip(b"\n").endswith(b"/") for line in index)
     writer.count({name: files})
@@ -59,7 +58,7 @@ def add_folder(writer: file.Writer, name: str, source: Path, engine: Engine, adv
 def add_vectors(writer: file.Writer, counted: Mapping[str, int] | None) -> None:
     """Add what the vector store holds by classes, if that is known: it has no bytes of its own."""
     if counted is not None:
-        writer.add(vectors.PART, io.BytesIO(), lambda _: None)
+        writer.add(vectors.PART, (), lambda _: None)
         writer.count(counted)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from installer.core import errors
 
@@ -40,6 +40,8 @@ MISSING_PROGRAM = 127
 NO_ROOM = "no space left on device"
 # For `started`: we write to the child; its standard error goes where its standard output goes.
 PIPE, WITH_STDOUT = subprocess.PIPE, subprocess.STDOUT
+# What `started` gives; with `text` off its streams are of bytes.
+Child: TypeAlias = "subprocess.Popen[str]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from installer.backup import database
+from installer.backup import databases
 from installer.core import errors
 from installer.engine.base import Container, Engine
 from installer.release import dify
@@ -39,15 +39,14 @@ class Compared:
 
 
 def count(variables: Mapping[str, str], found: Iterable[Container], engine: Engine) -> Counted:
-    """Count the rows of an installation's databases while PostgreSQL runs; never fails."""
+    """Count the rows of an installation's databases while their server runs; never fails."""
     try:
-        databases = database.find_databases(database.find_server(variables, found), variables, engine)
-        return Counted(rows={each.name: database.count_rows(each, engine) for each in databases})
+        there = databases.find_databases(databases.find_server(variables, found), variables, engine)
+        return Counted(rows={each.name: each.count_rows(engine) for each in there})
     except errors.InstallerError as error:
-        kind = variables.get(dify.DB_TYPE, database.POSTGRESQL)
-        return Counted(why_not=error.message if kind == database.POSTGRESQL else f"the database is {kind}")
+        return Counted(why_not=error.message)
     except ValueError:
-        return Counted(why_not="psql has not listed all tables")
+        return Counted(why_not="the database has not listed all tables")
 
 
 def compare(before: Rows, after: Rows) -> Compared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ PLACES = (("api", "/app/api/storage"), ("plugin_daemon", "/app/storage"), ("weav
 class OldDify:
     """A Dify of an older release on a machine with docker, as its documentation says, and as people then change it."""
 
-    def __init__(self, machine: Machine, bundle: Bundle) -> None:
-        self.machine, self.bundle = machine, bundle
+    def __init__(self, machine: Machine, bundle: Bundle, chosen: Mapping[str, str] = CHOSEN) -> None:
+        self.machine, self.bundle, self.chosen = machine, bundle, dict(chosen)
         machine.push(bundle.archive, "/srv/images.tar")
         machine.run("docker load --quiet --input /srv/images.tar && rm /srv/images.tar", timeout=600)
         names = machine.run("docker images --format '{{.Repository}}:{{.Tag}}'").stdout.split()
@@ -53,6 +54,9 @@ class OldDify:
         shutil.copytree(bundle.checkout / "docker", folder)
         self._make_older(folder)
         self.compose("up", "--detach", "--pull", "never", "--quiet-pull")
+        healthy = f"docker exec {PROJECT}-api-1 curl --silent --fail localhost:5001/health"
+        machine.run(f"until {healthy}; do sleep 1; done", timeout=180)
+        machine.push(bundle.executable, "/srv/dify-installer", mode=0o755)
 
     def _make_older(self, folder: Path) -> None:
         """Give it the older tag, the older name of the database, a volume of docker's, an administrator's `.env`."""
@@ -62,7 +66,7 @@ class OldDify:
         upstream.write_text(text)
         example = folder / layout.ENV_EXAMPLE
         example.write_text(envfile.edit(example.read_text(), {"DB_HOST": "db", "OLD_SWITCH": "off"}))
-        (folder / ".env").write_text(envfile.edit(example.read_text(), CHOSEN))
+        (folder / ".env").write_text(envfile.edit(example.read_text(), self.chosen))
 
     def compose(self, *arguments: str) -> str:
         """Run docker compose in its folder."""
@@ -86,8 +90,6 @@ class OldDify:
 @pytest.fixture(scope="module")
 def old(new_docker_machine: MachineMaker, upstream: Bundle) -> OldDify:
     made = OldDify(new_docker_machine(), upstream)
-    made.machine.push(upstream.executable, "/srv/dify-installer", mode=0o755)
-    made.machine.run(f"until docker exec {PROJECT}-api-1 curl --silent --fail localhost:5001/health; do sleep 1; done")
     made.psql(FILL)
     made.inside("api", STORE)
     made.inside("plugin_daemon", PLUGIN)

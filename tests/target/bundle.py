@@ -49,10 +49,16 @@ def checkout(name: str, source: Path, work: Path) -> Path:
     return images.dify_checkout(source, target)
 
 
-def publish(source: Path, registry: Registry, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None) -> None:
-    """Push the stand-in images that a checkout needs."""
+def publish(
+    source: Path,
+    registry: Registry,
+    work: Path,
+    ballast: Mapping[str, Sequence[Path]] | None = None,
+    chosen: Mapping[str, str] | None = None,
+) -> None:
+    """Push the stand-in images that a checkout needs, with settings that are chosen."""
     docker = source / layout.PROJECT
-    made = images.build(docker / layout.COMPOSE_FILE, docker / layout.ENV_EXAMPLE, work / "images", ballast)
+    made = images.build(docker / layout.COMPOSE_FILE, docker / layout.ENV_EXAMPLE, work / "images", ballast, chosen)
     images.push(made, registry.url)
     images.forget(made, environment(registry))
 
@@ -74,20 +80,26 @@ def make(
     work: Path,
     ballast: Mapping[str, Sequence[Path]] | None = None,
     options: Sequence[str] = (),
+    chosen: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Build the bundle of a Dify-shaped folder with the real build, which pulls from the registry."""
-    bundle = prepare(name, source, registry, work, ballast)
+    bundle = prepare(name, source, registry, work, ballast, chosen)
     subprocess.run(command(bundle, work, *options), check=True, cwd=ROOT, env=environment(registry))
     return bundle
 
 
 def prepare(
-    name: str, source: Path, registry: Registry, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None
+    name: str,
+    source: Path,
+    registry: Registry,
+    work: Path,
+    ballast: Mapping[str, Sequence[Path]] | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Return the bundle that is to be built, its checkout complete and its images in the registry."""
     checkout(name, source, work)
     bundle = named(name, work)
-    publish(bundle.checkout, registry, work, ballast)
+    publish(bundle.checkout, registry, work, ballast, chosen)
     return bundle
 
 

@@ -34,8 +34,10 @@ ENTRYPOINTS = {
 }
 PACKAGES = (
     "postgresql redis-server nginx-light squid python3 python3-psycopg2 python3-redis curl gettext-base busybox-static "
-    "python3-flask python3-jwt python3-requests python3-yaml"
+    "python3-flask python3-jwt python3-requests python3-yaml python3-pymysql"
 )
+# In a root of its own, since few bundles have it.
+MARIADB = "mariadb-server-core mariadb-client-compat"
 # Documentation, caches, PostgreSQL's just-in-time compiler, systemd and Perl: two thirds of the layer, and nothing that
 # runs.
 LEFT_OUT = (
@@ -101,6 +103,7 @@ class Kind:
     env: Mapping[str, str] = field(default_factory=dict)
     static: bool = False
     folder: str = "/"
+    packages: str = PACKAGES
 
 
 PYTHON_SERVICE = {"PYTHONUNBUFFERED": "1"}
@@ -116,6 +119,8 @@ KINDS: dict[str, Kind] = {
     ),
     "web": Kind(programs=("front.py", "outside.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
     "db_postgres": Kind(programs=("postgres.sh",), entrypoint=("sh", "/standin/postgres.sh"), command=("postgres",)),
+    # MariaDB, which has MySQL's programs by their names; Debian has no MySQL.
+    "db_mysql": Kind(programs=("mysql.sh",), entrypoint=("sh", "/standin/mysql.sh"), packages=MARIADB),
     # Redis writes its data into the folder that it is started in.
     "redis": Kind(command=("redis-server",), folder="/data"),
     "sandbox": Kind(programs=("sandbox.py", "web.py"), entrypoint=("python3", "/standin/sandbox.py")),
@@ -140,19 +145,23 @@ class Image:
 
 
 def build(
-    compose_file: Path, env_example: Path, work: Path, ballast: Mapping[str, Sequence[Path]] | None = None
+    compose_file: Path,
+    env_example: Path,
+    work: Path,
+    ballast: Mapping[str, Sequence[Path]] | None = None,
+    chosen: Mapping[str, str] | None = None,
 ) -> list[Image]:
     """Make the images that the compose file needs by default; layers are kept below `work`.
 
-    `ballast` are further layers, as tar files, by service.
+    `ballast` are further layers, as tar files, by service; `chosen` are settings other than the example's.
     """
-    variables = envfile.resolve(env_example.read_text())
+    variables = envfile.resolve(envfile.edit(env_example.read_text(), dict(chosen or {})))
     needed = compose.images(compose.load(compose_file), variables)
-    base = _base_layer(work)
     made = []
     for reference, services in needed.items():
         service = next(service for service in services if service in KINDS)
         kind = KINDS[service]
+        base = _base_layer(kind.packages, work)
         layers = [_kept("busybox", _busybox_layer(base), work)] if kind.static else [base]
         layers += (ballast or {}).get(service, ())
         if kind.programs:
@@ -247,9 +256,9 @@ def _sha256(path: Path) -> str:
     return digest.hash_file(path)
 
 
-def _base_layer(work: Path) -> Path:
+def _base_layer(packages: str, work: Path) -> Path:
     """Return Debian with the servers as one layer; made once."""
-    identity = hashlib.sha256("\n".join((PACKAGES, *LEFT_OUT, NO_CLUSTER, COMPILE)).encode()).hexdigest()[:12]
+    identity = hashlib.sha256("\n".join((packages, *LEFT_OUT, NO_CLUSTER, COMPILE)).encode()).hexdigest()[:12]
     layer = work / f"layer-{identity}.tar"
     if layer.is_file():
         return layer
@@ -257,8 +266,9 @@ def _base_layer(work: Path) -> Path:
     root = work / f"layer-{identity}.part"
     shutil.rmtree(root, ignore_errors=True)
     log = work / "layer.log"
-    with steps.step("the layer of the stand-in images: Debian 13 with PostgreSQL, Redis, nginx and squid", 30, log):
-        _install_servers(root, log)
+    what = "PostgreSQL, Redis, nginx and squid" if packages == PACKAGES else packages
+    with steps.step(f"the layer of the stand-in images: Debian 13 with {what}", 30, log):
+        _install_servers(packages, root, log)
         partial = layer.with_suffix(".writing")
         with tarfile.open(partial, "w") as archive:
             for path in sorted(root.rglob("*")):
@@ -269,18 +279,19 @@ def _base_layer(work: Path) -> Path:
     return layer
 
 
-def _install_servers(root: Path, log: Path) -> None:
+def _install_servers(packages: str, root: Path, log: Path) -> None:
     """Make a root of Debian with the servers, and leave out what they do not need."""
-    packages = ",".join(PACKAGES.split())
-    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", "--dpkgopt=force-confold"]
-    command += [f"--essential-hook={NO_CLUSTER}", "trixie", str(root)]
+    command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages.split())}"]
+    command += ["--dpkgopt=force-confold", f"--essential-hook={NO_CLUSTER}", "trixie", str(root)]
     steps.run([*command, *machine.mirrors()], log)
     for name in LEFT_OUT:
         left_out = root / name
         left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
-    subprocess.run(["chroot", str(root), *COMPILE.split()], check=True, capture_output=True)
     for name in ("var/log/nginx", "var/log/squid", "var/cache", "dev", "usr/share/nginx/conf"):
         (root / name).mkdir(parents=True, exist_ok=True)
+    if packages != PACKAGES:
+        return
+    subprocess.run(["chroot", str(root), *COMPILE.split()], check=True, capture_output=True)
     # nginx's official image has a user of its name, which Dify's configuration asks for.
     subprocess.run(["chroot", str(root), "useradd", "--system", "nginx"], check=True)
     subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)

@@ -73,8 +73,8 @@ class TestRows:
         assert rows.in_words(map(str, range(12))).endswith("; 9; and 2 more")
 
     def test_another_database_is_said_not_to_be_compared(self, tmp_path: Path) -> None:
-        counted = rows.count({"DB_TYPE": "mysql"}, [], Podman(program(tmp_path, "podman")))
-        assert counted.why_not == "the database is mysql"
+        counted = rows.count({"DB_TYPE": "oceanbase"}, [], Podman(program(tmp_path, "podman")))
+        assert "the database is oceanbase" in counted.why_not
 
 
 class TestSettings:

@@ -5,30 +5,67 @@ import json
 import os
 import uuid
 
-import psycopg2
-import psycopg2.extras
 import redis
 
 ENV = os.environ
-TABLE = """
-CREATE TABLE IF NOT EXISTS records (
-    id uuid PRIMARY KEY,
-    kind text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    body jsonb NOT NULL
-)
-"""
+MYSQL = ENV.get("DB_TYPE") == "mysql"
+# HOLDS: that a document has these values; MERGED: what it becomes with these.
+if MYSQL:
+    import pymysql
+
+    # PyMySQL 1.0 to 1.1, Debian's and the real image's: autocommit is off, and a connection is its own context.
+    TABLE = """
+    CREATE TABLE IF NOT EXISTS records (
+        id char(36) PRIMARY KEY,
+        kind varchar(255) NOT NULL,
+        created_at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+        body json NOT NULL
+    ) CHARACTER SET utf8mb4
+    """
+    HOLDS, MERGED = "JSON_CONTAINS(body, %s)", "JSON_MERGE_PATCH(body, %s)"
+else:
+    import psycopg2
+    import psycopg2.extras
+
+    TABLE = """
+    CREATE TABLE IF NOT EXISTS records (
+        id uuid PRIMARY KEY,
+        kind text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        body jsonb NOT NULL
+    )
+    """
+    HOLDS, MERGED = "body @> %s", "body || %s"
 
 
 def database(name=None):
-    return psycopg2.connect(
-        host=ENV["DB_HOST"],
-        port=ENV["DB_PORT"],
-        user=ENV["DB_USERNAME"],
-        password=ENV["DB_PASSWORD"],
-        dbname=name or ENV["DB_DATABASE"],
-        connect_timeout=5,
-    )
+    login = {"host": ENV["DB_HOST"], "port": int(ENV["DB_PORT"]), "user": ENV["DB_USERNAME"]}
+    login |= {"password": ENV["DB_PASSWORD"], "connect_timeout": 5}
+    if MYSQL:
+        return pymysql.connect(database=name or ENV["DB_DATABASE"], **login)
+    return psycopg2.connect(dbname=name or ENV["DB_DATABASE"], **login)
+
+
+def make_database():
+    """Make the database that the environment names, if there is none."""
+    connection = database("mysql" if MYSQL else "postgres")
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        if MYSQL:
+            cursor.execute(f"CREATE DATABASE IF NOT EXISTS `{ENV['DB_DATABASE']}` CHARACTER SET utf8mb4")
+        else:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (ENV["DB_DATABASE"],))
+            if cursor.fetchone() is None:
+                cursor.execute(f'CREATE DATABASE "{ENV["DB_DATABASE"]}"')
+    connection.close()
+
+
+def has_table(cursor, name):
+    """Tell whether a table is there."""
+    schema = "DATABASE()" if MYSQL else "current_schema()"
+    query = f"SELECT 1 FROM information_schema.tables WHERE table_schema = {schema} AND table_name = %s"
+    cursor.execute(query, (name,))
+    return cursor.fetchone() is not None
 
 
 def cache():
@@ -46,9 +83,11 @@ def transaction():
     """A cursor whose work is committed at the end, or undone by an error."""
     connection = database()
     try:
-        with connection, connection.cursor() as cursor:
+        with connection.cursor() as cursor:
             yield cursor
+        connection.commit()
     finally:
+        # What was not committed is undone.
         connection.close()
 
 
@@ -62,16 +101,20 @@ def add(kind, **body):
 
 def find(kind, **wanted):
     """Return the documents of a kind that have these values, the oldest first."""
-    query, values = "SELECT id, created_at, body FROM records WHERE kind = %s AND body @> %s", [kind]
+    query, values = f"SELECT id, created_at, body FROM records WHERE kind = %s AND {HOLDS}", [kind]
     number = wanted.pop("id", None)
     values.append(json.dumps(wanted))
     if number is not None:
-        query += " AND id::text = %s"
+        query += " AND CAST(id AS char(36)) = %s"
         values.append(str(number))
     with transaction() as cursor:
         cursor.execute(query + " ORDER BY created_at", values)
         rows = cursor.fetchall()
-    return [{**body, "id": str(key), "created_at": int(made.timestamp())} for key, made, body in rows]
+    return [{**_read(body), "id": str(key), "created_at": int(made.timestamp())} for key, made, body in rows]
+
+
+def _read(body):
+    return json.loads(body) if isinstance(body, str) else body
 
 
 def one(kind, **wanted):
@@ -82,18 +125,19 @@ def change(document, **values):
     """Write new values into a document, and into what is kept of it."""
     document.update(values)
     with transaction() as cursor:
-        cursor.execute("UPDATE records SET body = body || %s WHERE id = %s", (json.dumps(values), document["id"]))
+        cursor.execute(f"UPDATE records SET body = {MERGED} WHERE id = %s", (json.dumps(values), document["id"]))
 
 
 def remove(kind, **wanted):
     found = [document["id"] for document in find(kind, **wanted)]
     with transaction() as cursor:
-        cursor.execute("DELETE FROM records WHERE id::text = ANY(%s)", (found,))
+        cursor.executemany("DELETE FROM records WHERE id = %s", [(each,) for each in found])
     return len(found)
 
 
 def make_table():
     with transaction() as cursor:
-        # Two programs that start at the same time must not make it twice.
-        cursor.execute("SELECT pg_advisory_xact_lock(1)")
+        if not MYSQL:
+            # Two programs that start at the same time must not make it twice.
+            cursor.execute("SELECT pg_advisory_xact_lock(1)")
         cursor.execute(TABLE)

@@ -24,8 +24,7 @@ LOCK_SECONDS = 60
 def seal():
     """Make the first table, slowly, as the first start of the real one does; keep the key that sealed the data."""
     with backing.transaction() as cursor:
-        cursor.execute("SELECT to_regclass('setups')")
-        if cursor.fetchone()[0] is None:
+        if not backing.has_table(cursor, "setups"):
             time.sleep(2)
             cursor.execute("CREATE TABLE setups (sealed_with text)")
             cursor.execute("INSERT INTO setups VALUES (%s)", (ENV["SECRET_KEY"],))

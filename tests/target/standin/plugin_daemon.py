@@ -13,16 +13,6 @@ from daemon import answers, dispatch, installs, management
 ENV = os.environ
 
 
-def make_database():
-    connection = backing.database("postgres")
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (ENV["DB_DATABASE"],))
-        if cursor.fetchone() is None:
-            cursor.execute(f'CREATE DATABASE "{ENV["DB_DATABASE"]}"')
-    backing.make_table()
-
-
 def debugging():
     listener = socket.create_server(("0.0.0.0", int(ENV["PLUGIN_REMOTE_INSTALLING_PORT"])))
     while True:
@@ -48,7 +38,8 @@ def application():
     return app
 
 
-make_database()
+backing.make_database()
+backing.make_table()
 redis.Redis(host=ENV["REDIS_HOST"], port=int(ENV["REDIS_PORT"]), password=ENV["REDIS_PASSWORD"]).ping()
 threading.Thread(target=debugging, daemon=True).start()
 installs.launch_all()
