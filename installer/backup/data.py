@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from installer.backup import database
+from installer.backup import pause, pipes
 from installer.core import layout
 from installer.core.console import Console
 from installer.engine.base import Container, Engine
@@ -22,8 +22,6 @@ WRITE_ONCE = (dify.API, "worker", "worker_beat", dify.MODEL_CALLER, "sandbox", d
 # tar's status for files that changed or went away while they were read (GNU tar's manual, "Synopsis").
 TAR_STATUSES = (0, 1)
 COPY_SECONDS = 3600.0
-STOP_SECONDS = 60
-MARGIN_SECONDS = 30
 COUNT_SECONDS = 600.0
 PIECE_BYTES = 1024 * 1024
 
@@ -76,7 +74,7 @@ def held_copy(
     try:
         for name, folders in held.items():
             console.line(f"  {name} is stopped while {', '.join(folders)} is copied")
-            with stopped(name, engine):
+            with pause.stopped(name, engine):
                 sources = [str(place.volumes / folder) for folder in folders]
                 command = ["cp", "--archive", "--reflink=auto", "--", *sources, str(place.held)]
                 engine.runner.run(engine.as_owner(command), timeout=COPY_SECONDS)
@@ -84,20 +82,6 @@ def held_copy(
         yield copied, time.monotonic() - begun
     finally:
         remove(place, engine)
-
-
-@contextlib.contextmanager
-def stopped(name: str, engine: Engine) -> Iterator[None]:
-    """Have a container stopped while the block runs, as it is told to end: all that it holds is on the disk then.
-
-    A store whose files are copied while it runs, or as it was killed, may find less afterwards, in silence: Weaviate
-    keeps the objects and loses the way to them (dify-docs#940, "Stop Weaviate Gracefully").
-    """
-    try:
-        engine.run(["stop", "-t", str(STOP_SECONDS), name], timeout=STOP_SECONDS + MARGIN_SECONDS)
-        yield
-    finally:
-        engine.run(["start", name], timeout=STOP_SECONDS)
 
 
 def remove(place: layout.Installation, engine: Engine) -> None:
@@ -120,7 +104,7 @@ def packed(folder: Path, engine: Engine, index: Path | None = None) -> Iterator[
     command += ["--warning=no-file-changed", "--warning=no-file-removed", "--warning=no-file-ignored"]
     command += [] if index is None else ["--verbose", f"--index-file={index}"]
     command += ["--directory", str(folder), "."]
-    with database.streaming(engine.as_owner(command), engine, TAR_STATUSES) as stream:
+    with pipes.streaming(engine.as_owner(command), engine.runner, TAR_STATUSES) as stream:
         yield stream
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer import VERSION
-from installer.backup import arrival, data, database, file, foreign, parts, split, vectors
+from installer.backup import arrival, data, databases, file, foreign, parts, pause, split, vectors
+from installer.backup.database import Database
 from installer.backup.file import Head
 from installer.backup.foreign import Foreign
 from installer.commands import backup
@@ -32,13 +33,14 @@ LARGEST_CERTIFICATE = 1024 * 1024
 class Asked:
     """What is asked for: where it is to be written, and which Dify is meant where that is not clear.
 
-    `largest` is how large a file may be, in bytes.
+    `largest` is how large a file may be, in bytes; `recipients` are public keys, for which it is encrypted.
     """
 
     target: Path  # a file, a folder, or - for standard output
     folder: Path | None = None
     version: str | None = None
     largest: int | None = None
+    recipients: tuple[str, ...] = ()
 
 
 def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
@@ -53,18 +55,18 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
     console.line(f"Dify {found.version} in {found.folder}, run by {found.engine.name} (project {found.project})")
     stopped_seconds = 0.0
     with foreign.running_database(found, console) as server, contextlib.ExitStack() as stack:
-        databases = database.find_databases(server, found.variables, found.engine)
-        if not databases:
+        there = databases.find_databases(server, found.variables, found.engine)
+        if not there:
             raise errors.CommandFailed(
-                f"PostgreSQL in {server.name} has no database {found.variables.get('DB_DATABASE') or 'dify'}",
+                f"{server.name} has no database {found.variables.get('DB_DATABASE') or 'dify'}",
                 "name the right folder: --from FOLDER",
             )
-        total = _require_room(found, path, databases, console)
+        total = _require_room(found, path, there, console)
         if asked.largest:
             split.require_possible(asked.largest, total)
-        snapshots = [stack.enter_context(database.hold_snapshot(each, found.engine)) for each in databases]
+        snapshots = [stack.enter_context(each.hold_snapshot(found.engine)) for each in there]
         counted = vectors.count(found.variables, found.containers.values(), found.engine)
-        writer = stack.enter_context(_writing(path, _head(found), asked.largest))
+        writer = stack.enter_context(_writing(path, _head(found), asked))
         bar = stack.enter_context(console.progress("export", total))
         parts.add_settings(writer, _read_settings(found))
         parts.add_vectors(writer, counted)
@@ -72,12 +74,12 @@ def export(asked: Asked, runner: Runner, console: Console) -> backup.Written:
         for container, folders in found.stores.items():
             console.line(f"  {container} is stopped while {', '.join(folders)} is read")
             stopped = time.monotonic()
-            with data.stopped(container, found.engine):
+            with pause.stopped(container, found.engine):
                 for name in folders:
                     parts.add_folder(writer, name, found.folders[name], found.engine, bar.update)
             stopped_seconds += time.monotonic() - stopped
         for snapshot in snapshots:
-            parts.add_database(writer, snapshot, found.engine, bar.update)
+            parts.add_database(writer, snapshot, bar.update)
         read = {name for folders in found.stores.values() for name in folders}
         for name, source in found.folders.items():
             if name not in read:
@@ -110,12 +112,12 @@ def _choose_path(asked: Asked) -> Path:
         if sys.stdout.isatty():
             raise errors.UsageError("standard output is a terminal", "send it on: export - | split …, or name a file")
         return asked.target
-    return backup.choose_path(asked.target, PREFIX)
+    return backup.choose_path(asked.target, PREFIX, encrypted=bool(asked.recipients))
 
 
-def _require_room(found: Foreign, path: Path, databases: list[database.Database], console: Console) -> int:
+def _require_room(found: Foreign, path: Path, there: list[Database], console: Console) -> int:
     """Say how much it will be and what is not in it; return the bytes. Raises PreflightFailed without room."""
-    stored = sum(database.measure(each, found.engine) for each in databases)
+    stored = sum(each.measure(found.engine) for each in there)
     copied = data.measure(list(found.folders.values()), found.engine)
     at_most = int(stored * parts.DUMP_SHARE) + copied
     console.line(
@@ -132,10 +134,10 @@ def _require_room(found: Foreign, path: Path, databases: list[database.Database]
 
 
 @contextlib.contextmanager
-def _writing(path: Path, head: Head, largest: int | None) -> Iterator[file.Writer]:
+def _writing(path: Path, head: Head, asked: Asked) -> Iterator[file.Writer]:
     if path == STANDARD_OUTPUT:
         try:
-            with file.streaming(sys.stdout.buffer, head) as writer:
+            with file.streaming(sys.stdout.buffer, head, asked.recipients) as writer:
                 yield writer
             sys.stdout.buffer.flush()
         except OSError as error:
@@ -143,7 +145,7 @@ def _writing(path: Path, head: Head, largest: int | None) -> Iterator[file.Write
                 f"standard output takes no more: {error.strerror}", "see what the program behind the pipe says"
             ) from error
         return
-    with file.writing(path, head, largest) as writer:
+    with file.writing(path, head, asked.largest, asked.recipients) as writer:
         yield writer
 
 
@@ -156,7 +158,7 @@ def _head(found: Foreign) -> Head:
         folder=str(found.folder),
         url=found.variables.get(dify.ADDRESS_KEY, ""),
         vector_store=found.variables.get(dify.VECTOR_STORE, ""),
-        database=found.variables.get(dify.DB_TYPE) or database.POSTGRESQL,
+        database=databases.kind_of(found.variables),
         left_out=found.left_out,
         store_version=found.store_version,
         ours=False,
