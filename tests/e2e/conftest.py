@@ -23,6 +23,7 @@ from tests.target import bundle as bundles
 from tests.target import difypkg, uv
 from tests.target import embedder as embedders
 from tests.target import machine as machines
+from tests.target import newer as releases
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine
 from tests.target.registry import Registry
@@ -96,6 +97,12 @@ def sample(work: Path, registry: Registry, once: Once) -> Bundle:
             return bundles.make("sample", bundles.SAMPLE, registry, work)
 
     return once("sample", make)
+
+
+@pytest.fixture(scope="session")
+def newer(registry: Registry, work: Path, once: Once) -> Bundle:
+    """The bundle of the sample's next release."""
+    return once("newer", lambda: releases.make(registry, work))
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from installer.release import envfile
-from tests.e2e.conftest import MachineMaker, Once
+from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.e2e.test_backup import FILL, HASH, JOURNEYS, STORE, inside, printed, psql, sums
-from tests.target import newer as releases
 from tests.target.bundle import Bundle
 from tests.target.newer import NEW, OLD
-from tests.target.registry import Registry
 
 # Settings that this host has chosen; the newer release does not know the last one any more.
 CHOSEN = {"LOG_LEVEL": "WARNING", "POSTGRES_MAX_CONNECTIONS": "120", "PIP_MIRROR_URL": "http://10.0.0.9/simple"}
@@ -26,12 +23,6 @@ KILL = "pkill -KILL --full '[d]ify-installer --ip'"
 # The newer api runs, and migrates.
 STARTING = "grep -qs begun {record} && podman ps --format '{{{{.Names}}}}' | grep -q dify_api"
 FAKE_DU = "#!/bin/sh\necho 99999999999999 /\n"
-
-
-@pytest.fixture(scope="session")
-def newer(registry: Registry, work: Path, once: Once) -> Bundle:
-    """The bundle of the sample's next release."""
-    return once("newer", lambda: releases.make(registry, work))
 
 
 def carry(server: Server, bundle: Bundle) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.faults import report, rig, trials
 from tests.target import bundle as bundles
 from tests.target import machine as machines
+from tests.target import newer as releases
 from tests.target.machine import Machine
 from tests.target.registry import Registry
 
@@ -58,6 +59,7 @@ def prepare(work: Path, folder: Path) -> rig.Lab:
     base = machines.base_root(work)
     with Registry(work / "registry") as registry:
         sample = bundles.make("sample", bundles.SAMPLE, registry, work)
+    newer = releases.make(Registry(work / "registry"), work)
     shutil.rmtree(work / "machines", ignore_errors=True)
     count = itertools.count()
 
@@ -66,7 +68,7 @@ def prepare(work: Path, folder: Path) -> rig.Lab:
         machine.boot()
         return machine
 
-    return rig.Lab(make, sample, folder)
+    return rig.Lab(make, sample, newer, folder)
 
 
 def numbers(only: int | None, deadline: float) -> Iterator[int]:

@@ -128,7 +128,7 @@ def fill_disk(scene: Scene, parameters: Parameters) -> None:
     machine.run(f"mkdir -p {path} && mount -t tmpfs -o mode=0755,size={size} none {path}")
     running = scene.install("install")
     kills.await_moment(scene, "install", running, parameters)
-    used, late = _shrink(scene, path, parameters["left"]), running.over
+    used, late = shrink(scene, path, parameters["left"]), running.over
     # A service that finds no room is a stack that is not healthy, with its own words.
     ended = scene.end("install", running, {0, 5, 6})
     if ended.status and not NO_ROOM.search(ended.output):
@@ -141,7 +141,7 @@ def fill_disk(scene: Scene, parameters: Parameters) -> None:
         raise Void("install had ended before its disk was full")
 
 
-def _shrink(scene: Scene, path: str, left: int) -> int:
+def shrink(scene: Scene, path: str, left: int) -> int:
     """Leave so many bytes of a file system in memory; return how many are in use. Its use may grow meanwhile."""
     command = f"used=$(df --block-size=1 --output=used {path} | tail -1); "
     command += f"mount -o remount,size=$((used + {left} + 4096)) {path} && echo $used"

@@ -36,7 +36,7 @@ TARGETS = ["parent", "group", "tree", "child"]
 PROMPT_SECONDS = 5.0
 
 
-def _signal(rng: random.Random) -> Parameters:
+def draw_signal(rng: random.Random) -> Parameters:
     return {"signal": rng.choice(SIGNALS), "target": rng.choice(TARGETS), "pick": round(rng.random(), 3)}
 
 
@@ -46,60 +46,60 @@ def _moment(rng: random.Random, moments: dict[str, float]) -> Parameters:
 
 
 def draw_kill(rng: random.Random) -> Parameters:
-    return _moment(rng, MOMENTS) | _signal(rng)
+    return _moment(rng, MOMENTS) | draw_signal(rng)
 
 
 def draw_two_kills(rng: random.Random) -> Parameters:
     # The first one before the stack is all there: the second finds half an installation.
-    first = _moment(rng, {step: MOMENTS[step] for step in ("preflight", "images", "settings")}) | _signal(rng)
+    first = _moment(rng, {step: MOMENTS[step] for step in ("preflight", "images", "settings")}) | draw_signal(rng)
     return {"first": first, "second": draw_kill(rng)}
 
 
 def draw_kill_of_change(rng: random.Random) -> Parameters:
     moments = {step: MOMENTS[step] for step in ("preflight", "podman-compose", "settings", "start")}
-    return {"level": rng.choice(["DEBUG", "WARNING", "ERROR"])} | _moment(rng, moments) | _signal(rng)
+    return {"level": rng.choice(["DEBUG", "WARNING", "ERROR"])} | _moment(rng, moments) | draw_signal(rng)
 
 
 def draw_kill_of_stop(rng: random.Random) -> Parameters:
-    return {"after": "", "delay": round(rng.uniform(0.2, STOP_SECONDS), 2)} | _signal(rng)
+    return {"after": "", "delay": round(rng.uniform(0.2, STOP_SECONDS), 2)} | draw_signal(rng)
 
 
 def draw_kill_of_uninstall(rng: random.Random) -> Parameters:
-    return _moment(rng, REMOVALS) | _signal(rng)
+    return _moment(rng, REMOVALS) | draw_signal(rng)
 
 
 def kill_install(scene: Scene, parameters: Parameters) -> None:
-    _kill(scene, "install", scene.install("install"), parameters)
+    kill(scene, "install", scene.install("install"), parameters)
 
 
 def kill_install_twice(scene: Scene, parameters: Parameters) -> None:
     first = scene.install("first")
-    tree = _kill(scene, "first", first, parameters["first"])
+    tree = kill(scene, "first", first, parameters["first"])
     # Where the parent alone was killed, the run goes on without it, and keeps others out.
     _await_gone(tree, rig.RUN_SECONDS)
     scene.keep_secrets()
-    _kill(scene, "second", scene.install("second"), parameters["second"])
+    kill(scene, "second", scene.install("second"), parameters["second"])
 
 
 def kill_change(scene: Scene, parameters: Parameters) -> None:
     scene.options = ("--set", f"LOG_LEVEL={parameters['level']}")
-    _kill(scene, "change", scene.install("change"), parameters)
+    kill(scene, "change", scene.install("change"), parameters)
 
 
 def kill_stop(scene: Scene, parameters: Parameters) -> None:
-    _kill(scene, "stop", scene.start("stop", ["./dify-installer", "stop"]), parameters)
+    kill(scene, "stop", scene.start("stop", ["./dify-installer", "stop"]), parameters)
 
 
 def kill_start(scene: Scene, parameters: Parameters) -> None:
     scene.run("stop", ["./dify-installer", "stop"], {0})
-    _kill(scene, "start", scene.start("start", ["./dify-installer", "start"]), parameters)
+    kill(scene, "start", scene.start("start", ["./dify-installer", "start"]), parameters)
 
 
 def kill_uninstall(scene: Scene, parameters: Parameters) -> None:
-    _kill(scene, "uninstall", scene.start("uninstall", ["./dify-installer", "uninstall"]), parameters)
+    kill(scene, "uninstall", scene.start("uninstall", ["./dify-installer", "uninstall"]), parameters)
 
 
-def _kill(scene: Scene, name: str, running: Running, parameters: Parameters) -> dict[int, str]:
+def kill(scene: Scene, name: str, running: Running, parameters: Parameters) -> dict[int, str]:
     """Kill a run at its moment and judge how it ends; return what it had started, by process, and when each began."""
     await_moment(scene, name, running, parameters)
     number, target = signal.Signals[f"SIG{parameters['signal']}"], parameters["target"]
@@ -158,7 +158,7 @@ def cut_power(scene: Scene, parameters: Parameters) -> None:
         "uninstall": ["./dify-installer", "uninstall"],
     }
     running = scene.start(parameters["during"], commands[parameters["during"]])
-    _cut(scene, parameters["during"], running, parameters)
+    cut(scene, parameters["during"], running, parameters)
 
 
 def draw_power_cut_of_install(rng: random.Random) -> Parameters:
@@ -166,10 +166,10 @@ def draw_power_cut_of_install(rng: random.Random) -> Parameters:
 
 
 def cut_power_of_install(scene: Scene, parameters: Parameters) -> None:
-    _cut(scene, "install", scene.install("install"), parameters)
+    cut(scene, "install", scene.install("install"), parameters)
 
 
-def _cut(scene: Scene, name: str, running: Running, parameters: Parameters) -> None:
+def cut(scene: Scene, name: str, running: Running, parameters: Parameters) -> None:
     await_moment(scene, name, running, parameters)
     scene.keep_secrets()
     scene.server.machine.kill()

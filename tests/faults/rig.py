@@ -183,9 +183,9 @@ def kill(pid: int, number: signal.Signals) -> bool:
 class Lab:
     """The one machine that is alive. Trials that end well leave it to the next one."""
 
-    def __init__(self, make: Callable[[], Machine], bundle: Bundle, folder: Path) -> None:
-        """`make` boots a new machine, `folder` is for what commands print."""
-        self.make, self.bundle, self.folder = make, bundle, folder
+    def __init__(self, make: Callable[[], Machine], bundle: Bundle, newer: Bundle, folder: Path) -> None:
+        """`make` boots a new machine, `newer` is the bundle for upgrades, `folder` is for what commands print."""
+        self.make, self.bundle, self.newer, self.folder = make, bundle, newer, folder
         self._server: Server | None = None
         self._installed = False
         folder.mkdir(parents=True, exist_ok=True)

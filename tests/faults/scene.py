@@ -13,6 +13,7 @@ from installer.core import errors
 from tests.e2e.server import Server
 from tests.faults import invariants, rig
 from tests.faults.rig import Ended, Running
+from tests.target.bundle import Bundle
 
 Parameters = dict[str, Any]
 
@@ -35,6 +36,7 @@ class Scene:
     server: Server
     folder: Path
     memory: invariants.Memory
+    newer: Bundle
     codes: dict[str, int | None] = field(default_factory=dict)
     broken: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

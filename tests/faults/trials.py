@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from installer.core import errors
-from tests.faults import damage, invariants, kills, rig, states
+from tests.faults import damage, invariants, kills, life, rig, states
 from tests.faults.scene import ERROR, TRACE, Parameters, Scene, Void, line_of
 
 Verdict = Literal["held", "failed", "void"]
@@ -79,6 +79,15 @@ KINDS: dict[str, Kind] = {
     "conmons killed": Kind("installed", states.draw_killed_conmons, states.kill_conmons),
     "images broken": Kind("installed", states.draw_broken_images, states.break_images),
     "runs at once": Kind("installed", kills.draw_concurrent, kills.run_at_once),
+    "backup killed": Kind("installed", life.draw_kill_of_backup, life.kill_backup),
+    "backup, disk full": Kind("installed", life.draw_full_disk_of_backup, life.fill_disk_of_backup),
+    "restore killed": Kind("installed", life.draw_kill_of_restore, life.kill_restore),
+    "restore, power cut": Kind("installed", life.draw_power_cut_of_restore, life.cut_power_of_restore),
+    "upgrade killed": Kind("installed", life.draw_kill_of_upgrade, life.kill_upgrade),
+    "upgrade, power cut": Kind("installed", life.draw_power_cut_of_upgrade, life.cut_power_of_upgrade),
+    "rollback killed": Kind("installed", life.draw_kill_of_rollback, life.kill_rollback),
+    "restore or upgrade, disk full": Kind("fresh", life.draw_full_disk_of_change, life.fill_disk_of_change),
+    "database killed": Kind("installed", life.draw_dead_database, life.kill_database),
 }
 
 
@@ -110,7 +119,7 @@ def run(planned: Plan, lab: rig.Lab) -> Result:
         lab.spoil()
     broken = scene.broken if scene else []
     # A file system in memory would not outlive the next power cut.
-    if broken or planned.kind == "disk full":
+    if broken or planned.kind in ("disk full", "restore or upgrade, disk full"):
         lab.spoil()
     elif not void and KINDS[planned.kind].needs != "any":
         lab.keep()
@@ -139,7 +148,7 @@ def prepare(planned: Plan, lab: rig.Lab, folder: Path) -> Scene:
         memory = invariants.remember(server, f"{planned.seed}/{planned.number}/{planned.kind}")
     else:
         memory = invariants.Memory(foreign=invariants.foreign(server))
-    return Scene(server=server, folder=folder, memory=memory)
+    return Scene(server=server, folder=folder, memory=memory, newer=lab.newer)
 
 
 def _act(scene: Scene, planned: Plan) -> str:
