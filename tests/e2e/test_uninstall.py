@@ -11,6 +11,33 @@ from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target.bundle import Bundle
 
+# All files with their owners, modes, sizes and times, folders without times; what engines and systemd keep of
+# themselves is asked of them.
+FILES = """
+import os, stat
+LEFT_OUT = (
+    *("/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/cache"),
+    *("/var/lib/containers", "/var/lib/docker", "/var/lib/containerd", "/home/dify/.local/share/containers"),
+    *("/var/lib/systemd/random-seed", "/var/lib/systemd/timers"),
+)
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in LEFT_OUT]
+    for name in (*folders, *files):
+        path = os.path.join(folder, name)
+        if path not in LEFT_OUT:
+            seen = os.lstat(path)
+            when = "" if stat.S_ISDIR(seen.st_mode) else f"{seen.st_size} {seen.st_mtime_ns}"
+            print(path, oct(seen.st_mode), seen.st_uid, seen.st_gid, when)
+"""
+# What stays, as docs/host-changes.md tells: podman's own folder, and for a user linger and folders on the way.
+STAYS = {
+    "podman root": {"/etc/containers/networks"},
+    "podman dify": {
+        *("/var/lib/systemd/linger/dify", "/home/dify/.config", "/home/dify/.config/systemd"),
+        *("/home/dify/.config/systemd/user", "/home/dify/.local", "/home/dify/.local/bin", "/home/dify/.local/share"),
+    },
+    "docker root": set(),
+}
 LABEL = "label=com.docker.compose.project=dify"
 ROW = "select note from kept"
 
@@ -21,6 +48,12 @@ def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
     engine, user = request.param.split()
     new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
     return Server(new_machine(), sample, user, engine=engine)
+
+
+@pytest.fixture(scope="module")
+def before(server: Server) -> set[str]:
+    """The whole host before anything is installed."""
+    return whole(server)
 
 
 def listed(server: Server, *command: str) -> list[str]:
@@ -40,6 +73,21 @@ def sql(server: Server, statement: str) -> str:
     done = server.run(server.engine, "exec", "-e", password, server.container("db_postgres"), *command)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def whole(server: Server) -> set[str]:
+    """Return a line for all that a host has: files, rules of the firewall, units, what the engine holds."""
+    machine = server.machine
+    seen = machine.run(["python3", "-c", FILES]).stdout
+    seen += machine.run("firewall-cmd --list-all-zones && firewall-cmd --permanent --list-all-zones").stdout
+    scopes = [[], ["--user"]] if server.user != "root" else [[]]
+    for scope in scopes:
+        units = ["systemctl", *scope, "list-unit-files", "--no-legend", "--no-pager"]
+        seen += server.run(*units).stdout
+    for what in ("images", "ps", "volume ls", "network ls"):
+        everything = ["--all"] if what in ("images", "ps") else []
+        seen += "".join(f"{what}: {line}\n" for line in listed(server, *what.split(), *everything, "--quiet"))
+    return set(seen.splitlines())
 
 
 def unit(server: Server) -> str:
@@ -74,11 +122,12 @@ def kill_in_the_middle(server: Server) -> None:
     killed.wait(30)
 
 
-def test_where_nothing_is_installed(server: Server) -> None:
+def test_where_nothing_is_installed(server: Server, before: set[str]) -> None:
     refused = server.installer("uninstall")
     assert refused.returncode == 2
     assert f"there is no installation in {server.folder}" in refused.stderr
     assert not server.machine.exists(server.folder)
+    assert whole(server) == before
 
 
 @pytest.mark.feature("`uninstall`, then an installation again", "works; settings, secrets and data are kept")
@@ -123,11 +172,12 @@ def test_an_installation_afterwards_has_secrets_and_data_again(server: Server) -
     assert server.installer("status").returncode == 0
 
 
-def test_what_is_told_removes_the_rest(server: Server) -> None:
+def test_what_is_told_removes_the_rest(server: Server, before: set[str]) -> None:
     # Stopping in order has been shown; some containers take their ten seconds for it.
     server.run("sh", "-c", f"{server.engine} kill $({server.engine} ps --quiet)")
     if (server.engine, server.user) != ("podman", "root"):
         purge(server)
+        assert_as_before(server, before)
         return
     done = server.installer("uninstall")
     assert done.returncode == 0, done.stderr
@@ -135,6 +185,14 @@ def test_what_is_told_removes_the_rest(server: Server) -> None:
     removed = server.run("sh", "-c", command)
     assert removed.returncode == 0, removed.stderr
     assert not server.machine.exists(server.folder)
+    assert_as_before(server, before)
+
+
+def assert_as_before(server: Server, before: set[str]) -> None:
+    """The host is as it was, but for what is told to stay."""
+    now = whole(server)
+    assert before - now == set()
+    assert {line.split()[0] for line in now - before} <= STAYS[f"{server.engine} {server.user}"]
 
 
 def purge(server: Server) -> None:
@@ -148,3 +206,4 @@ def purge(server: Server) -> None:
     done = server.installer("uninstall", "--purge-data", "dify")
     assert done.returncode == 0, done.stderr
     assert server.run("ls", "-A", server.folder).stdout.split() == ["theirs"]
+    server.run("rm", "-r", server.folder)
