@@ -44,6 +44,7 @@ LINKED = {
     "xz": "0BSD",
     "zlib": "Zlib",
 }
+TITLES = {"The MIT License": "MIT", "MIT License": "MIT"}
 NOT_GIVEN = """\
 The Python that this executable was frozen with was not built by dify-installer's own recipe, and came without the
 texts of what is linked into it: OpenSSL (Apache-2.0), zlib (Zlib), bzip2 (bzip2-1.0.6), xz (0BSD), libffi (MIT).
@@ -100,7 +101,18 @@ def of_distribution(distribution: metadata.Distribution) -> Component:
     """Return what an installed distribution says of its licence."""
     inside = [path for path in distribution.files or () if _is_text(PurePosixPath(path))]
     texts = {_short(PurePosixPath(path)): _read(Path(str(path.locate()))) for path in inside}
+    if linked := sorted(set(_linked(distribution))):
+        texts["NOTICE-linked"] = "".join(f"{each}\n" for each in linked)
     return _component(email.parser.Parser().parsestr(distribution.read_text("METADATA") or ""), texts)
+
+
+def _linked(distribution: metadata.Distribution) -> Iterator[str]:
+    """Yield what was compiled into a distribution, with its licence, as its bill of materials tells it (CycloneDX)."""
+    for path in distribution.files or ():
+        if "sboms" in path.parts and path.suffix == ".json":
+            for each in json.loads(_read(Path(str(path.locate())))).get("components", ()):
+                licences = [found.get("expression") or found["license"].get("id") for found in each.get("licenses", ())]
+                yield f"{each['name']} {each.get('version', '')}: {', '.join(filter(None, licences)) or 'not told'}"
 
 
 def of_wheel(path: Path) -> Component:
@@ -153,8 +165,16 @@ def _ourselves() -> Component:
 
 def _component(described: email.message.Message, texts: Mapping[str, str]) -> Component:
     return Component(
-        name=str(described["Name"]), version=str(described["Version"]), license=_expression(described), texts=texts
+        name=str(described["Name"]),
+        version=str(described["Version"]),
+        license=_expression(described) or _title(texts.values()),
+        texts=texts,
     )
+
+
+def _title(texts: Iterable[str]) -> str:
+    """Return the licence that a text is, by how it begins: the metadata of some say nothing."""
+    return next((licence for text in texts for begins, licence in TITLES.items() if text.startswith(begins)), "")
 
 
 def _expression(described: email.message.Message) -> str:

@@ -321,12 +321,14 @@ def logs_command(services: tuple[str, ...], folder: Path | None, **given: Any) -
 @click.option("--verify", "proving", is_flag=True, help="Read the backup at PATH instead, and prove all its bytes.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of this installation's backups there keep N.")
 @click.option("--every", type=click.Choice(backup_timer.EVERY), help="Have a timer make backups into the folder PATH.")
-@options.apply((options.SPLIT, options.FOLDER, options.JSON, options.SILENT))
+@options.apply((options.SPLIT, options.RECIPIENT, options.IDENTITY, options.FOLDER, options.JSON, options.SILENT))
 def backup_command(
     path: Path,
     folder: Path | None,
     keep: int | None,
     largest: int | None,
+    recipients: tuple[str, ...],
+    identity: Path | None,
     every: backup_timer.Every | None,
     proving: bool,
     as_json: bool,
@@ -338,13 +340,18 @@ def backup_command(
 
     console = Console(silent=silent or as_json)
     if proving:
-        head, parts = file.prove(path, console)
+        head, parts = file.prove(path, console, identity)
         if as_json:
             print_result(envelope.to_json("backup", passed=True, file=str(path), **backup.as_fields(head, parts)))
         else:
             print_result(backup.as_text(head, parts))
         return
-    asked = backup.Asked(target=path, keep=keep, largest=largest)
+    if identity is not None:
+        raise errors.UsageError(
+            "--identity opens a backup, and none is read here",
+            "add --verify; a new one is encrypted for a public key: --recipient",
+        )
+    asked = backup.Asked(target=path, keep=keep, largest=largest, recipients=recipients)
     if every is not None:
         console.line(backup.schedule(layout.Installation(options.folder(folder)), asked, every, Runner()))
         return
@@ -367,15 +374,21 @@ def backup_command(
 @click.option(
     "--dify-version", "version", metavar="VERSION", help="Its version. [default: as the tag of the api's image says]"
 )
-@options.apply((options.SPLIT, options.JSON, options.SILENT))
+@options.apply((options.SPLIT, options.RECIPIENT, options.JSON, options.SILENT))
 def export_command(
-    path: Path, folder: Path | None, version: str | None, largest: int | None, as_json: bool, silent: bool
+    path: Path,
+    folder: Path | None,
+    version: str | None,
+    largest: int | None,
+    recipients: tuple[str, ...],
+    as_json: bool,
+    silent: bool,
 ) -> None:
     """Write what a Dify of this host holds, whoever installed it, into PATH: a new file, a folder or a pipe (-)."""
     from installer.commands import backup, export
 
     console = Console(silent=silent or as_json)
-    asked = export.Asked(target=path, folder=folder, version=version, largest=largest)
+    asked = export.Asked(target=path, folder=folder, version=version, largest=largest, recipients=recipients)
     written = export.export(asked, Runner(), console)
     if path == export.STANDARD_OUTPUT:
         console.line(backup.as_text(written.head, written.parts))
@@ -387,16 +400,24 @@ def export_command(
 
 @cli.command("restore")
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
-@options.apply((options.WITHOUT_VECTORS, options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
+@options.apply(
+    (options.IDENTITY, options.WITHOUT_VECTORS, options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT)
+)
 def restore_command(
-    path: Path, without_vectors: bool, folder: Path | None, timeout: float, as_json: bool, silent: bool
+    path: Path,
+    identity: Path | None,
+    without_vectors: bool,
+    folder: Path | None,
+    timeout: float,
+    as_json: bool,
+    silent: bool,
 ) -> None:
     """Put what a backup holds in the place of what Dify holds now, which is kept, and comes back if that fails."""
     from installer.commands import restore
 
     console = Console(silent=silent or as_json)
     place = layout.Installation(options.folder(folder))
-    done = restore.restore(place, path, timeout, Runner(), console, without_vectors=without_vectors)
+    done = restore.restore(place, path, timeout, Runner(), console, identity=identity, without_vectors=without_vectors)
     if as_json:
         print_result(envelope.to_json("restore", passed=True, file=str(path), **restore.as_fields(done)))
     else:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import difflib
+import itertools
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -128,6 +129,16 @@ def _checked_rpms(text: str) -> Path:
             "fill it on a connected host of the same release: `dnf download --resolve --alldeps podman`",
         )
     return folder.absolute()
+
+
+def _read_recipients(text: str) -> tuple[str, ...]:
+    from installer.backup import encryption
+
+    return encryption.read_recipients(text)
+
+
+def _joined(_context: click.Context, _parameter: click.Parameter, found: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(itertools.chain.from_iterable(found))
 
 
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -323,6 +334,26 @@ WITHOUT_VECTORS = option(
     help="Leave the vectors of the backup behind; each knowledge base is to be indexed again then.",
 )
 
+RECIPIENT = option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    type=Checked("public key", _read_recipients),
+    callback=_joined,
+    metavar="KEY",
+    group=PLACE,
+    help="Encrypt for this public key, of `ssh-keygen -t ed25519` or of age, itself or its file; also several times. "
+    "Whoever has the private key opens it, also with `age -d`.",
+)
+
+IDENTITY = option(
+    "--identity",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    group=PLACE,
+    help="The private key that opens an encrypted backup.",
+)
+
 SPLIT = option(
     "--split",
     "largest",
@@ -375,6 +406,7 @@ SITE = (
         group=PLACE,
         help="Begin with what a backup or an export holds, also of an older Dify; settings are carried over by key.",
     ),
+    IDENTITY,
     WITHOUT_VECTORS,
     FOLDER,
     RUNTIME,
@@ -661,6 +693,7 @@ class Given:
     tls: Literal["self-signed"] | None = None
     ca_bundle: Path | None = None
     restore: Path | None = None
+    identity: Path | None = None
     without_vectors: bool = False
     folder: Path | None = None
     runtime: Name | None = None
@@ -732,6 +765,7 @@ def make_request(**options: Any) -> Request:
         registry=_registry(given),
         asked=settings.Asked(host=given.host or given.ip, ports=given.ports, values=values),
         restore=given.restore.absolute() if given.restore else None,
+        identity=given.identity.absolute() if given.identity else None,
         without_vectors=given.without_vectors,
         tls=_tls(given),
         servers=servers(given),
@@ -797,8 +831,9 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("two of the ports are the same: give --port, --https-port, --plugin-port different ones")
     if bool(given.tls_cert) != bool(given.tls_key):
         faults.append("--tls-cert and --tls-key go together: give both")
-    if given.without_vectors and not given.restore:
-        faults.append("--without-vectors says something of a backup, but none is named: add --restore FILE")
+    of_a_backup = {"--identity": given.identity, "--without-vectors": given.without_vectors}
+    if not given.restore and (names := " and ".join(name for name, value in of_a_backup.items() if value)):
+        faults.append(f"{names} says something of a backup, but none is named: add --restore FILE")
     if given.tls and given.tls_cert:
         faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
     if given.from_registry and (given.images or given.verify == "full"):

@@ -69,6 +69,7 @@ class Request:
     keep_example: bool = False
     registry: pull.Source | None = None  # where images come from, if not from the archive
     restore: Path | None = None  # the backup that a new installation begins with
+    identity: Path | None = None  # its private key, if it is encrypted
     without_vectors: bool = False
 
 
@@ -184,7 +185,7 @@ def find_sources(request: Request, runner: Runner, console: Console, *, archive_
     parts: tuple[Part, ...] = ()
     if archive_needed and request.restore is not None:
         with _refusing("restore", refusals):
-            _, parts = backup_file.prove(request.restore, console)
+            _, parts = backup_file.prove(request.restore, console, request.identity)
     return Sources(
         bundle=bundle,
         engine=engine,
@@ -271,7 +272,7 @@ def find_arrival(request: Request, place: layout.Installation) -> arrivals.Arriv
     """
     if request.restore is None:
         return None
-    arrival = arrivals.read(request.restore, without_vectors=request.without_vectors)
+    arrival = arrivals.read(request.restore, request.identity, without_vectors=request.without_vectors)
     if arrivals.is_there(arrival, place):
         return None
     if not exchange.is_arriving(place) and arrivals.holds_data(place):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer.backup import data, database, exchange, file, parts, split, vectors
+from installer.backup import data, database, databases, exchange, file, parts, pipes, split, vectors
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.core import errors, files, layout
 from installer.core.console import Console, size
 from installer.core.finding import Finding
-from installer.core.runner import PIPE
 from installer.engine.base import Engine, parse_version
 from installer.release import carry, compose, dify, dify_store, env_history, envfile, resolvers, settings
 from installer.stack import project, run, state
@@ -49,6 +46,7 @@ class Arrival:
     path: Path
     head: Head
     contents: Mapping[str, bytes] = field(repr=False)
+    identity: Path | None = None  # the file of the private key, for one that is encrypted
     without_vectors: bool = False
 
     @property
@@ -57,15 +55,17 @@ class Arrival:
         return env_history.unmarked(self.contents.get(ENV, b"").decode("utf-8", "replace"))
 
 
-def read(path: Path, *, without_vectors: bool = False) -> Arrival:
-    """Read what a backup is of, and its settings. Raises BackupRefused."""
+def read(path: Path, identity: Path | None = None, *, without_vectors: bool = False) -> Arrival:
+    """Read what a backup is of, and its settings. Raises BackupRefused, UsageError for a key that cannot be used."""
     packed = b""
-    with file.reading(path) as reader:
+    with file.reading(path, identity=identity) as reader:
         for name, pieces in reader:
             packed = b"".join(pieces) if name == parts.SETTINGS else b""
             break
         contents = parts.read_settings(packed) if packed else {}
-        return Arrival(path=path, head=reader.head, contents=contents, without_vectors=without_vectors)
+        return Arrival(
+            path=path, head=reader.head, contents=contents, identity=identity, without_vectors=without_vectors
+        )
 
 
 def find_obstacle(version: str) -> tuple[str, str] | None:
@@ -95,7 +95,7 @@ def require_suitable(arrival: Arrival, variables: Mapping[str, str], upstream: c
     if obstacle := find_obstacle(head.dify):
         why, remedy = obstacle
         raise errors.BackupRefused(f"{path} is of Dify {head.dify}, and {why}", remedy)
-    here = variables.get(dify.VECTOR_STORE, ""), variables.get(dify.DB_TYPE, database.POSTGRESQL)
+    here = variables.get(dify.VECTOR_STORE, ""), databases.kind_of(variables)
     if (head.vector_store, head.database) != here and not (arrival.without_vectors and head.database == here[1]):
         raise errors.BackupRefused(
             f"{path} has {head.vector_store} and {head.database}, and this bundle {' and '.join(here)}",
@@ -216,8 +216,8 @@ def bring(
     project.make_folders(place, document, variables)
     came: list[Finding] = []
     with console.progress("bring the data", split.measure(split.find(arrival.path))) as bar:
-        _start_database(place, document, engine, console)
-        with file.reading(arrival.path, bar.update) as reader:
+        _start_database(place, databases.service_of(variables), document, engine, console)
+        with file.reading(arrival.path, bar.update, arrival.identity) as reader:
             for name, pieces in reader:
                 if name.startswith(parts.DATABASE):
                     counts = _fill_database(name.removeprefix(parts.DATABASE), pieces, variables, engine)
@@ -252,21 +252,21 @@ def _store_folders(document: compose.Document, variables: Mapping[str, str]) -> 
             yield folder.partition("/")[0]
 
 
-def _start_database(place: layout.Installation, document: compose.Document, engine: Engine, console: Console) -> None:
+def _start_database(
+    place: layout.Installation, service: str, document: compose.Document, engine: Engine, console: Console
+) -> None:
     """Start the database alone, and wait until it is healthy. Raises NotHealthy."""
-    service = dify.DATABASES[database.POSTGRESQL]["DB_HOST"]
     console.waiting(f"{service} to make an empty database")
     run.up_alone(place, service, document, engine)
     console.waiting("")
 
 
 def _fill_database(name: str, pieces: Iterator[bytes], variables: Mapping[str, str], engine: Engine) -> dict[str, int]:
-    """Read a dump into an empty database, all of it or nothing; return the rows of its tables. Raises CommandFailed."""
-    target = database.make_empty(name, variables, state.list_containers(engine), engine)
-    command = target.command(engine, "psql", *database.QUIET, "--single-transaction", "--output", "/dev/null")
+    """Read a dump into an empty database; return the rows of its tables. Raises CommandFailed."""
+    target = databases.make_empty(name, variables, state.list_containers(engine), engine)
     with database.telling_of_its_end(target, engine):
-        _feed(command, database.readable(pieces), engine)
-        return database.count_rows(target, engine)
+        target.fill(pieces, engine)
+        return target.count_rows(engine)
 
 
 def _unpack(place: layout.Installation, folder: str, part: Part, pieces: Iterator[bytes], engine: Engine) -> Finding:
@@ -276,28 +276,13 @@ def _unpack(place: layout.Installation, folder: str, part: Part, pieces: Iterato
     for command in (["rm", "-rf", "--", str(target)], ["mkdir", "--parents", "--", str(target)]):
         engine.runner.run(engine.as_owner(command), timeout=data.COPY_SECONDS)
     command = ["tar", "--extract", "--file=-", "--numeric-owner", "--same-owner", "--preserve-permissions"]
-    _feed(engine.as_owner([*command, "--directory", str(target)]), pieces, engine)
+    pipes.feed(engine.as_owner([*command, "--directory", str(target)]), pieces, engine.runner)
     number = part.counts.get(folder, 0)
     if (counted := data.count_files(target, engine)) != number:
         return Finding(part.name, "error", f"{number} files there, {counted} here")
     if data.hash_of(target, engine) != part.sha256:
         return Finding(part.name, "error", f"{number} files on both sides, but not the same")
     return Finding(part.name, "ok", f"{number} files on both sides, the same by SHA-256")
-
-
-def _feed(command: list[str], pieces: Iterator[bytes], engine: Engine) -> None:
-    """Run a program that reads pieces from its standard input. Raises CommandFailed when it fails."""
-    begun = time.monotonic()
-    with engine.runner.started(command, stdin=PIPE, text=False) as child:
-        assert child.stdin is not None
-        # A program that has failed reads no more: its status tells.
-        with contextlib.suppress(BrokenPipeError):
-            for piece in pieces:
-                child.stdin.write(piece)  # type: ignore[arg-type]  # bytes, since text is off
-        _, told = child.communicate()
-        result = engine.runner.ended(command, child.returncode, told or b"", time.monotonic() - begun)  # type: ignore[arg-type]
-    if not result.ok:
-        raise engine.runner.failure(result, "fix what it says, and run the same command again")
 
 
 def _compared_rows(name: str, there: Mapping[str, int], here: Mapping[str, int]) -> Finding:

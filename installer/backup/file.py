@@ -3,6 +3,8 @@
     zstd -d < FILE | tar -x            gives backup.json, PART/000001, PART/000002, …, parts.json
     cat database/dify/* | psql …       puts the pieces of a part together again
 
+One that is encrypted is opened before: `age -d -i KEY FILE | zstd -d | tar -x`.
+
 `backup.json` comes first and tells what the file is. A part is the output of one program, cut into pieces, since a
 tar wants to know the size of what is still being written. `parts.json` comes last and has the bytes and the SHA-256
 of each part: a file without it was cut short.
@@ -18,14 +20,14 @@ import itertools
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
-from installer.backup import split
+from installer.backup import encryption, split
 from installer.core import errors, files
 from installer.core.console import Console
 
@@ -67,6 +69,11 @@ class Part:
     counts: Mapping[str, int]
 
 
+def in_pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield what a stream gives, to its end."""
+    return iter(lambda: stream.read(PIECE_BYTES), b"")
+
+
 class Writer:
     """Adds parts to a backup; `written` are those that it has."""
 
@@ -74,13 +81,10 @@ class Writer:
         self._archive = archive
         self.written: list[Part] = []
 
-    def add(self, name: str, source: IO[bytes], advance: Callable[[int], object]) -> None:
-        """Add what a stream gives, to its end; `advance` is told of the bytes. Raises CommandFailed (disk)."""
+    def add(self, name: str, pieces: Iterable[bytes], advance: Callable[[int], object]) -> None:
+        """Add a part, whose pieces fit into memory; `advance` is told of the bytes. Raises CommandFailed (disk)."""
         hashed, size = hashlib.sha256(), 0
-        for number in itertools.count(1):
-            piece = source.read(PIECE_BYTES)
-            if not piece:
-                break
+        for number, piece in enumerate(filter(None, pieces), 1):
             self.member(f"{name}/{number:06}", piece)
             hashed.update(piece)
             size += len(piece)
@@ -99,15 +103,15 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(path: Path, head: Head, largest: int | None = None) -> Iterator[Writer]:
+def writing(path: Path, head: Head, largest: int | None = None, recipients: Sequence[str] = ()) -> Iterator[Writer]:
     """Write a backup to `path`, 0600, which it becomes when the block ends well. Raises CommandFailed (disk).
 
-    With `largest`, it becomes numbered files of less than so many bytes. An error of the block says that there is no
-    such file then.
+    With `largest`, it becomes numbered files of less than so many bytes. With `recipients`, public keys, it is
+    encrypted for them. An error of the block says that there is no such file then.
     """
     opened = split.writing(path, largest) if largest else files.replacing(path, mode=0o600)
     try:
-        with opened as target, streaming(target, head) as writer:
+        with opened as target, streaming(target, head, recipients) as writer:
             yield writer
     except errors.InstallerError as error:
         if str(path) not in error.message:
@@ -116,11 +120,13 @@ def writing(path: Path, head: Head, largest: int | None = None) -> Iterator[Writ
 
 
 @contextlib.contextmanager
-def streaming(target: IO[bytes], head: Head) -> Iterator[Writer]:
+def streaming(target: IO[bytes], head: Head, recipients: Sequence[str] = ()) -> Iterator[Writer]:
     """Write a backup into a stream; one that ends too soon lacks its list of parts, by which a reader knows it."""
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=os.cpu_count() or 1, write_checksum=True)
+    sealed = encryption.encrypting(target, recipients) if recipients else contextlib.nullcontext(target)
     with (
-        compressor.stream_writer(target, closefd=False) as packed,
+        sealed as opened,
+        compressor.stream_writer(opened, closefd=False) as packed,
         tarfile.open(mode="w|", fileobj=packed, format=tarfile.PAX_FORMAT) as archive,
     ):
         writer = Writer(archive)
@@ -216,15 +222,16 @@ def _untold(_: int) -> None: ...
 
 
 @contextlib.contextmanager
-def reading(path: Path, advance: Callable[[int], object] = _untold) -> Iterator[Reader]:
+def reading(path: Path, advance: Callable[[int], object] = _untold, identity: Path | None = None) -> Iterator[Reader]:
     """Read a backup from its begin to its end; `advance` is told of the file's bytes.
 
-    `path` is its file, or of numbered ones any, or their common name. Raises BackupRefused when it is damaged or
-    something else, and names which of the numbered ones that is.
+    `path` is its file, or of numbered ones any, or their common name; `identity` is the file of the private key for an
+    encrypted one. Raises BackupRefused when it is damaged or something else, and names which of the numbered ones that
+    is; UsageError for a key that cannot be used.
     """
     found = split.find(path)
     try:
-        with _opened(path, found, advance) as reader:
+        with _opened(path, found, advance, identity) as reader:
             yield reader
     except errors.BackupRefused as error:
         if damaged := split.find_damaged(path):
@@ -239,17 +246,23 @@ def reading(path: Path, advance: Callable[[int], object] = _untold) -> Iterator[
 
 
 def read_head(path: Path) -> Head:
-    """Return what a backup says of itself, which is in its first file alone. Raises BackupRefused."""
-    with _opened(path, (split.first(path),), _untold) as reader:
+    """Return what a backup says of itself, which is in its first file alone. Raises BackupRefused.
+
+    One that is encrypted tells nothing.
+    """
+    with _opened(path, (split.first(path),), _untold, None) as reader:
         return reader.head
 
 
 @contextlib.contextmanager
-def _opened(path: Path, found: Sequence[Path], advance: Callable[[int], object]) -> Iterator[Reader]:
+def _opened(
+    path: Path, found: Sequence[Path], advance: Callable[[int], object], identity: Path | None
+) -> Iterator[Reader]:
     try:
         with (
             split.joined(found, advance) as file,
-            zstandard.ZstdDecompressor().stream_reader(file) as packed,
+            _clear(file, found[0], identity) as clear,
+            zstandard.ZstdDecompressor().stream_reader(clear) as packed,
             tarfile.open(mode="r|", fileobj=packed) as archive,
         ):
             yield Reader(path, archive)
@@ -261,16 +274,23 @@ def _opened(path: Path, found: Sequence[Path], advance: Callable[[int], object])
         ) from error
 
 
-def verify(path: Path, advance: Callable[[int], object]) -> tuple[Head, tuple[Part, ...]]:
-    """Read all of a backup and return what it holds; `advance` is told of the file's bytes. Raises BackupRefused."""
-    with reading(path, advance) as reader:
+def _clear(file: IO[bytes], first: Path, identity: Path | None) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """Give a backup's bytes as they were before they were encrypted, if they were."""
+    if encryption.is_encrypted(first):
+        return encryption.decrypting(file, first, identity)
+    return contextlib.nullcontext(file)
+
+
+def verify(path: Path, advance: Callable[[int], object], identity: Path | None = None) -> tuple[Head, tuple[Part, ...]]:
+    """Read all of a backup and return what it holds; `advance` is told of the file's bytes. Raises as `reading`."""
+    with reading(path, advance, identity) as reader:
         for _, pieces in reader:
             for _ in pieces:
                 pass
         return reader.head, reader.parts
 
 
-def prove(path: Path, console: Console) -> tuple[Head, tuple[Part, ...]]:
-    """Read all of a backup, tell how far that is, and return what it holds. Raises BackupRefused."""
+def prove(path: Path, console: Console, identity: Path | None = None) -> tuple[Head, tuple[Part, ...]]:
+    """Read all of a backup, tell how far that is, and return what it holds. Raises as `reading` does."""
     with console.progress(f"read {path.name}", split.measure(split.find(path))) as bar:
-        return verify(path, bar.update)
+        return verify(path, bar.update, identity)

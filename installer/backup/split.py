@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from installer.backup import encryption
 from installer.core import digest, errors, files
 from installer.core.console import size
 
 # What stays at the end of a numbered name.
 SUFFIX = ".tar.zst"
+ENCRYPTED = SUFFIX + encryption.SUFFIX
 LIST = ".sha256"
-NUMBERED = re.compile(rf"(?P<stem>.+)\.(?P<number>[1-9]\d*)(?P<suffix>{re.escape(SUFFIX)})?")
+NUMBERED = re.compile(rf"(?P<stem>.+)\.(?P<number>[1-9]\d*)(?P<suffix>|{re.escape(SUFFIX)}|{re.escape(ENCRYPTED)})")
 LISTED = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>.+)")
 # Each stays open until all are written, and a process may have only so many open files.
 MOST = 900
@@ -30,7 +32,7 @@ SMALLEST = 1024 * 1024
 
 def numbered(path: Path, number: int) -> Path:
     """Return the name of one of the files, counted from 1, that a backup named `path` is cut into."""
-    stem = path.name.removesuffix(SUFFIX)
+    stem = path.name.removesuffix(encryption.SUFFIX).removesuffix(SUFFIX)
     return path.with_name(f"{stem}.{number}{path.name[len(stem) :]}")
 
 
@@ -42,7 +44,7 @@ def listing(path: Path) -> Path:
 def common(path: Path) -> Path:
     """Return the name that a numbered file is a part of; another name stays as it is."""
     found = NUMBERED.fullmatch(path.name)
-    return path.with_name(f"{found['stem']}{found['suffix'] or ''}") if found else path
+    return path.with_name(found["stem"] + found["suffix"]) if found else path
 
 
 def require_possible(largest: int, at_most: int) -> None:
@@ -205,8 +207,9 @@ def _is(path: Path, sha256: str) -> bool:
 
 def find_backups(folder: Path, prefix: str) -> list[Path]:
     """Return the backups in a folder whose names begin so, each once, by the common name where it was cut."""
-    lists = [each.with_name(each.name.removesuffix(LIST)) for each in folder.glob(f"{prefix}*{SUFFIX}{LIST}")]
-    return sorted({*lists, *(each for each in folder.glob(f"{prefix}*{SUFFIX}") if common(each) == each)})
+    found = {each for each in folder.glob(f"{prefix}*") if each.name.removesuffix(LIST).endswith((SUFFIX, ENCRYPTED))}
+    lists = {each.with_name(each.name.removesuffix(LIST)) for each in found if each.name.endswith(LIST)}
+    return sorted({*lists, *(each for each in found if common(each) == each and not each.name.endswith(LIST))})
 
 
 def when_made(path: Path) -> float:

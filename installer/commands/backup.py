@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from installer import VERSION
-from installer.backup import data, database, exchange, file, parts, split, vectors
+from installer.backup import data, databases, exchange, file, parts, split, vectors
+from installer.backup.database import Database
 from installer.backup.file import Head, Part
 from installer.bundle import verify
 from installer.checks import trend
@@ -63,6 +64,7 @@ class Asked:
     target: Path  # a file, or a folder in which it gets a name
     keep: int | None = None  # so many of this installation's are to remain in the folder
     largest: int | None = None  # bytes of a file
+    recipients: tuple[str, ...] = ()  # public keys, for which it is encrypted
 
 
 def backup(place: layout.Installation, asked: Asked, runner: Runner, console: Console) -> Written:
@@ -79,36 +81,35 @@ def backup(place: layout.Installation, asked: Asked, runner: Runner, console: Co
         document = project.read_installed(place, engine)
         env = settings.load(place)
         logfile.write_to(memory, place.logs, "backup")
-        path = choose_path(asked.target, PREFIX)
+        path = choose_path(asked.target, PREFIX, encrypted=bool(asked.recipients))
         # What a run that was killed has left there, and in our folder.
         files.remove_temporaries(path.parent)
         found = state.list_ours(place, engine)
-        databases = database.find_databases(database.find_server(env.resolved, found), env.resolved, engine)
+        found_databases = databases.find_databases(databases.find_server(env.resolved, found), env.resolved, engine)
         folders = data.find_folders(place)
         held = data.find_held(document, folders, found)
-        total = _require_room(place, path, databases, folders, engine, console)
+        total = _require_room(place, path, found_databases, folders, engine, console)
         if asked.largest:
             split.require_possible(asked.largest, total)
         head = _head(place, env)
         counted = vectors.count(env.resolved, found, engine)
         with contextlib.ExitStack() as stack:
             # Where nothing can be written, nobody's store is stopped for it.
-            writer = stack.enter_context(file.writing(path, head, asked.largest))
-            snapshots = [stack.enter_context(database.hold_snapshot(each, engine)) for each in databases]
+            writer = stack.enter_context(file.writing(path, head, asked.largest, asked.recipients))
+            snapshots = [stack.enter_context(each.hold_snapshot(engine)) for each in found_databases]
             copied, held_seconds = stack.enter_context(data.held_copy(held, place, engine, console))
             bar = stack.enter_context(console.progress("back up", total))
             parts.add_settings(writer, _read_settings(place))
             parts.add_vectors(writer, counted)
             for snapshot in snapshots:
-                parts.add_database(writer, snapshot, engine, bar.update)
+                parts.add_database(writer, snapshot, bar.update)
             for name in folders:
                 source = place.held if name in copied else place.volumes
                 parts.add_folder(writer, name, source / name, engine, bar.update)
         made = split.find(path)
-        note = {"file": str(path), "made": head.made, "bytes": split.measure(made)}
-        files.write(place.last_backup, json.dumps(note, indent=1) + "\n")
+        _note(place, path, head, made, encrypted=bool(asked.recipients))
         trend.note(place, overview.measure_data(place, engine), datetime.datetime.now(datetime.UTC).date())
-    removed = remove_old(path, asked.keep, head) if asked.keep else ()
+    removed = remove_old(path, asked.keep, head, _read_encrypted(place)) if asked.keep else ()
     return Written(
         path=path,
         files=made,
@@ -127,16 +128,35 @@ def schedule(place: layout.Installation, asked: Asked, every: backup_timer.Every
         project.read_installed(place, choose.choose_engine(None, place, runner))
         if every == "never":
             return backup_timer.cancel(place, runner)
-        options = {"--keep": asked.keep, "--split": asked.largest}
-        given = {name: str(value) for name, value in options.items() if value}
+        given = [(name, str(value)) for name, value in (("--keep", asked.keep), ("--split", asked.largest)) if value]
+        given += [("--recipient", each) for each in asked.recipients]
         return backup_timer.schedule(place, asked.target.absolute(), every, given, runner)
 
 
-def choose_path(target: Path, prefix: str) -> Path:
+def _note(place: layout.Installation, path: Path, head: Head, made: Sequence[Path], *, encrypted: bool) -> None:
+    """Note the last backup, and which encrypted ones are this installation's: they do not tell it themselves."""
+    there = [each for each in _read_encrypted(place) if split.first(Path(each)).exists()]
+    note = {
+        "file": str(path),
+        "made": head.made,
+        "bytes": split.measure(made),
+        "encrypted": [*there, str(path)] if encrypted else there,
+    }
+    files.write(place.last_backup, json.dumps(note, indent=1) + "\n")
+
+
+def _read_encrypted(place: layout.Installation) -> list[str]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return [str(each) for each in json.loads(place.last_backup.read_bytes())["encrypted"]]
+    return []
+
+
+def choose_path(target: Path, prefix: str, *, encrypted: bool) -> Path:
     """Return the file to write. Raises UsageError for one that is there, or a folder that is not."""
     path = target.absolute()
     if path.is_dir():
-        path /= f"{prefix}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{split.SUFFIX}"
+        suffix = split.ENCRYPTED if encrypted else split.SUFFIX
+        path /= f"{prefix}{socket.gethostname()}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}{suffix}"
     for each in (path, split.numbered(path, 1), split.listing(path)):
         if each.exists():
             raise errors.UsageError(f"{each} exists already", "name another file, or a folder")
@@ -148,13 +168,13 @@ def choose_path(target: Path, prefix: str) -> Path:
 def _require_room(
     place: layout.Installation,
     path: Path,
-    databases: Sequence[database.Database],
+    found: Sequence[Database],
     folders: Sequence[str],
     engine: Engine,
     console: Console,
 ) -> int:
     """Say how much it will be, and return it in bytes, before compression. Raises PreflightFailed without room."""
-    stored = sum(database.measure(each, engine) for each in databases)
+    stored = sum(each.measure(engine) for each in found)
     copied = data.measure([place.volumes / name for name in folders], engine)
     at_most = int(stored * parts.DUMP_SHARE) + copied
     free = shutil.disk_usage(path.parent).free
@@ -179,7 +199,7 @@ def _head(place: layout.Installation, env: settings.Settings) -> Head:
         folder=str(place.folder),
         url=env.url,
         vector_store=env.resolved.get(dify.VECTOR_STORE, ""),
-        database=env.resolved.get(dify.DB_TYPE, database.POSTGRESQL),
+        database=databases.kind_of(env.resolved),
         left_out=LEFT_OUT,
         store_version=dify_store.find_version(compose.load(place.upstream_compose), env.resolved),
     )
@@ -192,13 +212,14 @@ def _read_settings(place: layout.Installation) -> dict[str, bytes]:
     return {str(path.relative_to(place.folder)): path.read_bytes() for path in paths if path.is_file()}
 
 
-def remove_old(path: Path, keep: int, head: Head) -> list[str]:
+def remove_old(path: Path, keep: int, head: Head, encrypted: Sequence[str]) -> list[str]:
     """Remove the older backups of the same installation beside `path`, but for the `keep` newest of all.
 
-    Only what says of itself that it is one of this installation, and has a name as we give it. One in several files
-    counts once. Raises CommandFailed.
+    Only what says of itself that it is one of this installation, or is noted as one that was encrypted, and has a name
+    as we give it. One in several files counts once. Raises CommandFailed.
     """
-    of_this = [each for each in split.find_backups(path.parent, PREFIX) if each == path or _is_of(each, head)]
+    beside = split.find_backups(path.parent, PREFIX)
+    of_this = [each for each in beside if each == path or str(each) in encrypted or _is_of(each, head)]
     old = sorted(of_this, key=split.when_made, reverse=True)[keep:]
     for each in old:
         split.remove(each)

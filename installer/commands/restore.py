@@ -40,18 +40,19 @@ def restore(
     runner: Runner,
     console: Console,
     *,
+    identity: Path | None = None,
     without_vectors: bool = False,
 ) -> Restored:
     """Put what a backup holds in the place of what an installation holds, and wait until Dify answers.
 
     All of the file is proved first. Afterwards both sides are compared: rows of each table, files of each folder. If
     anything fails, what was there before is put back and started. Raises BackupRefused, PreflightFailed, CommandFailed,
-    NotHealthy, AlreadyRunning; nothing has changed then.
+    NotHealthy, AlreadyRunning, UsageError; nothing has changed then.
     """
     memory = logfile.begin()
     begun = time.monotonic()
-    here = arrival.read(path, without_vectors=without_vectors)
-    head, found = file.prove(path, console)
+    here = arrival.read(path, identity, without_vectors=without_vectors)
+    head, found = file.prove(path, console, identity)
     with lock.hold(place.folder):
         engine = choose.choose_engine(None, place, runner)
         require_upgrade_ended(place)

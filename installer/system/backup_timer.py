@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -41,10 +41,12 @@ WantedBy=timers.target
 """
 
 
-def schedule(place: layout.Installation, target: Path, every: Every, given: Mapping[str, str], runner: Runner) -> str:
+def schedule(
+    place: layout.Installation, target: Path, every: Every, given: Sequence[tuple[str, str]], runner: Runner
+) -> str:
     """Have backups made into the folder `target`; return in words when. Raises UsageError, CommandFailed.
 
-    `given` are options of `backup` and their values, which need no quoting.
+    `given` are options of `backup` and their values.
     """
     root = os.geteuid() == 0
     if not place.executable.exists():
@@ -61,7 +63,7 @@ def schedule(place: layout.Installation, target: Path, every: Every, given: Mapp
         program=boot_unit.quoted(place.executable),
         target=boot_unit.quoted(target),
         folder=boot_unit.quoted(place.folder),
-        given="".join(f" {name} {value}" for name, value in given.items()),
+        given="".join(f" {name} {boot_unit.quoted(value)}" for name, value in given),
     )
     timer, unit = boot_unit.unit_path(root, layout.BACKUP_TIMER), boot_unit.unit_path(root, layout.BACKUP_UNIT)
     files.folder(unit.parent)

@@ -59,8 +59,8 @@ def unit_text(place: layout.Installation) -> str:
     )
 
 
-def quoted(path: Path) -> str:
-    """Return a path as one word of a command line of systemd (systemd.service(5), "Command lines").
+def quoted(path: Path | str) -> str:
+    """Return a path, or a word, as one word of a command line of systemd (systemd.service(5), "Command lines").
 
     A plain one stays as it is. `layout.checked_folder` lets no quote, dollar sign or backslash through.
     """

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from installer.backup import arrival, database, file, parts
+from installer.backup import arrival, file, parts, postgresql
 from installer.backup.arrival import Arrival
 from installer.bundle import verify
 from installer.core import errors, layout
@@ -101,7 +100,7 @@ def test_without_the_vectors_it_is_taken(head: dict[str, object]) -> None:
 def test_settings_are_read_from_the_first_part_alone(tmp_path: Path) -> None:
     with file.writing(tmp_path / "b", HEAD) as writer:
         parts.add_settings(writer, {arrival.ENV: b"A=1\n"})
-        writer.add("database/dify", io.BytesIO(b"x" * 1000), lambda _: None)
+        writer.add("database/dify", [b"x" * 1000], lambda _: None)
     read = arrival.read(tmp_path / "b")
     assert (read.head, read.env) == (HEAD, "A=1\n")
     assert "A=1" not in repr(read)
@@ -123,7 +122,7 @@ def test_a_dump_is_read_by_a_psql_from_before(size: int) -> None:
     )
     pieces = [text[place : place + size] for place in range(0, len(text), size)]
     wanted = text.replace(b"\n\\restrict Abc123\n", b"\n").replace(b"\\unrestrict Abc123\n", b"")
-    assert b"".join(database.readable(pieces)) == wanted
+    assert b"".join(postgresql.readable(pieces)) == wanted
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from installer.backup import database, exchange, file
+from installer.backup.postgresql import Postgresql
 from installer.core import errors, layout
 from installer.engine.podman import Podman
 from tests.unit.test_boot import program
@@ -39,7 +40,7 @@ def write(path: Path, **parts: bytes) -> Path:
     path.unlink(missing_ok=True)
     with file.writing(path, HEAD) as writer:
         for name, content in parts.items():
-            writer.add(name, io.BytesIO(content), told)
+            writer.add(name, file.in_pieces(io.BytesIO(content)), told)
             writer.count({"things": len(content)})
     return path
 
@@ -64,7 +65,7 @@ def test_what_was_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_failure_while_it_is_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), file.writing(tmp_path / "b", HEAD) as writer:
-        writer.add("settings", io.BytesIO(b"a"), told)
+        writer.add("settings", [b"a"], told)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -84,7 +85,7 @@ def test_a_disk_that_fills_is_told_once_and_leaves_no_file(tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(errors.CommandFailed) as failed, file.writing(path, HEAD) as writer:
-            writer.add("files/app", io.BytesIO(os.urandom(1_000_000)), told)
+            writer.add("files/app", [os.urandom(1_000_000)], told)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -92,7 +93,7 @@ def test_a_disk_that_fills_is_told_once_and_leaves_no_file(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-DATABASE = database.Database(container="dify_db_1", user="postgres", name="dify")
+DATABASE = Postgresql(container="dify_db_1", user="postgres", name="dify")
 
 
 def podman(folder: Path, state: str, started: float, asked: str) -> Podman:

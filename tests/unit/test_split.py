@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
@@ -23,8 +22,8 @@ CONTENT = os.urandom(11_500_000)
 
 def write(path: Path, content: bytes = CONTENT) -> Path:
     with file.writing(path, HEAD, split.SMALLEST) as writer:
-        writer.add("settings", io.BytesIO(b"a=1"), told)
-        writer.add("files/app", io.BytesIO(content), told)
+        writer.add("settings", [b"a=1"], told)
+        writer.add("files/app", [content], told)
     return path
 
 
@@ -119,7 +118,7 @@ def test_a_list_that_is_none_is_refused(made: Path, text: str) -> None:
 def test_a_whole_file_whose_name_ends_in_a_number_stays_alone(tmp_path: Path) -> None:
     for number in (1, 2):
         with file.writing(tmp_path / f"mine.{number}", HEAD) as writer:
-            writer.add("settings", io.BytesIO(str(number).encode()), told)
+            writer.add("settings", [str(number).encode()], told)
     assert split.find(tmp_path / "mine.2") == (tmp_path / "mine.2",)
     assert read(tmp_path / "mine.2") == {"settings": b"2"}
 
@@ -128,7 +127,7 @@ def test_a_failure_while_they_are_written_leaves_none(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), file.writing(tmp_path / NAME, HEAD, split.SMALLEST) as writer:
         # The compressor holds some of it back.
         for _ in range(4):
-            writer.add("files/app", io.BytesIO(CONTENT), told)
+            writer.add("files/app", [CONTENT], told)
         assert len(names(tmp_path)) > 5
         raise RuntimeError
     assert names(tmp_path) == []
@@ -136,16 +135,16 @@ def test_a_failure_while_they_are_written_leaves_none(tmp_path: Path) -> None:
 
 def test_what_is_there_is_never_written_over(made: Path) -> None:
     with pytest.raises(errors.UsageError, match="exists already"):
-        backup.choose_path(made, backup.PREFIX)
+        backup.choose_path(made, backup.PREFIX, encrypted=False)
     split.first(made).unlink()
     with pytest.raises(errors.UsageError, match="exists already"):
-        backup.choose_path(made, backup.PREFIX)
+        backup.choose_path(made, backup.PREFIX, encrypted=False)
 
 
 def test_all_files_of_a_backup_count_as_one(tmp_path: Path) -> None:
     made = [write(tmp_path / f"{backup.PREFIX}{number}.tar.zst", CONTENT[:2_000_000]) for number in range(4)]
     with file.writing(tmp_path / f"{backup.PREFIX}4.tar.zst", HEAD) as writer:
-        writer.add("settings", io.BytesIO(b"a=1"), told)
+        writer.add("settings", [b"a=1"], told)
     for number, path in enumerate(made):
         os.utime(split.listing(path), (number, number))
     # A removal that was interrupted goes on; a list that names others is not followed.
@@ -154,7 +153,7 @@ def test_all_files_of_a_backup_count_as_one(tmp_path: Path) -> None:
     (tmp_path / "precious").touch()
     kept = [name for name in names(tmp_path) if name.startswith((f"{backup.PREFIX}1", f"{backup.PREFIX}3", "precious"))]
     newest = tmp_path / f"{backup.PREFIX}4.tar.zst"
-    assert backup.remove_old(newest, 2, HEAD) == [made[2].name, made[0].name]
+    assert backup.remove_old(newest, 2, HEAD, []) == [made[2].name, made[0].name]
     assert names(tmp_path) == sorted([*kept, newest.name])
 
 
