@@ -216,10 +216,14 @@ def test_so_many_are_kept_as_are_wanted_and_never_others(server: Server) -> None
 
 
 @rootless
-def test_a_timer_makes_backups_until_it_is_to_end(server: Server) -> None:
+def test_a_timer_makes_backups_until_it_is_to_end(server: Server, tmp_path: Path) -> None:
     systemctl = ["systemctl", *(["--user"] if server.user != "root" else [])]
     server.run("mkdir", "nightly")
-    timed = server.installer("backup", "nightly", "--every", "daily", "--keep", "2", "--split", "1M")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    for name, mode in (("key", 0o600), ("key.pub", 0o644)):
+        server.put(tmp_path / name, name, mode=mode)
+    options = ["--keep", "2", "--split", "1M", "--recipient", "key.pub"]
+    timed = server.installer("backup", "nightly", "--every", "daily", *options)
     assert timed.returncode == 0, timed.stderr
     assert "dify-backup.timer" in server.run(*systemctl, "list-timers").stdout
     started = server.run(*systemctl, "start", "dify-backup.service")
@@ -227,11 +231,12 @@ def test_a_timer_makes_backups_until_it_is_to_end(server: Server) -> None:
     *numbered, listed = sorted(server.run("ls", "nightly").stdout.split())
     assert len(numbered) > 1
     path = f"nightly/{listed.removesuffix('.sha256')}"
+    assert path.endswith(".tar.zst.age")
     for name in (path, path.replace(".tar.zst", ".1.tar.zst")):
-        proved = server.installer("backup", "--verify", name)
+        proved = server.installer("backup", "--verify", name, "--identity", "key")
         assert proved.returncode == 0, proved.stderr
     server.run("rm", path.replace(".tar.zst", ".2.tar.zst"))
-    refused = server.installer("restore", path)
+    refused = server.installer("restore", path, "--identity", "key")
     assert refused.returncode == 11
     assert f"are missing: {Path(path).name.replace('.tar.zst', '.2.tar.zst')}" in refused.stderr
     ended = server.installer("backup", "nightly", "--every", "never")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ CHOSEN = {
     "OLD_SWITCH": "on",
     "THEIRS": "1",
 }
+RESTORE = ("--restore", "old.tar.zst.age", "--identity", "key")
 # Below the folders that the containers see; the names are people's.
 FILES = "find {folder} -type f ! -name api ! -name worker ! -name data -print0 | sort -z | xargs -0 -r sha256sum"
 PLUGIN = "mkdir -p /app/storage/plugin/lang && echo package > '/app/storage/plugin/lang/누군가@1.difypkg'"
@@ -98,17 +100,30 @@ def old(new_docker_machine: MachineMaker, upstream: Bundle) -> OldDify:
 
 
 @pytest.fixture(scope="module")
-def exported(old: OldDify, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file, carried away from the old machine."""
-    told = old.export("/srv")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key that stays where people are going; its public one is beside it."""
+    path = tmp_path_factory.mktemp("keys") / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(old: OldDify, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file, encrypted, carried away from the old machine."""
+    old.machine.push(key.with_suffix(".pub"), "/srv/key.pub")
+    told = old.export("/srv", "--recipient", "/srv/key.pub")
     assert told["backup"]["dify"] == OLD
     counts = {part["name"]: part["counts"] for part in told["parts"]}
     assert counts["database/dify"]["public.messages"] == 100000
     assert counts["files/app/storage"]["app/storage"] >= 2000
     assert counts["vectors"] == {"Vector_index_1_Node": 2}
     assert {"files/plugin_daemon", "files/weaviate", "files/sandbox/conf"} <= counts.keys()
-    path = tmp_path_factory.mktemp("stick") / "export.tar.zst"
+    path = tmp_path_factory.mktemp("stick") / "export.tar.zst.age"
     shutil.copyfile(old.machine.path(told["file"]), path)
+    # Another program opens it, with the same key.
+    decrypted = subprocess.run(["age", "--decrypt", "--identity", str(key), str(path)], check=True, capture_output=True)
+    opened = subprocess.run(["zstd", "-dc"], input=decrypted.stdout, check=True, capture_output=True).stdout
+    assert opened.startswith(b"backup.json")
     return path
 
 
@@ -132,16 +147,17 @@ def test_an_export_changes_nothing_of_the_old_dify(old: OldDify, exported: Path)
 @pytest.mark.parametrize("user", ["root", machines.USER])
 @pytest.mark.feature("`--restore`: an older Dify arrives", "works; rows, files and hashes are the same on both sides")
 def test_it_arrives_on_an_air_gapped_server(
-    new_machine: MachineMaker, old: OldDify, exported: Path, upstream: Bundle, user: str
+    new_machine: MachineMaker, old: OldDify, exported: Path, key: Path, upstream: Bundle, user: str
 ) -> None:
     server = Server(new_machine(), upstream, user)
-    server.put(exported, "old.tar.zst", mode=0o600)
-    judged = server.installer("preflight", *server.arguments(), "--restore", "old.tar.zst")
+    server.put(exported, "old.tar.zst.age", mode=0o600)
+    server.put(key, "key", mode=0o600)
+    judged = server.installer("preflight", *server.arguments(), *RESTORE)
     assert f"begins with Dify {OLD}" in judged.stdout
     assert not server.machine.exists(server.folder)
     if user != "root":
         _kill_in_the_middle(server)
-    server.install("--restore", "old.tar.zst")
+    server.install(*RESTORE)
     report = server.report()
     assert {each["level"] for each in report["compared"]} == {"ok"}
     assert report["compared"][-1]["seen"] == "2 objects on both sides, in 1 classes"
@@ -160,11 +176,11 @@ def test_it_arrives_on_an_air_gapped_server(
         return
     # Typed again, it brings nothing a second time.
     psql(server, "DELETE FROM messages WHERE id = 1")
-    server.install("--set", "LOG_LEVEL=INFO", "--restore", "old.tar.zst")
+    server.install("--set", "LOG_LEVEL=INFO", *RESTORE)
     assert psql(server, "SELECT count(*) FROM messages").strip() == "99999"
     assert server.env()["LOG_LEVEL"] == "INFO"
     # In the place of what is there by now, which is kept.
-    restored = server.installer("restore", "old.tar.zst", "--json")
+    restored = server.installer("restore", *RESTORE[1:], "--json")
     assert restored.returncode == 0, restored.stderr
     assert psql(server, HASH) == old.psql(HASH)
     assert server.env()["SECRET_KEY"] == CHOSEN["SECRET_KEY"]
@@ -176,7 +192,7 @@ def _inside(server: Server, service: str, script: str) -> str:
 
 def _kill_in_the_middle(server: Server) -> None:
     """End an arrival while the rows come, and see that only the same command goes on."""
-    running = server.start("--restore", "old.tar.zst")
+    running = server.start(*RESTORE)
     come = f"podman exec {server.container('db_postgres')} psql -qtAX -U postgres -d dify -c 'SELECT 1'"
     server.run("sh", "-c", f"until {come}; do sleep 0.1; done", timeout=300)
     server.machine.run("pkill -KILL --full '[d]ify-installer --ip'")
@@ -188,16 +204,18 @@ def _kill_in_the_middle(server: Server) -> None:
 
 
 def test_what_cannot_be_taken_is_refused_before_the_first_change(
-    new_machine: MachineMaker, exported: Path, upstream: Bundle, tmp_path: Path
+    new_machine: MachineMaker, exported: Path, key: Path, upstream: Bundle, tmp_path: Path
 ) -> None:
     server = Server(new_machine(), upstream)
     content = exported.read_bytes()
     middle = len(content) // 2
     (tmp_path / "bad").write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    server.put(tmp_path / "bad", "bad.tar.zst")
-    refused = server.installer(*server.arguments(), "--restore", "bad.tar.zst")
-    assert refused.returncode == 11, refused.stderr
-    assert "is not as it was written" in refused.stderr
+    server.put(tmp_path / "bad", "bad")
+    server.put(key, "key", mode=0o600)
+    for options, told in ((("--identity", "key"), "is not as it was written"), ((), "is encrypted")):
+        refused = server.installer(*server.arguments(), "--restore", "bad", *options)
+        assert refused.returncode == 11, refused.stderr
+        assert told in refused.stderr
     assert not server.machine.exists(server.folder)
 
 

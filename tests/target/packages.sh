@@ -15,7 +15,7 @@ if [ "${1:-}" != demo ]; then
         docker.io         # docker must take the archive, too
         squashfs-tools    # image stores
         openssh-client    # Ansible
-        zstd              # backups are opened by standard tools
+        zstd age          # backups are opened by standard tools
         make patch perl   # the bootloader, and the portable Python where none is given
     )
 fi
