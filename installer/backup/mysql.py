@@ -33,8 +33,9 @@ DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--routines", "--triggers", "--no-tablespaces"),
     *("--loose-set-gtid-purged=OFF", "--default-character-set=utf8mb4", f"--max-allowed-packet={LARGEST_STATEMENT}"),
 )
-# With nobody writing, two transactions that begin see the same state: this one, and the dump's. Who waits for a
-# statement that takes longer than this gives up, since everybody else waits behind it.
+# With nobody writing, two transactions that begin see the same state: this one, and the dump's. The end of the lock
+# ends none of them (the manual, "Interaction of Table Locking and Transactions"). We wait no longer than this for a
+# statement to end, since everybody else waits behind us.
 LOCK = """SET SESSION lock_wait_timeout = 60;
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ;
 FLUSH TABLES WITH READ LOCK;
