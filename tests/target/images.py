@@ -38,6 +38,9 @@ PACKAGES = (
 )
 # In a root of its own, since few bundles have it.
 MARIADB = "mariadb-server-core mariadb-client-compat"
+# nginx's official image has a user of its name, which Dify's configuration asks for; Debian's MariaDB is started as one
+# that another package makes.
+USERS = {PACKAGES: "nginx", MARIADB: "mysql"}
 # Documentation, caches, PostgreSQL's just-in-time compiler, systemd and Perl: two thirds of the layer, and nothing that
 # runs.
 LEFT_OUT = (
@@ -115,6 +118,8 @@ KINDS: dict[str, Kind] = {
         programs=("api.py", "migrate.py", "as_large.py", "console", "outside.py", "web.py", *SHARED),
         entrypoint=("/bin/bash", "/entrypoint.sh"),
         user="1001",
+        # The real image has a user of this number.
+        env={"USER": "dify"},
         folder="/app/api",
     ),
     "web": Kind(programs=("front.py", "outside.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
@@ -258,7 +263,8 @@ def _sha256(path: Path) -> str:
 
 def _base_layer(packages: str, work: Path) -> Path:
     """Return Debian with the servers as one layer; made once."""
-    identity = hashlib.sha256("\n".join((packages, *LEFT_OUT, NO_CLUSTER, COMPILE)).encode()).hexdigest()[:12]
+    recipe = (packages, USERS[packages], *LEFT_OUT, NO_CLUSTER, COMPILE)
+    identity = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:12]
     layer = work / f"layer-{identity}.tar"
     if layer.is_file():
         return layer
@@ -289,12 +295,10 @@ def _install_servers(packages: str, root: Path, log: Path) -> None:
         left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
     for name in ("var/log/nginx", "var/log/squid", "var/cache", "dev", "usr/share/nginx/conf"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    if packages != PACKAGES:
-        return
-    subprocess.run(["chroot", str(root), *COMPILE.split()], check=True, capture_output=True)
-    # nginx's official image has a user of its name, which Dify's configuration asks for.
-    subprocess.run(["chroot", str(root), "useradd", "--system", "nginx"], check=True)
-    subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)
+    subprocess.run(["chroot", str(root), "useradd", "--system", USERS[packages]], check=True)
+    if packages == PACKAGES:
+        subprocess.run(["chroot", str(root), *COMPILE.split()], check=True, capture_output=True)
+        subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)
 
 
 def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
