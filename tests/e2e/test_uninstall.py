@@ -47,12 +47,16 @@ def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
     """A server on which nothing is installed yet; the tests below run on it in their order."""
     engine, user = request.param.split()
     new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    return Server(new_machine(), sample, user, engine=engine)
+    machine = new_machine()
+    if (engine, user) == ("podman", "root"):
+        machine.run("systemctl enable --now firewalld")
+    return Server(machine, sample, user, engine=engine)
 
 
 @pytest.fixture(scope="module")
 def before(server: Server) -> set[str]:
-    """The whole host before anything is installed."""
+    """The whole host before anything is installed; an engine that is asked makes folders of its own first."""
+    whole(server)
     return whole(server)
 
 
@@ -79,7 +83,8 @@ def whole(server: Server) -> set[str]:
     """Return a line for all that a host has: files, rules of the firewall, units, what the engine holds."""
     machine = server.machine
     seen = machine.run(["python3", "-c", FILES]).stdout
-    seen += machine.run("firewall-cmd --list-all-zones && firewall-cmd --permanent --list-all-zones").stdout
+    rules = "firewall-cmd --list-all-zones; firewall-cmd --permanent --list-all-zones"
+    seen += machine.run(rules, check=False).stdout
     scopes = [[], ["--user"]] if server.user != "root" else [[]]
     for scope in scopes:
         units = ["systemctl", *scope, "list-unit-files", "--no-legend", "--no-pager"]
