@@ -15,7 +15,7 @@ PROFILE ?=
 ENGINE ?=
 SPLIT ?=
 BASE ?=
-STORE ?=
+IMAGES ?=
 # A folder shaped like a Dify checkout, for the tests with upstream's real files.
 DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
@@ -42,9 +42,9 @@ $(VENV)/complete: specs/dev.lock
 	    $(VENV)/bin/pip install --disable-pip-version-check --require-hashes --requirement specs/dev.lock
 	@touch $@
 
-bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; its variables stand in docs/building.md
+bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.squashfs, dist/SHA256SUMS; its variables stand in docs/building.md
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
-	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress) \
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(IMAGES),--images $(IMAGES)) $(if $(COMPRESS),--compress) \
 	    $(foreach plugin,$(PLUGINS),--plugin $(plugin)) $(if $(MARKETPLACE),--marketplace $(MARKETPLACE)) $(if $(PLUGIN_KEY),--plugin-key $(PLUGIN_KEY))
 
 check: $(VENV)/complete ## style, types and unit tests with their coverage, which has a floor

@@ -97,7 +97,7 @@ def cli() -> None:
     """Make a bundle that installs Dify on an air-gapped server.
 
     Needs docker or podman, git and the network. The result is two files, dist/dify-installer and
-    dist/dify-images.tar, and their hashes in dist/SHA256SUMS.
+    dist/dify-images.squashfs (or .tar), and their hashes in dist/SHA256SUMS.
     """
 
 
@@ -131,9 +131,11 @@ def cli() -> None:
     help="Layers compressed with zstd: 0.3 of the size, 1.2 to 1.8 of the time to load; not for docker before 23.",
 )
 @click.option(
-    "--store/--no-store",
-    default=False,
-    help="Also the images as a store that root's podman mounts in a second instead of loading them (needs root).",
+    "--images",
+    "form",
+    type=click.Choice(bundle.IMAGES),
+    help="What holds the images: a store, which every podman reads, or an archive, for docker, push and old podmans. "
+    "[default: a store, where one can be made]",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
@@ -168,7 +170,7 @@ def bundle_command(
     largest: int | None,
     base: Path | None,
     compress: bool,
-    store: bool,
+    form: bundle.Images | None,
     output: Path,
     work: Path,
     payload: Path,
@@ -179,7 +181,7 @@ def bundle_command(
     plugin_key: Path | None,
     **chosen: Any,
 ) -> None:
-    """Make the executable and the image archive."""
+    """Make the executable and what holds the images."""
     wanted = _read_spec(**chosen)
     brought = _wanted_plugins(plugins, marketplace, plugin_key, wanted.plugins)
     places = bundle.Places(
@@ -189,7 +191,7 @@ def bundle_command(
         portable_python=portable_python,
         own_python=own_python,
     )
-    shape = bundle.Shape(largest=largest, base=base, store=store, compress=compress)
+    shape = bundle.Shape(largest=largest, base=base, images=form, compress=compress)
     bundle.make(wanted, brought, shape, places, engine, Runner(), Console())
 
 

@@ -115,10 +115,10 @@ def cli() -> None:
     """Install Dify on this server, without a network.
 
     \b
-    Put dify-installer and dify-images.tar into one folder, then:
+    Put dify-installer and dify-images.squashfs (or .tar) into one folder, then:
       ./dify-installer --ip 10.0.0.5
 
-    Checks the bundle and the host, installs podman-compose, loads the images, writes .env with fresh
+    Checks the bundle and the host, installs podman-compose, brings the images, writes .env with fresh
     secrets, starts the stack, waits until it is healthy and reports. The same command again repairs;
     settings, secrets and data are kept. No question is ever asked. On a docker host, docker does it.
     """
@@ -146,7 +146,7 @@ def install_command(silent: bool, dry_run: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was verified as JSON on standard output.")
 @options.SILENT
 def verify_command(images: Path | None, as_json: bool, silent: bool) -> None:
-    """Verify the executable and the image archive, all their bytes."""
+    """Verify the executable, and the image store or archive, all their bytes."""
     from installer.bundle import verify
 
     console = Console(silent=silent)

@@ -1,7 +1,7 @@
 """`make bench`: our ways against what an expert types by hand, side by side on the same machine and images.
 
 By hand: `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`, in a project that is
-prepared already. Ours: the archive loaded, or the store of `make bundle STORE=1` mounted. Every run gets a machine and
+prepared already. Ours: the archive loaded, or the store of `make bundle` mounted. Every run gets a machine and
 file systems of its own: after a large removal ext4 creates files many times slower for a while, and would spoil the
 next run. Runs of the ways alternate; the table shows medians.
 """
@@ -211,7 +211,7 @@ def _layers(archive: Path) -> list[tuple[int, int]]:
 def _bundle(work: Path) -> Bundle:
     source = _with_beat(work / "bench/source")
     with Registry(work / "registry") as registry:
-        return bundles.make("bench", source, registry, work, ballast.layers(work / "bench"), ["--store"])
+        return bundles.make("bench", source, registry, work, ballast.layers(work / "bench"), ["--images", "both"])
 
 
 def _with_beat(source: Path) -> Path:

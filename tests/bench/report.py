@@ -24,7 +24,7 @@ and file systems of its own. By hand is, typed in a project that is prepared alr
 
     sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d
 
-*Loaded* is `./dify-installer` with the image archive, *mounted* with the image store of `make bundle STORE=1`. Floors
+*Loaded* is `./dify-installer` with the image archive, *mounted* with the image store of `make bundle`. Floors
 are what no way of loading can beat. Seconds are of one machine; read the ratios.
 
 """

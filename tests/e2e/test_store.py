@@ -35,10 +35,10 @@ THEIRS = "# An administrator's.\n" + storage_conf.default(
 NO_LOOPS = "for device in /dev/loop*; do umount $device && rm -f $device; done"
 
 
-def build(name: str, sample: Bundle, registry: Registry, work: Path) -> Bundle:
-    """Build the sample with a store."""
+def build(name: str, sample: Bundle, registry: Registry, work: Path, images: str = "both") -> Bundle:
+    """Build the sample with a store, and with an archive or without."""
     made = dataclasses.replace(sample, name=name, folder=work / f"dist-{name}", payload=work / f"payload-{name}")
-    command = bundles.command(made, work, "--store")
+    command = bundles.command(made, work, "--images", images)
     with registry:
         bundles.publish(sample.checkout, registry, work)
         subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
@@ -87,6 +87,17 @@ def test_the_same_images_give_the_same_store(
     again = build_store.make([stored.archive], described.images, tmp_path, work, runner, Console(silent=True))
     assert again == described.store
     assert (tmp_path / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
+
+
+def test_a_bundle_with_a_store_needs_no_archive(stored: Bundle, registry: Registry, work: Path) -> None:
+    alone = build("alone", stored, registry, work, "store")
+    names = {path.name for path in alone.folder.iterdir()}
+    assert names == {layout.EXECUTABLE, layout.STORE, layout.CHECKSUMS, layout.MANIFEST}
+    assert (alone.folder / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
+    # An archive that is made later fits.
+    assert (alone.folder / layout.MANIFEST).read_bytes() == (stored.folder / layout.MANIFEST).read_bytes()
+    listed = [line.split()[1] for line in alone.checksums.read_text().splitlines()]
+    assert listed == [layout.EXECUTABLE, layout.STORE]
 
 
 @pytest.mark.feature("rootful podman, a bundle with an image store", "works; the images are mounted, not loaded")

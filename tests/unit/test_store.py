@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+from build import archive, bundle
+from build import store as build_store
+from build.failure import BuildError
 from installer.bundle import manifest
-from installer.core import layout
+from installer.core import errors, layout
+from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine.base import Name
 from installer.engine.choose import ENGINES
@@ -125,3 +130,41 @@ def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Pa
     engine = Podman(program(tmp_path, "podman", f"cat {tmp_path}/listed"))
     inventory.tag(EXAMPLE.images, engine)
     assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "largest", "compression", "obstacle", "chosen"),
+    [
+        (None, None, "none", None, "store"),
+        (None, None, "none", BuildError("no root"), "archive"),
+        # Who asks for what only an archive has, wants one.
+        (None, 4096, "none", None, "archive"),
+        (None, None, "zstd", None, "archive"),
+        ("both", 4096, "zstd", None, "both"),
+        ("archive", None, "none", BuildError("no root"), "archive"),
+        ("store", None, "none", None, "store"),
+    ],
+)
+def test_a_store_holds_the_images_unless_an_archive_is_wanted_or_none_can_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: bundle.Images | None,
+    largest: int | None,
+    compression: manifest.Compression,
+    obstacle: BuildError | None,
+    chosen: str,
+) -> None:
+    monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: obstacle)
+    cut = archive.Cut(largest=largest, base=frozenset(), compression=compression)
+    said = io.StringIO()
+    assert bundle._choose_images(asked, cut, Console(stream=said)) == chosen
+    assert ("no root" in said.getvalue()) == (asked is None and obstacle is not None)
+
+
+@pytest.mark.parametrize(("asked", "largest"), [("store", 4096), ("store", None), ("both", None)])
+def test_a_store_that_cannot_be_made_is_refused(
+    monkeypatch: pytest.MonkeyPatch, asked: bundle.Images, largest: int | None
+) -> None:
+    monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: BuildError("no root"))
+    cut = archive.Cut(largest=largest, base=frozenset(), compression="none")
+    with pytest.raises(errors.InstallerError, match="no root|are for archives"):
+        bundle._choose_images(asked, cut, Console(silent=True))
