@@ -63,12 +63,12 @@ class Places:
 class Shape:
     """The form of a bundle: archives of `largest` bytes, compressed or not, without what the bundle `base` has.
 
-    `images` is what holds the images on the server: None is a store where one can be made, else archives.
+    `images` is what holds the images on the server.
     """
 
     largest: int | None = None
     base: Path | None = None
-    images: Images | None = None
+    images: Images = "archive"
     compress: bool = False
 
 
@@ -88,7 +88,7 @@ def make(
     program = images.engine(engine)
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
-    form = _choose_images(shape.images, cut, console)
+    form = _choose_images(shape.images, cut)
     # Without them in the bundle, archives are only what the store is made from, and kept for the next build.
     folder_of_archives = places.output if form != "store" else places.work / f"images-{_short(places.output)}"
     for folder in (places.output, places.work, folder_of_archives):
@@ -223,23 +223,15 @@ def _gather(
     return dataclasses.replace(gathered, described=described), carrier
 
 
-def _choose_images(asked: Images | None, cut: archive.Cut, console: Console) -> Images:
-    """Return what holds the images; say so where that is not what a server needs least of.
-
-    Raises UsageError or BuildError when a store was asked for and none can be made.
-    """
-    of_archives = cut.largest is not None or cut.compression != "none"
-    if asked == "store" and of_archives:
+def _choose_images(asked: Images, cut: archive.Cut) -> Images:
+    """Return what holds the images. Raises UsageError or BuildError for a store that cannot be made."""
+    if asked == "archive":
+        return asked
+    if asked == "store" and (cut.largest is not None or cut.compression != "none"):
         raise errors.UsageError("--split and --compress are for archives", "give --images archive, or both")
-    if asked == "archive" or (asked is None and of_archives):
-        return "archive"
-    obstacle = store.find_obstacle(bool(cut.base))
-    if obstacle is None:
-        return asked or "store"
-    if asked is not None:
+    if obstacle := store.find_obstacle(bool(cut.base)):
         raise obstacle
-    console.line(f"images   they go into an archive, of four times a store's size: {obstacle.message}")
-    return "archive"
+    return asked
 
 
 def _short(path: Path) -> str:

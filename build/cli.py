@@ -97,7 +97,7 @@ def cli() -> None:
     """Make a bundle that installs Dify on an air-gapped server.
 
     Needs docker or podman, git and the network. The result is two files, dist/dify-installer and
-    dist/dify-images.squashfs (or .tar), and their hashes in dist/SHA256SUMS.
+    dist/dify-images.tar (or .squashfs), and their hashes in dist/SHA256SUMS.
     """
 
 
@@ -134,8 +134,10 @@ def cli() -> None:
     "--images",
     "form",
     type=click.Choice(bundle.IMAGES),
-    help="What holds the images: a store, which every podman reads, or an archive, for docker, push and old podmans. "
-    "[default: a store, where one can be made]",
+    default="archive",
+    show_default=True,
+    help="What holds the images: an archive, which every engine loads, a store, which podman alone reads (root, "
+    "squashfs-tools), or both.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
@@ -170,7 +172,7 @@ def bundle_command(
     largest: int | None,
     base: Path | None,
     compress: bool,
-    form: bundle.Images | None,
+    form: bundle.Images,
     output: Path,
     work: Path,
     payload: Path,

@@ -29,9 +29,13 @@ for folder, folders, files in os.walk("/"):
             when = "" if stat.S_ISDIR(seen.st_mode) else f"{seen.st_size} {seen.st_mtime_ns}"
             print(path, oct(seen.st_mode), seen.st_uid, seen.st_gid, when)
 """
-# What stays, as docs/host-changes.md tells: podman's own folder, and for a user linger and folders on the way.
+# What stays, as docs/host-changes.md tells: podman's own folder, firewalld's files of zones whose rules are as before,
+# and for a user linger and folders on the way.
 STAYS = {
-    "podman root": {"/etc/containers/networks"},
+    "podman root": {
+        "/etc/containers/networks",
+        *(f"/etc/firewalld/zones/{zone}.xml{old}" for zone in ("public", "trusted") for old in ("", ".old")),
+    },
     "podman dify": {
         *("/var/lib/systemd/linger/dify", "/home/dify/.config", "/home/dify/.config/systemd"),
         *("/home/dify/.config/systemd/user", "/home/dify/.local", "/home/dify/.local/bin", "/home/dify/.local/share"),
@@ -88,7 +92,8 @@ def whole(server: Server) -> set[str]:
     scopes = [[], ["--user"]] if server.user != "root" else [[]]
     for scope in scopes:
         units = ["systemctl", *scope, "list-unit-files", "--no-legend", "--no-pager"]
-        seen += server.run(*units).stdout
+        # Those that come and go with sessions and programs are no files.
+        seen += "".join(f"{line}\n" for line in server.run(*units).stdout.splitlines() if " transient " not in line)
     for what in ("images", "ps", "volume ls", "network ls"):
         everything = ["--all"] if what in ("images", "ps") else []
         seen += "".join(f"{what}: {line}\n" for line in listed(server, *what.split(), *everything, "--quiet"))
