@@ -58,9 +58,13 @@ def write(
     if not _LABEL.fullmatch(asked.namespace):
         raise errors.UsageError(f"{asked.namespace!r} is no name of a namespace", "use small letters, digits and -")
     env = _settings(asked, bundle, payload / layout.PROJECT)
-    site = _site(asked, bundle, payload / layout.PROJECT, env)
+    site = _site(asked, bundle, payload, env)
     made = folder.contents(site)
+    objects = folder.objects(made)
+    gone = [each for each in (*before.get("gone", ()), *before.get("objects", ())) if each not in objects]
+    made |= folder.gone(gone)
     record = {"installer": VERSION, "dify": bundle.dify, "namespace": asked.namespace, "files": sorted(made)}
+    record |= {"objects": objects, "gone": gone}
     # From here on files change.
     files.folder(asked.out)
     files.write(asked.out / RECORD, json.dumps(record, indent=2) + "\n")
@@ -72,6 +76,8 @@ def write(
         (asked.out / name).unlink(missing_ok=True)
     console.line(f"Dify {bundle.dify} for {site.host}: {len(made)} files in {asked.out}")
     console.line(f"  kubectl apply -k {asked.out}/prepare, and then -k {asked.out}/overlays/{folder.OVERLAYS[0]}")
+    if gone:
+        console.line(f"  what an earlier run had besides: kubectl delete --ignore-not-found -k {asked.out}/gone")
     return sorted(made)
 
 
@@ -92,7 +98,7 @@ def _read_record(out: Path) -> dict[str, Any]:
 
 
 def _is_inside(name: str) -> bool:
-    return name.split("/", maxsplit=1)[0] in ("prepare", "base", "overlays") and ".." not in name.split("/")
+    return name.split("/", maxsplit=1)[0] in ("prepare", "base", "overlays", "gone") and ".." not in name.split("/")
 
 
 def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> settings.Settings:
@@ -124,7 +130,8 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
     return settings.compute(example, existing, wanted, bundle.variables, asked.out / "volumes")
 
 
-def _site(asked: Asked, bundle: manifest.Manifest, project: Path, env: settings.Settings) -> Site:
+def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.Settings) -> Site:
+    project = payload / layout.PROJECT
     document = render.for_cluster(
         compose.load(project / layout.COMPOSE_FILE), render.Choice(variables=env.resolved, selinux=False)
     )
@@ -143,6 +150,7 @@ def _site(asked: Asked, bundle: manifest.Manifest, project: Path, env: settings.
         variables=env.resolved,
         images=_images(asked, bundle),
         project=project,
+        prepare=(payload / layout.PREPARE_API).read_text("utf-8"),
         namespace=asked.namespace,
         host=host,
         tls_secret=asked.tls_secret,

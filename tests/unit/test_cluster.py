@@ -22,6 +22,7 @@ from installer.core import errors, layout
 from installer.core.console import Console
 from installer.registry import reference
 from installer.release import compose, envfile
+from installer.stack import prepare_api
 from tests.target.images import SAMPLE
 from tests.unit.test_manifest import EXAMPLE
 
@@ -61,6 +62,7 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
         script.write_text("#!/bin/sh\r\nexec nginx\r\n")
     example = (payload / layout.PROJECT / layout.ENV_EXAMPLE).read_text()
     needed = compose.images(compose.load(payload / layout.PROJECT / layout.COMPOSE_FILE), envfile.resolve(example))
+    shutil.copy(prepare_api.__file__, payload / layout.PREPARE_API)
     images = [dataclasses.replace(EXAMPLE.images[0], reference=name, id=f"{at:064x}") for at, name in enumerate(needed)]
     bundle = dataclasses.replace(EXAMPLE, images=tuple(images), variables={})
     places = reference.places(REGISTRY, bundle.images)
@@ -174,17 +176,36 @@ def test_all_but_the_sandbox_fit_into_restricted(given: Given) -> None:
 def test_one_job_migrates_and_the_others_wait_for_it(given: Given) -> None:
     files = given.write()
     (job,) = objects(files, "Job")
-    migrate = job["spec"]["template"]["spec"]["initContainers"][1]
+    _, migrate, prove = job["spec"]["template"]["spec"]["initContainers"]
     assert {each["name"]: each["value"] for each in migrate["env"]} == {
         "MODE": "migration",
         "MIGRATION_ENABLED": "true",
     }
+    assert prove["env"] == [{"name": prepare_api.REQUIRE, "value": "true"}]
+    (program,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == "migration"]
+    (mounted,) = prove["volumeMounts"]
+    assert prove["command"][2] == f"{mounted['mountPath']}/{next(iter(program['data']))}"
     for name in ("api", "worker"):
         assert environment(files, name)["MIGRATION_ENABLED"] == "false"
         (wait,) = pods(files)[name]["initContainers"]
         assert job["metadata"]["name"] in wait["command"][2]
     changed = given.write(values={"LOG_LEVEL": "DEBUG"})
     assert objects(changed, "Job")[0]["metadata"]["name"] != job["metadata"]["name"]
+
+
+def test_what_an_earlier_run_had_besides_can_be_deleted(given: Given) -> None:
+    first = given.write()
+    assert not [name for name in first if name.startswith("gone")]
+    changed = given.write(values={"LOG_LEVEL": "DEBUG"})
+    (gone,) = yaml.safe_load_all(changed["gone/objects.yaml"])
+    (job,) = objects(first, "Job")
+    place = {key: job["metadata"][key] for key in ("name", "namespace")}
+    assert gone == {"apiVersion": "batch/v1", "kind": "Job", "metadata": place}
+    # Whatever comes back is not deleted, and what is gone stays so.
+    back = given.write(values={"LOG_LEVEL": "INFO"})
+    (gone,) = yaml.safe_load_all(back["gone/objects.yaml"])
+    assert gone["metadata"]["name"] == objects(changed, "Job")[0]["metadata"]["name"]
+    assert given.write() == back
 
 
 def test_one_only_are_recreated_and_keep_their_data(given: Given) -> None:
