@@ -15,12 +15,18 @@ OLDEST = (1, 25)
 TRIED = (1, 33)
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 DEFAULT_INGRESS = "ingressclass.kubernetes.io/is-default-class"
-# Who makes volumes of one node's disk or of one block device, which cannot be written by pods of several nodes at once.
-ONE_NODE = ("rancher.io/local-path", "kubernetes.io/no-provisioner", "ebs.csi.aws.com", "disk.csi.azure.com")
-ONE_NODE = (*ONE_NODE, "pd.csi.storage.gke.io", "cinder.csi.openstack.org", "csi.vsphere.vmware.com")
+# Who makes volumes of one node's disk or of a block device, which pods of several nodes do not write, unless set up so.
+ONE_NODE = (
+    "rancher.io/local-path",
+    "ebs.csi.aws.com",
+    "disk.csi.azure.com",
+    "pd.csi.storage.gke.io",
+    "cinder.csi.openstack.org",
+)
 ENFORCED = "pod-security.kubernetes.io/enforce"
-SUFFIXES = {"m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-SUFFIXES |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+SUFFIXES: dict[str, Decimal] = {"m": Decimal("0.001")}
+SUFFIXES |= {name: Decimal(1000) ** power for power, name in enumerate(("k", "M", "G", "T"), start=1)}
+SUFFIXES |= {name: Decimal(1024) ** power for power, name in enumerate(("Ki", "Mi", "Gi", "Ti"), start=1)}
 
 
 def judge(wanted: Wanted, seen: Seen) -> list[Finding]:
@@ -94,8 +100,8 @@ def check_storage(wanted: Wanted, seen: Seen) -> Finding | None:
         if "ReadWriteMany" in claim["accessModes"] and provisioner in ONE_NODE:
             return Finding(
                 name,
-                "error",
-                f"volumes of {chosen} ({provisioner}) cannot be written by several nodes, as the shared claim asks",
+                "warning",
+                f"volumes of {chosen} ({provisioner}) are not written by several nodes, as the shared claim asks",
                 "name another class, or manifests --access-mode ReadWriteOnce on one node, or --set STORAGE_TYPE=s3",
             )
     return Finding(name, "ok", f"{len(wanted.claims)} claims, of {default or 'a named class'}; {there}")

@@ -143,7 +143,9 @@ def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
     template = next(pod for pod in wanted.pods if any(each["image"] == image for each in pod["containers"]))
     (container,) = (each for each in template["containers"] if each["image"] == image)
     name = "dify-installer-pull"
-    pod = {
+    asking: Object = {key: container[key] for key in ("image", "resources", "securityContext")}
+    asking |= {"name": "pull", "imagePullPolicy": "Always", "command": ["sh", "-c", "exit 0"]}
+    pod: Object = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": wanted.namespace},
@@ -151,14 +153,7 @@ def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
             **{key: template[key] for key in ("securityContext", "imagePullSecrets") if key in template},
             "automountServiceAccountToken": False,
             "restartPolicy": "Never",
-            "containers": [
-                {
-                    **{key: container[key] for key in ("image", "resources", "securityContext")},
-                    "name": "pull",
-                    "imagePullPolicy": "Always",
-                    "command": ["sh", "-c", "exit 0"],
-                }
-            ],
+            "containers": [asking],
         },
     }
     place = ("--namespace", wanted.namespace)

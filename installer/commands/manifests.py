@@ -63,8 +63,8 @@ def write(
     objects = folder.objects(made)
     gone = [each for each in (*before.get("gone", ()), *before.get("objects", ())) if each not in objects]
     made |= folder.gone(gone)
-    record = {"installer": VERSION, "dify": bundle.dify, "namespace": asked.namespace, "files": sorted(made)}
-    record |= {"objects": objects, "gone": gone}
+    record: dict[str, Any] = {"installer": VERSION, "dify": bundle.dify, "namespace": asked.namespace}
+    record |= {"files": sorted(made), "objects": objects, "gone": gone}
     # From here on files change.
     files.folder(asked.out)
     files.write(asked.out / RECORD, json.dumps(record, indent=2) + "\n")

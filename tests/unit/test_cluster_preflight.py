@@ -75,8 +75,8 @@ def test_a_cluster_as_it_should_be_passes(wanted: look.Wanted) -> None:
         (
             {"classes": [storage_class("disk", "ebs.csi.aws.com", default=True)]},
             "storage",
-            "error",
-            "cannot be written by several nodes",
+            "warning",
+            "are not written by several nodes",
         ),
         ({"ingress_classes": []}, "ingress", "warning", "no Ingress class is the default; there are none"),
         ({"secrets": {"login": "Opaque"}}, "secrets", "error", "login (kubernetes.io/dockerconfigjson), certificate"),
