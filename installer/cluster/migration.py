@@ -23,7 +23,7 @@ def job_name(site: Site) -> str:
 
 
 def job(site: Site) -> Object:
-    """Return the Job: it waits for the database, migrates, proves that, and writes into that same database that it did.
+    """Return the Job: it waits for database and cache, migrates, proves that, and writes into the database that it did.
 
     Upstream's MODE=migration works with MIGRATION_ENABLED=true alone (dify#22750). It ends well where a migration has
     failed, too (Dify 1.11.3, api/commands.py, upgrade_db).
@@ -57,7 +57,7 @@ def job(site: Site) -> Object:
         "enableServiceLinks": False,
         # Another try begins with the migration; the pods of those before stay, with their logs.
         "restartPolicy": "Never",
-        "initContainers": [pods.waits_for_database(site), migrate, prove],
+        "initContainers": [pods.waits_for_database(site), pods.waits_for_cache(site), migrate, prove],
         "containers": [record],
         "volumes": [{"name": "program", "configMap": {"name": NAME}}],
     }

@@ -38,9 +38,6 @@ PACKAGES = (
 )
 # In a root of its own, since few bundles have it.
 MARIADB = "mariadb-server-core mariadb-client-compat"
-# nginx's official image has a user of its name, which Dify's configuration asks for; Debian's MariaDB is started as one
-# that another package makes.
-USERS = {PACKAGES: "nginx", MARIADB: "mysql"}
 # Documentation, caches, PostgreSQL's just-in-time compiler, systemd and Perl: two thirds of the layer, and nothing that
 # runs.
 LEFT_OUT = (
@@ -79,6 +76,19 @@ echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.con
 COMPILE = (
     "python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3/dist-packages /usr/lib/python3.13"
 )
+# What is run in the finished root, by its packages. Users have the numbers of the images that these stand in for:
+# postgres those of the official image on Alpine; nginx is a name that Dify's configuration asks for, and mysql one that
+# another package of Debian makes.
+FINISH = {
+    PACKAGES: (
+        COMPILE,
+        "groupmod --gid 70 postgres",
+        "usermod --uid 70 --gid 70 postgres",
+        "useradd --system nginx",
+        "chown proxy: /var/log/squid",
+    ),
+    MARIADB: ("useradd --system mysql",),
+}
 # What the programs that use the database have in common.
 SHARED = ("backing.py", "pages.py")
 # The real image starts the plugin daemon behind two shells, by a script without a first line (plugin daemon 0.5.2).
@@ -263,7 +273,7 @@ def _sha256(path: Path) -> str:
 
 def _base_layer(packages: str, work: Path) -> Path:
     """Return Debian with the servers as one layer; made once."""
-    recipe = (packages, USERS[packages], *LEFT_OUT, NO_CLUSTER, COMPILE)
+    recipe = (packages, *LEFT_OUT, NO_CLUSTER, *FINISH[packages])
     identity = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:12]
     layer = work / f"layer-{identity}.tar"
     if layer.is_file():
@@ -295,10 +305,8 @@ def _install_servers(packages: str, root: Path, log: Path) -> None:
         left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
     for name in ("var/log/nginx", "var/log/squid", "var/cache", "dev", "usr/share/nginx/conf"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    subprocess.run(["chroot", str(root), "useradd", "--system", USERS[packages]], check=True)
-    if packages == PACKAGES:
-        subprocess.run(["chroot", str(root), *COMPILE.split()], check=True, capture_output=True)
-        subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)
+    for command in FINISH[packages]:
+        subprocess.run(["chroot", str(root), *command.split()], check=True, capture_output=True)
 
 
 def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

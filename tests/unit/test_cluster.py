@@ -176,11 +176,12 @@ def test_all_but_the_sandbox_fit_into_restricted(given: Given) -> None:
 def test_one_job_migrates_and_the_others_wait_for_it(given: Given) -> None:
     files = given.write()
     (job,) = objects(files, "Job")
-    _, migrate, prove = job["spec"]["template"]["spec"]["initContainers"]
+    *waits, migrate, prove = job["spec"]["template"]["spec"]["initContainers"]
     assert {each["name"]: each["value"] for each in migrate["env"]} == {
         "MODE": "migration",
         "MIGRATION_ENABLED": "true",
     }
+    assert [each["name"] for each in waits] == ["wait-for-database", "wait-for-cache"]
     assert prove["env"] == [{"name": prepare_api.REQUIRE, "value": "true"}]
     (program,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == "migration"]
     (mounted,) = prove["volumeMounts"]
