@@ -173,7 +173,8 @@ def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
             time.sleep(POLL_SECONDS)
         return f"no end after {seconds:.0f} s: {told}"
     finally:
-        command = ["kubectl", "delete", "pod", name, *place, "--wait=false", "--ignore-not-found"]
+        # It runs nothing that would have to end in its own time.
+        command = ["kubectl", "delete", "pod", name, *place, "--grace-period=1", "--ignore-not-found"]
         runner.for_tidying().run(command, timeout=ASK_SECONDS, check=False)
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
-import urllib3
 
 from tests.target.cluster import settings
 from tests.target.network import Inside
@@ -37,8 +35,6 @@ class Provider(threading.Thread):
 
     def run(self) -> None:
         """Serve."""
-        # The server's certificate is of its own making.
-        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         while not self._ended.wait(PERIOD_SECONDS):
             # The server may have just been killed; what lacks comes in the next round.
             with contextlib.suppress(requests.RequestException):
@@ -53,7 +49,9 @@ class Provider(threading.Thread):
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Authorization": f"Bearer {settings.token('admin')}"}
-        answer = self._inside.request(method, settings.SERVER + path, headers=headers, json=body, timeout=10)
+        proof = str(settings.authority(self._folder))
+        url = settings.SERVER + path
+        answer = self._inside.request(method, url, headers=headers, json=body, timeout=10, verify=proof)
         # What is there already is as it should be: nobody else makes these.
         if answer.status_code != requests.codes.conflict:
             answer.raise_for_status()

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 # Where the node's programs listen; the node is a network namespace of its own.
-SERVER = "https://127.0.0.1:6443"
+SERVER = "https://localhost:6443"
 ETCD = "http://127.0.0.1:2379"
 # Services, the first of them Kubernetes' own, and the name server; pods.
 SERVICES, NAME_SERVER, PODS = "10.96.0.0/16", "10.96.0.10", "10.244.0.0/24"
@@ -79,7 +79,7 @@ def write(folder: Path) -> None:
     rows = [f'{token(user)},{name},{user},"{group}"' for user, (name, group) in USERS.items()]
     (folder / "tokens.csv").write_text("\n".join(rows) + "\n")
     for user in USERS:
-        (folder / f"{user}.kubeconfig").write_text(json.dumps(_kubeconfig(user)))
+        (folder / f"{user}.kubeconfig").write_text(json.dumps(_kubeconfig(user, authority(folder))))
     (folder / "cni/pods.conflist").write_text(json.dumps(_pod_network(folder)))
     (folder / "containerd.toml").write_text(CONTAINERD.format(folder=folder, state=STATE, pause=PAUSE))
     (folder / "kubelet.yaml").write_text(KUBELET.format(folder=folder, socket=SOCKET, name_server=NAME_SERVER))
@@ -99,8 +99,13 @@ def trust(folder: Path, registry: str, authority: Path) -> None:
     (place / "hosts.toml").write_text(f'[host."https://{registry}"]\nca = "{authority}"\n')
 
 
-def _kubeconfig(user: str) -> dict[str, object]:
-    cluster = {"server": SERVER, "insecure-skip-tls-verify": True}
+def authority(folder: Path) -> Path:
+    """Return the file with the server's certificate, which it makes itself as it starts first."""
+    return folder / "certificates/apiserver.crt"
+
+
+def _kubeconfig(user: str, authority: Path) -> dict[str, object]:
+    cluster = {"server": SERVER, "certificate-authority": str(authority)}
     return {
         "apiVersion": "v1",
         "kind": "Config",
