@@ -5,12 +5,15 @@ The tests go on with what the ones before have left, as the life of one installa
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from installer.release import envfile
 from tests.e2e.console import EMAIL, PASSWORD, Console
 from tests.target.bundle import Bundle
 from tests.target.cluster.node import Node
+from tests.target.cluster.provider import UNMANAGED
 from tests.target.cluster.site import Site, restarts
 from tests.target.newer import NEW
 from tests.target.private_registry import PrivateRegistry
@@ -125,3 +128,17 @@ def test_a_removal_leaves_the_claims_alone(site: Site) -> None:
     # It has all that `small` has, and the budgets, which somebody who goes back to that leaves behind.
     site.remove("replicated")
     assert site.left() == {f"persistentvolumeclaim/{name}" for name in CLAIMS}
+
+
+def test_the_compose_file_of_dify_1_11_3_runs_where_volumes_take_no_group(
+    node: Node, private: PrivateRegistry, upstream: Bundle, tmp_path: Path
+) -> None:
+    """In a namespace of its own, on volumes as provisioners of NFS make them: root's, and open to everybody."""
+    site = Site(node, private, tmp_path, namespace="upstream")
+    site.write(upstream, "--storage-class", UNMANAGED)
+    site.prepare()
+    site.apply("small")
+    assert {name: count for name, count in restarts(site.get("pods")).items() if count} == {}, site.told()
+    assert site.ask(SETUP).json()["step"] == "not_started"
+    assert site.ask("/install").ok
+    assert "worker-beat" in {each["metadata"]["name"] for each in site.get("deployments")}
