@@ -77,6 +77,12 @@ def test_no_pod_has_needed_a_second_start(site: Site) -> None:
     assert {name: count for name, count in restarts(site.get("pods")).items() if count} == {}, site.told()
 
 
+def test_a_second_apply_changes_nothing(site: Site) -> None:
+    for place in ("prepare", "overlays/small"):
+        told = site.node.kubectl("apply", "-k", str(site.out / place)).stdout.splitlines()
+        assert told and [line for line in told if not line.endswith(" unchanged")] == []
+
+
 def test_the_server_warns_of_the_sandbox_alone(site: Site) -> None:
     warned = [line for line in site.warned.splitlines() if "PodSecurity" in line]
     assert len(warned) == 1 and 'container "sandbox"' in warned[0], site.warned

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from installer import cli
 from installer.cluster import judge, look
 from installer.commands import preflight_cluster
 from installer.core import errors
@@ -179,3 +181,15 @@ def test_a_pod_that_tries_a_pull_is_removed(
     found = preflight_cluster.look_at(given.out, runner, try_pull=True)[-1]
     assert (found.check, found.level) == ("pull", level), found
     assert "delete pod dify-installer-pull" in runner.asked[-1]
+
+
+def test_the_command_tells_all_in_both_forms(wanted: look.Wanted, given: Given) -> None:
+    """Where there is no kubectl: that is told with its remedy, and the exit code is that of a failed preflight."""
+    nowhere = {"PATH": "/nonexistent"}
+    told = CliRunner().invoke(cli.cli, ["preflight", "--kubernetes", str(given.out)], env=nowhere)
+    assert isinstance(told.exception, errors.PreflightFailed)
+    assert told.stdout.startswith("FAIL kubernetes: kubectl is not there\n       do: install it")
+    as_json = CliRunner().invoke(cli.cli, ["preflight", "--kubernetes", str(given.out), "--json"], env=nowhere)
+    document = json.loads(as_json.stdout)
+    assert (document["kind"], document["passed"]) == ("preflight", False)
+    assert [each["check"] for each in document["findings"]] == ["kubernetes"]
