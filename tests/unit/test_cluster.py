@@ -95,7 +95,8 @@ def pods(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
 def environment(files: dict[str, bytes], name: str) -> dict[str, str]:
     (plain,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == f"{name}-settings"]
     (secret,) = [each for each in objects(files, "Secret") if each["metadata"]["name"] == f"{name}-secrets"]
-    return {**plain["data"], **{key: base64.b64decode(value).decode() for key, value in secret["data"].items()}}
+    hidden = {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
+    return {**plain.get("data", {}), **hidden}
 
 
 def test_a_second_run_writes_the_same_bytes(given: Given) -> None:
@@ -231,6 +232,13 @@ def test_only_what_is_named_is_let_out(given: Given) -> None:
         blocks = [to for each in policy["spec"]["egress"] for to in each.get("to", ()) if "ipBlock" in to]
         outward = policy["metadata"]["name"] in ("api", "worker", "plugin-daemon", "ssrf-proxy")
         assert blocks == ([{"ipBlock": {"cidr": "10.1.2.0/24"}}] if outward else [])
+
+
+def test_nothing_empty_is_written_that_the_server_leaves_out(given: Given) -> None:
+    """kubectl would take it for a change at every apply."""
+    for each in objects(given.write()):
+        assert each.get("data") != {}, each["metadata"]["name"]
+        assert each["kind"] != "NetworkPolicy" or each["spec"].get("ingress") != [], each["metadata"]["name"]
 
 
 def test_an_object_store_needs_no_shared_claim(given: Given) -> None:
