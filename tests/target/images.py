@@ -305,8 +305,8 @@ def _install_servers(packages: str, root: Path, log: Path) -> None:
         left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
     for name in ("var/log/nginx", "var/log/squid", "var/cache", "dev", "usr/share/nginx/conf"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    for command in FINISH[packages]:
-        subprocess.run(["chroot", str(root), *command.split()], check=True, capture_output=True)
+    for step in FINISH[packages]:
+        subprocess.run(["chroot", str(root), *step.split()], check=True, capture_output=True)
 
 
 def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
