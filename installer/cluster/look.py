@@ -90,8 +90,9 @@ def read(folder: Path) -> Wanted:
         namespace = json.loads((folder / "manifests.json").read_text("utf-8"))["namespace"]
         return Wanted(namespace=str(namespace), objects=tuple(_objects(folder)))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise errors.UsageError(
-            f"{folder} is no folder that `manifests` has written: {error}", "write it first: dify-installer manifests …"
+            f"{folder} is no folder that `manifests` has written: {why}", "write it first: dify-installer manifests …"
         ) from error
 
 
