@@ -59,7 +59,7 @@ test: system-packages $(VENV)/complete ## style, types, unit and end-to-end test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests/unit tests/e2e --numprocesses $(LANES) --dist loadfile --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+	$(RUN) -m pytest tests/unit tests/e2e --numprocesses $(LANES) --dist loadfile --no-loadscope-reorder --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
 test-cluster: cluster-packages $(VENV)/complete ## run the sample on a real Kubernetes of one node, compiled once (root, Go 1.24); KUBERNETES=FILE names a compiled one
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/cluster.lock
