@@ -71,6 +71,21 @@ def rename(
     _write(place, record)
 
 
+def rename_back(place: layout.Installation, names: Mapping[str, str], engine: Engine) -> None:
+    """Take the names of a newer version, which has gone, from images that the older one has. Raises CommandFailed.
+
+    `names` are the older version's: reference -> the engine's ID. Only names that we gave are taken, from images that
+    have the older one's as well.
+    """
+    record, found = read(place), {each.id: each for each in engine.images()}
+    for reference, identity in names.items():
+        newer, its = record.get(identity), found.get(identity)
+        if newer and newer not in names and its and {newer, reference} <= its.names:
+            engine.run(["rmi", newer], timeout=REMOVE_SECONDS, check=False)
+            record[identity] = reference
+    _write(place, record)
+
+
 def find_superseded(record: Record, wanted: Collection[str], found: Iterable[Stored]) -> list[Stored]:
     """Return the images of the record that are not `wanted` (IDs), and have no name but the one that we gave them."""
     return [each for each in found if each.id in record and each.id not in wanted and each.names <= {record[each.id]}]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.faults import damage, kills, rig
 from tests.faults.scene import ERROR, Parameters, Scene, Void, line_of
@@ -43,14 +43,25 @@ def draw_kill_of_backup(rng: random.Random) -> Parameters:
 def kill_backup(scene: Scene, parameters: Parameters) -> None:
     _empty(scene)
     before = scene.server.machine.run("date +%s").stdout.strip()
-    with _to_its_end(scene):
-        kills.kill(scene, "backup", scene.start("backup", BACKUP), parameters)
-    _await_store(scene, int(before))
-    _judge_backups(scene)
+    with _judged(lambda: _judge_backups(scene)):
+        with _to_its_end(scene):
+            kills.kill(scene, "backup", scene.start("backup", BACKUP), parameters)
+        _await_store(scene, int(before))
 
 
 def _empty(scene: Scene) -> None:
     scene.server.machine.run(f"rm -rf {KEPT} && mkdir {KEPT}")
+
+
+@contextlib.contextmanager
+def _judged(judge: Callable[[], None]) -> Iterator[None]:
+    """Judge what came of the block; also where its fault did not take place, as what it began is to be tidied up."""
+    try:
+        yield
+    except Void:
+        judge()
+        raise
+    judge()
 
 
 @contextlib.contextmanager
@@ -102,15 +113,14 @@ def draw_power_cut_of_restore(rng: random.Random) -> Parameters:
 
 def kill_restore(scene: Scene, parameters: Parameters) -> None:
     _back_up_and_go_on(scene)
-    with _to_its_end(scene):
+    with _judged(lambda: _judge_restore(scene, parameters["again"])), _to_its_end(scene):
         kills.kill(scene, "restore", scene.start("restore", RESTORE), parameters)
-    _judge_restore(scene, parameters["again"])
 
 
 def cut_power_of_restore(scene: Scene, parameters: Parameters) -> None:
     _back_up_and_go_on(scene)
-    kills.cut(scene, "restore", scene.start("restore", RESTORE), parameters)
-    _judge_restore(scene, parameters["again"])
+    with _judged(lambda: _judge_restore(scene, parameters["again"])):
+        kills.cut(scene, "restore", scene.start("restore", RESTORE), parameters)
 
 
 def _back_up_and_go_on(scene: Scene) -> None:
@@ -150,24 +160,26 @@ def draw_kill_of_rollback(rng: random.Random) -> Parameters:
 
 def kill_upgrade(scene: Scene, parameters: Parameters) -> None:
     _carry_newer(scene)
-    with _to_its_end(scene):
+    with _judged(lambda: _judge_upgrade(scene, parameters["again"])), _to_its_end(scene):
         kills.kill(scene, "upgrade", scene.start("upgrade", UPGRADE), parameters)
-    _judge_upgrade(scene, parameters["again"])
 
 
 def cut_power_of_upgrade(scene: Scene, parameters: Parameters) -> None:
     _carry_newer(scene)
-    kills.cut(scene, "upgrade", scene.start("upgrade", UPGRADE), parameters)
-    _judge_upgrade(scene, parameters["again"])
+    with _judged(lambda: _judge_upgrade(scene, parameters["again"])):
+        kills.cut(scene, "upgrade", scene.start("upgrade", UPGRADE), parameters)
 
 
 def kill_rollback(scene: Scene, parameters: Parameters) -> None:
     _carry_newer(scene)
     scene.run("upgrade", UPGRADE, {0})
-    with _to_its_end(scene):
+    with _judged(lambda: _judge_rollback(scene, parameters["again"])), _to_its_end(scene):
         kills.kill(scene, "rollback", scene.start("rollback", [OWN, "rollback"]), parameters)
+
+
+def _judge_rollback(scene: Scene, again: str) -> None:
     # Where it had come to its end, there is nothing to go back to.
-    scene.run("again", [OWN, parameters["again"]], {0, 2} if parameters["again"] == "rollback" else {0})
+    scene.run("again", [OWN, again], {0, 2} if again == "rollback" else {0})
     if scene.server.machine.exists("/opt/dify/previous"):
         scene.run("rollback after all", [OWN, "rollback"], {0})
     _tidy(scene)

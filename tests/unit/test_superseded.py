@@ -96,6 +96,24 @@ def test_what_somebody_else_has_named_is_theirs_from_then_on(tmp_path: Path) -> 
     assert not place.loaded_images.exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "gone"),
+    [
+        (["docker.io/library/nginx:1", "docker.io/library/nginx:2"], ["rmi docker.io/library/nginx:2"]),
+        (["docker.io/library/nginx:1", "localhost/theirs:1"], []),
+        # It is all that keeps the image.
+        (["docker.io/library/nginx:2"], []),
+    ],
+)
+def test_the_name_that_a_newer_version_gave_goes_with_it(tmp_path: Path, names: list[str], gone: list[str]) -> None:
+    place, identity = layout.Installation(tmp_path), "f" * 64
+    superseded._write(place, {identity: "docker.io/library/nginx:2"})
+    script = f"""case "$1" in images) echo '[{{"Id": "{identity}", "Names": {json.dumps(names)}}}]';; esac"""
+    podman = Podman(program(tmp_path, "podman", script))
+    superseded.rename_back(place, {"docker.io/library/nginx:1": identity}, podman)
+    assert [line for line in called(tmp_path) if line.startswith("rmi")] == gone
+
+
 def test_the_name_that_an_older_version_gave_is_taken_from_an_image_that_is_still_wanted(tmp_path: Path) -> None:
     place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
     old = f"{image.reference}-old"
