@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
+from installer.core import errors
 from tests.faults import damage, kills, rig
 from tests.faults.scene import ERROR, Parameters, Scene, Void, line_of
 
@@ -228,7 +229,8 @@ def fill_disk_of_backup(scene: Scene, parameters: Parameters) -> None:
         time.sleep(parameters["delay"])
         damage.shrink(scene, KEPT, parameters["left"])
         ended = scene.end("backup", running, {0, 4, 5})
-        if ended.status and not damage.NO_ROOM.search(ended.output):
+        # Refused before it began (4), or ended by it.
+        if ended.status == errors.CommandFailed.exit_code and not damage.NO_ROOM.search(ended.output):
             scene.fail("cause", f"nothing says that {KEPT} is full: {line_of(ended.output, ERROR)}")
         if ended.status and (left := machine.run(f"ls -A {KEPT}").stdout.split()):
             scene.fail("leftovers", ", ".join(left))
@@ -267,7 +269,7 @@ def fill_disk_of_change(scene: Scene, parameters: Parameters) -> None:
     machine.run(f"mount -o remount,size={2048 * MEBIBYTE} /opt/dify")
     if ended.status == 0:
         raise Void(f"{parameters['command']} had ended before its disk was full")
-    if not damage.NO_ROOM.search(ended.output) and ended.status != 6:
+    if ended.status == errors.CommandFailed.exit_code and not damage.NO_ROOM.search(ended.output):
         scene.fail("cause", f"nothing says that /opt/dify is full: {line_of(ended.output, ERROR)}")
     scene.run("start", [OWN, "start"], {0})
     if rig.sql(scene.server, "select count(*) from kept where note = 'since'") != "1":
