@@ -127,8 +127,10 @@ def cut_power_of_restore(scene: Scene, parameters: Parameters) -> None:
 def _back_up_and_go_on(scene: Scene) -> None:
     """Have a backup, and a row that it has not."""
     _empty(scene)
+    # Of a trial before.
+    rig.sql(scene.server, "delete from kept where note = 'since'")
     scene.run("backup", BACKUP, {0})
-    rig.sql(scene.server, "delete from kept where note = 'since'; insert into kept values ('since')")
+    rig.sql(scene.server, "insert into kept values ('since')")
 
 
 def _judge_restore(scene: Scene, again: str) -> None:
