@@ -34,6 +34,7 @@ LAYERS = (
         "core",
         "bundle",
         "release",
+        "services",
         "engine",
         "host",
         "images",
