@@ -33,7 +33,7 @@ from installer.images import inventory, supply
 from installer.registry import pull
 from installer.release import compose, dify, env_history, envfile, external, resolvers, settings
 from installer.release.settings import Settings
-from installer.services import postgresql, redis_server
+from installer.services import postgresql, reach, redis_server
 from installer.stack import project
 from installer.upgrade import plan as upgrades
 from installer.workspace import account
@@ -479,6 +479,7 @@ def check_database(env: Settings, authorities: bytes | None, *, key_is_new: bool
     database = external.find_database(env.resolved)
     if database is None:
         return None
+    reach.require_not_here(database.host, database.port, database.where)
     seen = postgresql.look(database, authorities, key_is_new=key_is_new)
     names = dict.fromkeys((database.name, database.plugins), "is there")
     names |= dict.fromkeys(seen.missing, "is made")
@@ -496,6 +497,7 @@ def check_redis(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
     wanted = external.find_redis(env.resolved)
     if wanted is None:
         return
+    reach.require_not_here(wanted.host, wanted.port, wanted.where)
     seen = redis_server.look(wanted, authorities)
     security = "TLS" if wanted.tls else "no TLS"
     told = f"{wanted.where}, {seen.version}, {security}: databases {wanted.number} and {wanted.broker} can be used"

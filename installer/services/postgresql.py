@@ -132,7 +132,6 @@ def look(database: Database, authorities: bytes | None, *, key_is_new: bool) -> 
     `authorities` are certificates, PEM; `key_is_new` tells that SECRET_KEY is to be generated. Raises PreflightFailed
     with the reason, and the SQL that an administrator of that server has to run.
     """
-    reach.require_not_here(database.host, database.port, database.where)
     wanted = (database.name, database.plugins)
     with contextlib.ExitStack() as stack:
         opened = {name: connection for name in wanted if (connection := _open(database, name, authorities, stack))}

@@ -40,7 +40,7 @@ def telling(where: str, *, url: str, plain: str) -> Iterator[None]:
         raise _untrusted(where, error, url) from error
     except ssl.SSLError as error:
         raise errors.PreflightFailed(
-            f"{where}: TLS does not come about: {error.reason or error}",
+            f"{where}: TLS does not come about: {getattr(error, 'reason', '') or error}",
             f"look at its log and its certificate; without TLS, where nobody else can listen: {plain}",
         ) from error
     except TimeoutError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from installer.services import reach
 if TYPE_CHECKING:
     import redis
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 # Should we be killed in between, what was tried goes by itself.
 EXPIRY_SECONDS = 60
 # Dify's own compose file brings 6.
@@ -41,7 +42,6 @@ def look(wanted: Redis, authorities: bytes | None) -> Seen:
 
     `authorities` are certificates, PEM. Raises PreflightFailed with the reason and what to do.
     """
-    reach.require_not_here(wanted.host, wanted.port, wanted.where)
     context = None
     if wanted.tls:
         context = reach.make_context(verifies=True, names=True, authorities=authorities, where=wanted.where)
@@ -58,13 +58,20 @@ def look(wanted: Redis, authorities: bytes | None) -> Seen:
 @contextlib.contextmanager
 def _open(wanted: Redis, number: int, context: Any) -> Iterator[redis.Redis]:
     import redis
+    from redis import backoff, retry
 
     class Connection(redis.Connection):
         """A connection whose TLS is ours."""
 
         def _connect(self) -> Any:
             found = super()._connect()  # type: ignore[no-untyped-call]
-            return found if context is None else context.wrap_socket(found, server_hostname=wanted.host)
+            if context is None:
+                return found
+            try:
+                return context.wrap_socket(found, server_hostname=wanted.host)
+            except TimeoutError as error:
+                # One without TLS waits for the end of what it takes for a command.
+                raise ssl.SSLError("it does not answer as a server of TLS does") from error
 
     pool = redis.ConnectionPool(
         connection_class=Connection,
@@ -75,7 +82,7 @@ def _open(wanted: Redis, number: int, context: Any) -> Iterator[redis.Redis]:
         db=number,
         socket_timeout=CONNECT_SECONDS,
         socket_connect_timeout=CONNECT_SECONDS,
-        retry=None,
+        retry=retry.Retry(backoff.NoBackoff(), 0),
     )
     client = redis.Redis(connection_pool=pool)
     try:
@@ -118,8 +125,9 @@ def _tell_of_network(wanted: Redis, error: BaseException) -> None:
     reason: BaseException | None = error
     with reach.telling(wanted.where, url=OPTION, plain=f"redis:// in {OPTION}"):
         while reason is not None:
-            # The client wraps errors of the network in its own, which are none of Python's.
-            if isinstance(reason, OSError):
+            # The client wraps errors of the network in its own, which are none of Python's; one that speaks TLS ends
+            # the connection of whoever does not.
+            if isinstance(reason, OSError) and not isinstance(reason, ConnectionResetError):
                 raise reason
             reason = reason.__cause__ or reason.__context__
     raise errors.PreflightFailed(
