@@ -251,23 +251,27 @@ def company_ca(document: compose.Document, choice: Choice) -> None:
             service["volumes"] = [*(service.get("volumes") or ()), mounted]
 
 
-def database_of_others(document: compose.Document, choice: Choice) -> None:
-    """Hand on how a database of others is reached: upstream's file has the parameters of neither program.
+def services_of_others(document: compose.Document, choice: Choice) -> None:
+    """Hand on how a database and a Redis of others are reached: upstream's file has not all that the programs read.
 
-    The plugin daemon must not get the api's: it takes them for options of the server (`release.external`).
+    The plugin daemon must not get the api's parameters of the database: it takes them for options of the server
+    (`release.external`).
     """
     database = external.find_database(choice.variables)
-    if database is None:
-        return
+    redis = external.REDIS_KEYS if external.has_redis(choice.variables) else ()
     for name, service in document["services"].items():
         environment = service.get("environment")
-        if not isinstance(environment, dict):
+        if not isinstance(environment, dict) or not (dify.SECRET_KEY in environment or name == dify.MODEL_CALLER):
+            continue
+        for key in redis:
+            environment.setdefault(key, f"${{{key}:-}}")
+        if database is None:
             continue
         if name == dify.MODEL_CALLER:
             environment[dify.DB_SSL_MODE] = f"${{{dify.DB_SSL_MODE}:-disable}}"
             if database.verifies:
                 environment[dify.DAEMON_DATABASE_CA] = dify.CA_IN_CONTAINER
-        elif dify.SECRET_KEY in environment:
+        else:
             environment[dify.DB_EXTRAS] = f"${{{dify.DB_EXTRAS}:-}}"
 
 
@@ -462,7 +466,7 @@ ADDITIONS: tuple[Departure, ...] = (
     quiet_web,
     nginx_last,
     company_ca,
-    database_of_others,
+    services_of_others,
     offline_plugins,
     one_migration,
     kept_compiled,

@@ -190,6 +190,8 @@ def test_the_rendered_file_has_no_container_for_them_and_nobody_waits_for_one(pr
     # It would take the api's parameters for options of the server.
     assert "DB_EXTRAS" not in daemon
     assert envfile.expand(daemon["DB_SSL_MODE"], env.resolved) == "require"
+    for key in external.REDIS_KEYS:
+        assert envfile.expand(daemon[key], env.resolved) == envfile.expand(api[key], env.resolved) == env.resolved[key]
     assert daemon["PGSSLROOTCERT"] == daemon["SSL_CERT_FILE"] == "/etc/company-ca/ca-bundle.pem"
     for name in ("api", "worker", "plugin_daemon"):
         assert "./ca:/etc/company-ca:ro" in services[name]["volumes"]

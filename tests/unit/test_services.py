@@ -202,7 +202,7 @@ def test_a_dify_without_its_key_is_refused_and_with_it_goes_on(database: Postgre
     for statement in ("CREATE TABLE alembic_version (version_num text)", "CREATE TABLE apps (id int)"):
         database.sql(f"SET ROLE older; {statement}", "olddify")
     database.sql("INSERT INTO alembic_version VALUES ('0003'); INSERT INTO apps VALUES (1), (2)", "olddify")
-    fields = {"user": "older", "name": "olddify", "plugins": "olddify_plugin"}
+    fields: dict[str, Any] = {"user": "older", "name": "olddify", "plugins": "olddify_plugin"}
     found = refusal(database, **fields)
     assert "SECRET_KEY" in found.message and "--set SECRET_KEY" in found.remedy
     assert look(database, key_is_new=False, **fields).revision == "0003"
