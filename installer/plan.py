@@ -230,7 +230,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
     rows: SeenDatabase | None = None
     trusted = authorities or installed_authorities(place)
     if env is not None and names is not None:
-        with _refusing("database", refusals):
+        with _refusing("postgresql", refusals):
             require_one_place_of_rows(found, env, place)
             others += warn_of_names(env, names)
             rows = check_database(env, trusted, key_is_new=is_key_new(carrying, found))
@@ -486,9 +486,9 @@ def check_database(env: Settings, authorities: bytes | None, *, key_is_new: bool
     held = f"; it holds a Dify, at {seen.revision}" if seen.revision else ""
     told = f"{database.where}, version {seen.version}, sslmode={database.mode}: "
     told += ", ".join(f"{name} {how}" for name, how in names.items()) + held
-    warnings = (Finding("database", "warning", seen, remedy) for seen, remedy in seen.warnings)
+    warnings = (Finding("postgresql", "warning", seen, remedy) for seen, remedy in seen.warnings)
     return SeenDatabase(
-        findings=(Finding("database", "ok", told), *warnings), missing=seen.missing, revision=seen.revision
+        findings=(Finding("postgresql", "ok", told), *warnings), missing=seen.missing, revision=seen.revision
     )
 
 
@@ -528,7 +528,7 @@ OWN_ROWS = "db/data"
 def warn_of_names(env: Settings, names: Names) -> Iterator[Finding]:
     """A server that is named can be found by the containers, too."""
     asks_nobody = resolvers.read(env.resolved.get(dify.RESOLVERS))[0] == resolvers.NONE or not names.answering
-    found = (("database", external.find_database(env.resolved)), ("redis", external.find_redis(env.resolved)))
+    found = (("postgresql", external.find_database(env.resolved)), ("redis", external.find_redis(env.resolved)))
     for check, server in found:
         if server is not None and asks_nobody and not _is_address(server.host):
             yield Finding(
@@ -553,7 +553,7 @@ CHECKS: dict[str, Callable[..., object]] = {
     "restore": find_arrival,
     "upgrade": upgrades.check,
     "resolver": check_resolver,
-    "database": check_database,
+    "postgresql": check_database,
     "redis": check_redis,
     "settings": compute_settings,
     "certificate": find_certificate,

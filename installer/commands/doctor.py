@@ -111,7 +111,7 @@ def _judge_others(place: layout.Installation) -> list[Finding]:
         seen = plan.check_database(env, authorities, key_is_new=False)
         findings += seen.findings if seen is not None else ()
     except errors.PreflightFailed as error:
-        findings.append(Finding("database", "error", error.message, error.remedy))
+        findings.append(Finding("postgresql", "error", error.message, error.remedy))
     try:
         findings += plan.check_redis(env, authorities)
     except errors.PreflightFailed as error:

@@ -176,7 +176,7 @@ def test_the_same_command_again_asks_them_again_and_changes_nothing(company: Com
     assert result.returncode == 0, result.stderr
     assert "run already" in result.stderr
     assert (server.containers(), server.env()) == (containers, env)
-    found = check_of(server, "preflight", *server.arguments(), check="database")
+    found = check_of(server, "preflight", *server.arguments(), check="postgresql")
     assert found["level"] == "ok"
     assert f"PostgreSQL at {NEIGHBOUR}:{PORT}, version" in found["seen"]
     assert "sslmode=verify-full: dify is there, dify_plugin is there; it holds a Dify" in found["seen"]
@@ -194,9 +194,9 @@ def test_status_and_doctor_say_where_they_are(company: Company) -> None:
     assert f"not ours: PostgreSQL at {NEIGHBOUR}:{PORT}, dify and dify_plugin, as dify, verify-full" in shown.stdout
     assert f"not ours: Redis at {NEIGHBOUR}:{CACHE_PORT}" in shown.stdout
     assert not any(secret in shown.stdout for secret in (SECRET, CACHE_SECRET))
-    assert check_of(server, "doctor", check="database")["level"] == "ok"
+    assert check_of(server, "doctor", check="postgresql")["level"] == "ok"
     company.database.stop()
-    broken = check_of(server, "doctor", check="database")
+    broken = check_of(server, "doctor", check="postgresql")
     assert (broken["level"], "nothing listens" in broken["seen"]) == ("error", True)
     company.database.start()
     server.await_healthy()
