@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from installer.core import errors
 from installer.release.external import Redis
-from installer.services import reach
+from installer.services import reach, resp
 
-if TYPE_CHECKING:
-    import redis
-
-CONNECT_SECONDS = 5.0
+SECONDS = 5.0
 # Should we be killed in between, what was tried goes by itself.
-EXPIRY_SECONDS = 60
+EXPIRY_SECONDS = "60"
 # Dify's own compose file brings 6.
 OLDEST = 6
 OPTION = "--redis-url"
-# Those throw away queues when the memory is full (Redis's documents, "Key eviction"); `volatile-…` throw away locks.
+# The others throw away queues, or locks, when the memory is full (Redis's documents, "Key eviction").
 KEEPS_ALL = "noeviction"
+SCRIPT = "return redis.call('get', KEYS[1])"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,107 +41,70 @@ def look(wanted: Redis, authorities: bytes | None) -> Seen:
     context = None
     if wanted.tls:
         context = reach.make_context(verifies=True, names=True, authorities=authorities, where=wanted.where)
-    version, warnings = "", []
-    for number in (wanted.number, wanted.broker):
-        with _open(wanted, number, context) as client, _telling(wanted, number):
-            if not version:
-                version = _require_version(client, wanted)
-                warnings = list(_find_eviction(client, wanted))
-            _go_round(client, wanted)
-    return Seen(version=version, warnings=tuple(warnings))
+    with _telling(wanted), resp.Connection(wanted.host, wanted.port, SECONDS, context) as connection:
+        connection.ask("AUTH", *filter(None, (wanted.user, wanted.password)))
+        told = _told(connection.ask("INFO"))
+        version = _require_version(told, wanted)
+        for number in (wanted.number, wanted.broker):
+            connection.ask("SELECT", str(number))
+            _go_round(connection, wanted)
+    return Seen(version=version, warnings=tuple(_find_eviction(told, wanted)))
+
+
+def _told(answer: resp.Reply) -> dict[str, str]:
+    pairs = (line.partition(":")[::2] for line in str(answer).splitlines())
+    return {key: value for key, value in pairs if value}
 
 
 @contextlib.contextmanager
-def _open(wanted: Redis, number: int, context: Any) -> Iterator[redis.Redis]:
-    import redis
-    from redis import backoff, retry
-
-    class Connection(redis.Connection):
-        """A connection whose TLS is ours."""
-
-        def _connect(self) -> Any:
-            found = super()._connect()  # type: ignore[no-untyped-call]
-            if context is None:
-                return found
-            try:
-                return context.wrap_socket(found, server_hostname=wanted.host)
-            except TimeoutError as error:
-                # One without TLS waits for the end of what it takes for a command.
-                raise ssl.SSLError("it does not answer as a server of TLS does") from error
-
-    pool = redis.ConnectionPool(
-        connection_class=Connection,
-        host=wanted.host,
-        port=wanted.port,
-        username=wanted.user or None,
-        password=wanted.password,
-        db=number,
-        socket_timeout=CONNECT_SECONDS,
-        socket_connect_timeout=CONNECT_SECONDS,
-        retry=retry.Retry(backoff.NoBackoff(), 0),
-    )
-    client = redis.Redis(connection_pool=pool)
+def _telling(wanted: Redis) -> Iterator[None]:
+    """Raise PreflightFailed for whatever keeps the server from answering, or for what it answers."""
     try:
-        yield client
-    finally:
-        client.close()
-        pool.disconnect()
-
-
-@contextlib.contextmanager
-def _telling(wanted: Redis, number: int) -> Iterator[None]:
-    """Raise PreflightFailed for whatever the client raises in the block."""
-    import redis
-
-    user = wanted.user or "default"
-    try:
-        yield
-    except (redis.AuthenticationError, redis.exceptions.AuthenticationWrongNumberOfArgsError) as error:
+        with reach.telling(wanted.where, url=OPTION, plain=f"redis:// in {OPTION}"):
+            # One that speaks TLS ends the connection of whoever does not.
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                yield
+                return
+            raise resp.NotRedisError
+    except resp.RefusedError as error:
+        raise _refused(wanted, error) from error
+    except resp.NotRedisError as error:
         raise errors.PreflightFailed(
+            f"{wanted.where} does not answer as Redis does",
+            f"correct {OPTION}; if it speaks TLS there, write rediss://",
+        ) from error
+
+
+def _refused(wanted: Redis, error: resp.RefusedError) -> errors.PreflightFailed:
+    """Return the error that an answer means, with its remedy."""
+    user = wanted.user or "default"
+    if error.kind in ("WRONGPASS", "NOAUTH") or " AUTH " in str(error):
+        return errors.PreflightFailed(
             f"{wanted.where}: it refuses the password of {user}",
             f"correct the password in {OPTION}; or its administrator sets it: ACL SETUSER {user} on '>…'",
-        ) from error
-    except redis.exceptions.NoPermissionError as error:
-        raise errors.PreflightFailed(
+        )
+    if error.kind == "NOPERM":
+        return errors.PreflightFailed(
             f"{wanted.where}: {user} may not do all that Dify does: {error}",
             f"its administrator runs: ACL SETUSER {user} ~* &* +@all -@admin -@dangerous +info +keys",
-        ) from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        _tell_of_network(wanted, error)
-    except redis.ResponseError as error:
-        told = f"its database {number} cannot be used: {error}" if "DB index" in str(error) else f"it refuses: {error}"
-        raise errors.PreflightFailed(
-            f"{wanted.where}: {told}",
+        )
+    if "DB index" in str(error) or "SELECT is not allowed" in str(error):
+        return errors.PreflightFailed(
+            f"{wanted.where}: its databases {wanted.number} and {wanted.broker} cannot both be used: {error}",
             f"name another number in {OPTION} (the next one is used for the queues), or have `databases` raised there",
-        ) from error
+        )
+    return errors.PreflightFailed(f"{wanted.where}: it refuses: {error}", "its administrator lets this user do that")
 
 
-def _tell_of_network(wanted: Redis, error: BaseException) -> None:
-    """Raise what the innermost reason of an error means."""
-    reason: BaseException | None = error
-    with reach.telling(wanted.where, url=OPTION, plain=f"redis:// in {OPTION}"):
-        while reason is not None:
-            # The client wraps errors of the network in its own, which are none of Python's; one that speaks TLS ends
-            # the connection of whoever does not.
-            if isinstance(reason, OSError) and not isinstance(reason, ConnectionResetError):
-                raise reason
-            reason = reason.__cause__ or reason.__context__
-    raise errors.PreflightFailed(
-        f"{wanted.where} does not answer as Redis does: {error}",
-        f"correct {OPTION}; if it speaks TLS there, write rediss://",
-    ) from error
-
-
-def _require_version(client: redis.Redis, wanted: Redis) -> str:
-    told: Any = client.info()
-    version = str(told.get("redis_version", ""))
+def _require_version(told: Mapping[str, str], wanted: Redis) -> str:
+    version = told.get("redis_version", "")
     first = version.partition(".")[0]
     if not first.isdecimal() or int(first) < OLDEST:
         raise errors.PreflightFailed(
             f"{wanted.where} is version {version or 'unknown'}, and Dify is to work with {OLDEST} and later ones",
             f"name a server of version {OLDEST} or later",
         )
-    if told.get("role") not in (None, "master"):
+    if told.get("role", "master") != "master":
         raise errors.PreflightFailed(
             f"{wanted.where} is a replica, which can only be read", f"name the primary server in {OPTION}"
         )
@@ -158,32 +117,31 @@ def _require_version(client: redis.Redis, wanted: Redis) -> str:
     return f"{name} {told.get('valkey_version', version)}"
 
 
-def _go_round(client: redis.Redis, wanted: Redis) -> None:
+def _go_round(connection: resp.Connection, wanted: Redis) -> None:
     """Do once what Dify's programs do, and remove it."""
     key = f"dify-installer-{secrets.token_hex(6)}"
-    script = "return redis.call('get', KEYS[1])"
+    queue = f"{key}-queue"
     try:
-        client.set(key, "1", ex=EXPIRY_SECONDS, nx=True)
-        client.lpush(f"{key}-queue", "1")
-        client.expire(f"{key}-queue", EXPIRY_SECONDS)
-        client.publish(key, "1")
-        found: Any = client.eval(script, 1, key)
-        taken: Any = client.brpop([f"{key}-queue"], 1)
+        connection.ask("SET", key, "1", "EX", EXPIRY_SECONDS, "NX")
+        connection.ask("LPUSH", queue, "1")
+        connection.ask("EXPIRE", queue, EXPIRY_SECONDS)
+        connection.ask("PUBLISH", key, "1")
+        found = connection.ask("EVAL", SCRIPT, "1", key)
+        taken = connection.ask("BRPOP", queue, "1")
     finally:
-        with contextlib.suppress(Exception):
-            client.delete(key, f"{key}-queue")
-    if found != b"1" or taken is None or client.exists(key):
+        with contextlib.suppress(resp.RefusedError):
+            connection.ask("DEL", key, queue)
+    if found != "1" or taken != [queue, "1"] or connection.ask("EXISTS", key) != 0:
         raise errors.PreflightFailed(
             f"{wanted.where}: what was written is not what was read, or not removed",
             "name a server of Redis or Valkey itself: something between changes what is said",
         )
 
 
-def _find_eviction(client: redis.Redis, wanted: Redis) -> Iterator[tuple[str, str]]:
+def _find_eviction(told: Mapping[str, str], wanted: Redis) -> Iterator[tuple[str, str]]:
     """Yield a warning where a full memory throws away what waits to be done."""
-    told: Any = client.info("memory")
     policy = told.get("maxmemory_policy", KEEPS_ALL)
-    if told.get("maxmemory") and policy != KEEPS_ALL:
+    if told.get("maxmemory", "0") != "0" and policy != KEEPS_ALL:
         yield (
             f"{wanted.where} throws away keys when its memory is full ({policy}): tasks that wait would be lost",
             f"its administrator runs: CONFIG SET maxmemory-policy {KEEPS_ALL}",

@@ -270,7 +270,7 @@ def test_redis_refuses_in_words(cache: Redis) -> None:
     half = redis_refusal(cache, user="half")
     assert "may not do all that Dify does" in half.message and "ACL SETUSER half" in half.remedy
     assert "nothing listens" in redis_refusal(cache, port=servers.free_port()).message
-    assert "database 99 cannot be used" in redis_refusal(cache, number=99).message
+    assert "databases 99 and 1 cannot both be used" in redis_refusal(cache, number=99).message
     plain = redis_refusal(cache, tls=False)
     assert "does not answer as Redis does" in plain.message and "rediss://" in plain.remedy
 
