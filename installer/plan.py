@@ -527,7 +527,7 @@ OWN_ROWS = "db/data"
 
 def warn_of_names(env: Settings, names: Names) -> Iterator[Finding]:
     """A server that is named can be found by the containers, too."""
-    asks_nobody = resolvers.read(env.resolved.get(dify.RESOLVERS))[0] == resolvers.NONE or not names.answering
+    asks_nobody = resolvers.read(env.resolved.get(dify.RESOLVERS)) == resolvers.NONE or not names.answering
     found = (("postgresql", external.find_database(env.resolved)), ("redis", external.find_redis(env.resolved)))
     for check, server in found:
         if server is not None and asks_nobody and not _is_address(server.host):

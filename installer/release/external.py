@@ -29,8 +29,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 DEFAULT_MODE: Mode = "verify-full"
 POSTGRESQL = "postgresql"
 REDIS_SERVICE = "redis"
-# Our own databases' services; OceanBase and SeekDB are reached by their kind.
-OWN_DATABASES = ("", *(values["DB_HOST"] for values in dify.DATABASES.values()), "oceanbase", "seekdb")
+# Our own databases' services, the older releases' name as well; OceanBase and SeekDB are reached by their kind.
+OWN_DATABASES = ("", "db", *(values["DB_HOST"] for values in dify.DATABASES.values()), "oceanbase", "seekdb")
 DEFAULT_DATABASE, DEFAULT_PLUGINS = "dify", "dify_plugin"
 PLUGINS_KEY = "DB_PLUGIN_DATABASE"
 DATABASE_KEYS = (

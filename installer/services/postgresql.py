@@ -38,7 +38,6 @@ class Seen:
     """A server that Dify can work on; `missing` are databases that its user may make, `warnings` (seen, remedy)."""
 
     version: str
-    encrypted: bool
     revision: str  # Dify's migrations have come to; empty where there is no Dify
     missing: tuple[str, ...]
     warnings: tuple[tuple[str, str], ...]
@@ -149,7 +148,6 @@ def look(database: Database, authorities: bytes | None, *, key_is_new: bool) -> 
             raise _no_extension(database)
         return Seen(
             version=version,
-            encrypted=database.mode != "disable",
             revision=revision,
             missing=missing,
             warnings=tuple(_find_limits(server, database)),

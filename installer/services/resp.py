@@ -1,6 +1,6 @@
 """Speaks RESP2 as far as a few questions need it (Redis's documents, "Redis serialization protocol specification").
 
-The usual library is 1.2 MB of the executable, says more to the server than it is asked to, and hides why TLS failed.
+The usual library is 1.2 MB of the executable, and hides why TLS failed (docs/decisions/028).
 """
 
 from __future__ import annotations
