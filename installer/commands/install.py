@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from installer import plan as plans
 from installer.backup import arrival as arrivals
 from installer.backup import exchange, vectors
-from installer.checks import checklist, front_door, known_servers, models, trend, waiting
+from installer.checks import checklist, front_door, known_servers, models, others, trend, waiting
 from installer.commands import back, overview, page, report, start, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
 from installer.core.console import Console, size
@@ -252,9 +252,27 @@ def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Do
     if plan.arrival is not None:
         with result.step("data", console) as step:
             step.seen = _bring(plan, plan.arrival, document, result, console)
+    with others.telling(lambda: _look_at_others(plan)):
+        _start(plan, document, result, console, renewed=renewed)
+    if plan.arrival is not None and not plan.arrival.without_vectors:
+        assert plan.settings is not None
+        counted = vectors.count(plan.settings.resolved, state.list_ours(place, engine), engine)
+        result.compared += vectors.compare(plan.sources.parts, counted)
+    return document
+
+
+def _look_at_others(plan: Plan) -> list[finding.Finding]:
+    assert plan.settings is not None
+    found = state.list_containers(plan.engine)
+    return others.check(plan.settings.resolved, found, layout.bundled(layout.PROBE), plan.engine)
+
+
+def _start(plan: Plan, document: compose.Document, result: report.Report, console: Console, *, renewed: bool) -> None:
+    """Start the stack and wait until Dify answers. Raises NotHealthy."""
+    place, engine = plan.place, plan.engine
+    assert plan.settings is not None
     deadline = time.monotonic() + plan.request.timeout
     with result.step("start", console) as step:
-        assert plan.settings is not None
         found = inventory.list_present(engine)
         images = inventory.find_ids(document, plan.settings.resolved, plan.bundle.images, found)
         wanted = run.Wanted(document, plan.settings.resolved, images)
@@ -270,10 +288,6 @@ def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Do
     with result.step("health", console) as step:
         waiting.await_console(front, document, deadline, engine, console)
         step.seen = result.url
-    if plan.arrival is not None and not plan.arrival.without_vectors:
-        counted = vectors.count(plan.settings.resolved, state.list_ours(place, engine), engine)
-        result.compared += vectors.compare(plan.sources.parts, counted)
-    return document
 
 
 def _make_databases(plan: Plan, missing: tuple[str, ...]) -> str:
@@ -301,7 +315,8 @@ def _bring(
     example = (place.project / layout.ENV_EXAMPLE).read_text("utf-8")
     result.notes += arrivals.in_words(arrivals.carried(arrival, example), arrival)
     head = arrival.head
-    return f"Dify {head.dify} of {head.host}, {head.made}: {len(result.compared)} parts, the same on both sides"
+    same = sum(each.level == "ok" for each in result.compared)
+    return f"Dify {head.dify} of {head.host}, {head.made}: {same} parts, the same on both sides"
 
 
 def opens_firewall(plan: Plan) -> bool:
@@ -376,6 +391,8 @@ def _look(plan: Plan, document: compose.Document, result: report.Report, console
         probe = layout.bundled(layout.PROBE)
         front = front_door.front_door(place, result.url, plan.bundle.dify, engine)
         result.checks = checklist.run_checks(document, found, front, probe, engine)
+        assert plan.settings is not None
+        result.checks += others.check(plan.settings.resolved, found, probe, engine)
         result.models = models.check_servers(
             list(request.servers), found, models.host_authorities(place), probe, engine
         )

@@ -158,7 +158,11 @@ def test_install_on_them_ends_healthy_and_nothing_tells_a_password(company: Comp
             assert secret not in text
     assert not {"db_postgres", "redis"} & {name.split("_", 1)[-1].removesuffix("_1") for name in server.containers()}
     assert not {"db", "redis"} & set(server.run("ls", f"{server.folder}/docker/volumes").stdout.split())
-    assert {check["level"] for check in server.report()["checks"]} <= {"ok", "info"}
+    checks = {check["check"]: check["level"] for check in server.report()["checks"]}
+    assert set(checks.values()) <= {"ok", "info"}
+    assert {
+        f"api reaches {name} at {NEIGHBOUR}:{port}" for name, port in (("PostgreSQL", PORT), ("Redis", CACHE_PORT))
+    } <= set(checks)
     # Each connection of theirs is encrypted, both programs are there, and the rows as well.
     told = "SELECT DISTINCT datname, ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'dify'"
     assert "|f" not in database.sql(told)
@@ -296,3 +300,20 @@ def test_a_dify_whose_key_is_gone_is_not_taken_for_ones_own(company: Company) ->
     done = company.install("--set", f"SECRET_KEY={key}")
     assert done.returncode == 0, done.stderr
     Console(server.machine, server.url).login()
+
+
+@rootful
+def test_what_this_host_reaches_and_the_containers_do_not_is_told(company: Company) -> None:
+    server = company.server
+    shut = "nft add chain inet company shut '{ type filter hook forward priority -200; }'"
+    server.machine.run(
+        f"nft add table inet company && {shut} && nft add rule inet company shut ip daddr {NEIGHBOUR} drop"
+    )
+    failed = server.installer(*server.arguments(), "--set", "LOG_LEVEL=DEBUG", env={"DIFY_INSTALLER_TIMEOUT": "60"})
+    assert failed.returncode == 6, failed.stderr
+    assert f"this host reaches what Dify's containers do not (PostgreSQL at {NEIGHBOUR}:{PORT}: " in failed.stderr
+    assert "let the containers through" in failed.stderr
+    assert check_of(server, "status", check=f"api reaches PostgreSQL at {NEIGHBOUR}:{PORT}")["level"] == "error"
+    server.machine.run("nft delete table inet company")
+    done = server.installer(*server.arguments())
+    assert done.returncode == 0, done.stderr

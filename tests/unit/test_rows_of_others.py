@@ -10,6 +10,7 @@ import pytest
 from installer import plan as plans
 from installer.backup import arrival
 from installer.bundle import verify
+from installer.checks import inside, others
 from installer.commands import back, backup, rollback, start
 from installer.core import errors, layout, lock
 from installer.core.console import Console
@@ -211,3 +212,23 @@ def test_rows_that_cannot_be_counted_are_told(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(postgresql, "count_rows", fail)
     assert rows.count(THERE, [], engine).why_not == "nothing listens there"
+
+
+def test_who_is_not_reached_from_inside_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [{"kind": "connection", "detail": "no answer in time"}, {"kind": "ok", "detail": "it lets us connect"}]
+    monkeypatch.setattr(inside, "find_container", lambda *_: "dify_api_1")
+    monkeypatch.setattr(inside, "ask_inside", lambda *_, **__: asked)
+    engine = Podman(Runner())
+    found = others.check({**THERE, **CACHE}, [], Path("probe.py"), engine)
+    assert [(each.check, each.level) for each in found] == [
+        ("api reaches PostgreSQL at db.intranet:5433", "error"),
+        ("api reaches Redis at 10.0.0.9:6380", "ok"),
+    ]
+    assert others.check({}, [], Path("probe.py"), engine) == []
+    with pytest.raises(errors.NotHealthy) as caught, others.telling(lambda: found):
+        raise errors.NotHealthy("the stack is not healthy: api (starting)", "fix it")
+    assert caught.value.message.startswith("this host reaches what Dify's containers do not (PostgreSQL at db.intranet")
+    assert "the stack is not healthy: api" in caught.value.message
+    assert "let the containers through" in caught.value.remedy
+    with pytest.raises(errors.NotHealthy, match="^slow$"), others.telling(list):
+        raise errors.NotHealthy("slow")
