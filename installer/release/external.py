@@ -311,6 +311,12 @@ def profiles_without_database(variables: Mapping[str, str]) -> str | None:
     return ",".join(left) if len(left) < len(active) else None
 
 
+def find_addresses(variables: Mapping[str, str]) -> set[tuple[str, int]]:
+    """Return host and port of what an installation uses that is not its own; hosts in lower case."""
+    servers = (find_database(variables), find_redis(variables))
+    return {(each.host.lower(), each.port) for each in servers if each is not None}
+
+
 def in_words(variables: Mapping[str, str]) -> list[str]:
     """Say what an installation uses that is not its own, without secrets."""
     told = []

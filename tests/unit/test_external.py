@@ -147,6 +147,7 @@ def test_the_settings_are_what_each_program_reads(project: Path) -> None:
         assert secret in env.secrets
         assert secret not in str(masks.without_secrets(env.resolved))
     assert not any(PASSWORD in told for told in external.in_words(env.resolved))
+    assert external.find_addresses(env.resolved) == {("db.intranet", 5433), ("10.0.0.9", 6380)}
 
 
 @pytest.mark.parametrize(
