@@ -150,6 +150,15 @@ def test_the_settings_are_what_each_program_reads(project: Path) -> None:
     assert external.find_addresses(env.resolved) == {("db.intranet", 5433), ("10.0.0.9", 6380)}
 
 
+def test_a_password_of_a_redis_of_others_may_have_what_a_shell_changes() -> None:
+    found = external.redis_settings(external.checked_redis("redis://:a%26b%24c%28d@10.0.0.9"))
+    env = computed(found)
+    assert env.resolved["REDIS_PASSWORD"] == "a&b$c(d"
+    # For our own it would reach a command.
+    with pytest.raises(errors.UsageError, match="a shell changes"):
+        computed({"REDIS_PASSWORD": "a&b$c(d", "CELERY_BROKER_URL": "redis://:a%26b%24c%28d@redis:6379/1"})
+
+
 @pytest.mark.parametrize(
     ("mode", "extras", "daemon"),
     [
