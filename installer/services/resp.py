@@ -1,6 +1,6 @@
 """Speaks RESP2 as far as a few questions need it (Redis's documents, "Redis serialization protocol specification").
 
-The usual library is 1.2 MB of the executable, and hides why TLS failed (docs/decisions/028).
+The usual library is 1 MB of the executable, and hides why TLS failed (docs/decisions/028).
 """
 
 from __future__ import annotations
