@@ -513,7 +513,7 @@ def is_key_new(request: Request, existing: env_history.Existing | None) -> bool:
 
 def require_one_place_of_rows(existing: env_history.Existing | None, env: Settings, place: layout.Installation) -> None:
     """Raise PreflightFailed where rows lie in our own database, and another one is named: they would be left behind."""
-    own = existing is not None and not external.has_database(envfile.resolve(existing.text))
+    own = existing is not None and not external.has_database(envfile.parse(existing.text))
     if own and external.has_database(env.resolved) and files.holds_anything(place.volumes / OWN_ROWS):
         raise errors.PreflightFailed(
             f"this installation has a database of its own, with data in {place.volumes / OWN_ROWS}, and they do not "

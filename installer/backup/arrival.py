@@ -209,9 +209,9 @@ def text_for(arrival: Arrival, place: layout.Installation, example: str) -> str:
     if not arrival.head.ours or arrival.head.dify != verify.check_embedded(layout.bundled("")).dify:
         return env_history.marked(envfile.edit(env_history.unmarked(here), dict(carried(arrival, example).values)))
     kept = {*OF_THIS_HOST}
-    if external.has_database(envfile.resolve(here)):
+    if external.has_database(envfile.parse(here)):
         kept |= {dify.DB_TYPE, compose.PROFILES, *external.DATABASE_KEYS}
-    if external.has_redis(envfile.resolve(here)) or external.has_redis(envfile.resolve(arrival.env)):
+    if external.has_redis(envfile.parse(here)) or external.has_redis(envfile.parse(arrival.env)):
         kept |= {*external.REDIS_KEYS}
     ours = {key: value for key, value in envfile.parse(here).items() if key in kept}
     if dify.RESOLVERS in envfile.parse(arrival.env):

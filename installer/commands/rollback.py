@@ -90,7 +90,7 @@ def _require_complete(place: layout.Installation, record: Record, engine: Engine
 
 def _require_rows(place: layout.Installation, record: Record) -> None:
     """Raise PreflightFailed where the database is not ours: its rows do not go back with the rest."""
-    database = external.find_database(envfile.resolve(env_history.text_of(place.env)))
+    database = external.find_database(envfile.parse(env_history.text_of(place.env)))
     if database is not None:
         raise errors.PreflightFailed(
             f"{database.where} is not ours: its rows are as Dify {record.after} has made them, and {record.before} "
