@@ -326,7 +326,8 @@ def test_what_this_host_reaches_and_the_containers_do_not_is_told(company: Compa
     assert "let the containers through" in failed.stderr
     # While the stack starts, what does not answer yet is a warning.
     found = check_of(server, "status", check=f"api reaches PostgreSQL at {NEIGHBOUR}:{PORT}")
-    assert (found["level"], found["seen"]) in (("warning", "no answer in time"), ("error", "no answer in time"))
+    assert found["level"] in ("warning", "error")
+    assert "no answer in time" in found["seen"]
     server.machine.run("nft delete table inet company")
     done = company.install()
     assert done.returncode == 0, done.stderr
