@@ -15,11 +15,13 @@ PROFILE ?=
 ENGINE ?=
 SPLIT ?=
 BASE ?=
-STORE ?=
+IMAGES ?=
 # A folder shaped like a Dify checkout, for the tests with upstream's real files.
 DIFY ?= $(DIFY_CHECKOUT)
 # Where tests and demo keep what is slow to make.
 WORK ?= .cache/tests
+# A file with all programs of Kubernetes that was compiled before (tests/target/cluster/programs.py).
+KUBERNETES ?=
 # How many tests run at the same time; the end-to-end ones take a processor, 4 GB of memory and 15 GB of disk each.
 LANES ?= 2
 # Tells what takes long, while it runs: what, about how many seconds, and the log.
@@ -29,8 +31,8 @@ STEP := $(PYTHON) -m tests.target.steps
 MINUTES ?= 30
 SEED ?=
 
-.PHONY: help bundle test check demo bench life growth faults docs selinux format lock release clean \
-    system-packages demo-packages
+.PHONY: help bundle test test-cluster check demo bench life growth faults docs selinux format lock release clean \
+    system-packages demo-packages cluster-packages
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -44,7 +46,7 @@ $(VENV)/complete: specs/dev.lock
 
 bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; its variables stand in docs/building.md
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
-	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(STORE),--store) $(if $(COMPRESS),--compress) \
+	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(IMAGES),--images $(IMAGES)) $(if $(COMPRESS),--compress) \
 	    $(foreach plugin,$(PLUGINS),--plugin $(plugin)) $(if $(MARKETPLACE),--marketplace $(MARKETPLACE)) $(if $(PLUGIN_KEY),--plugin-key $(PLUGIN_KEY))
 
 check: $(VENV)/complete ## style, types and unit tests with their coverage, which has a floor
@@ -57,7 +59,11 @@ test: system-packages $(VENV)/complete ## style, types, unit and end-to-end test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests --numprocesses $(LANES) --dist loadfile --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+	$(RUN) -m pytest tests/unit tests/e2e --numprocesses $(LANES) --dist loadfile --no-loadscope-reorder --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+
+test-cluster: cluster-packages $(VENV)/complete ## run the sample on a real Kubernetes of one node, compiled once (root, Go 1.24); KUBERNETES=FILE names a compiled one
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/cluster.lock
+	KUBERNETES=$(KUBERNETES) $(RUN) -m pytest tests/cluster --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
 
 demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it on an air-gapped target machine (root), in 3 minutes
 	@$(RUN) -m tests.target.demo $(WORK)
@@ -85,6 +91,9 @@ selinux: $(VENV)/complete ## install on a virtual machine with SELinux enforcing
 system-packages: ## install the Debian packages that the tests need (root)
 	@PYTHON=$(PYTHON) bash tests/target/packages.sh
 
+cluster-packages: ## install the Debian packages that the test cluster needs (root)
+	@PYTHON=$(PYTHON) bash tests/target/packages.sh cluster
+
 demo-packages: ## install the Debian packages that the demo needs (root)
 	@PYTHON=$(PYTHON) bash tests/target/packages.sh demo
 
@@ -107,6 +116,7 @@ lock: ## refresh specs/*.lock from specs/*.in; UPGRADE=1 or UPGRADE=NAME takes n
 	$(UV) --universal --python-version 3.11 --output-file specs/dev.lock specs/dev.in
 	$(UV) --universal --python-version 3.11 --output-file specs/bench.lock specs/bench.in
 	$(UV) --universal --python-version 3.11 --output-file specs/ansible.lock specs/ansible.in
+	$(UV) --universal --python-version 3.11 --output-file specs/cluster.lock specs/cluster.in
 	$(UV) --only-binary :all: --python-platform x86_64-manylinux_2_28 --python-version 3.13 \
 	    --output-file specs/bench-api.lock specs/bench-api.in
 	$(UV) --universal --python-version 3.11 --output-file specs/lock.lock specs/lock.in

@@ -30,7 +30,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -159,9 +159,14 @@ def save(
             parts.append(Saved(path, tuple(images), writer.layers, cut.compression))
             elsewhere |= set(writer.layers)
             waiting = waiting[len(images) :]
-    for stale in set(folder.glob(part_name(None).replace(".tar", "*.tar"))) - {part.path for part in parts}:
-        stale.unlink()
+    remove(folder, {part.path for part in parts})
     return parts
+
+
+def remove(folder: Path, kept: Collection[Path] = ()) -> None:
+    """Remove the archives of an earlier build from a folder."""
+    for stale in set(folder.glob(part_name(None).replace(".tar", "*.tar"))) - set(kept):
+        stale.unlink()
 
 
 def part_name(number: int | None) -> str:
@@ -267,14 +272,14 @@ def describe(saved: Saved, console: Console) -> manifest.Archive:
     )
 
 
-def hashed(path: Path, console: Console) -> manifest.BigFile:
+def hashed(path: Path, console: Console, chunk_bytes: int = digest.CHUNK_BYTES) -> manifest.BigFile:
     """Return a file's size and hashes: the whole, for people, and the chunks, for the installer."""
     total = path.stat().st_size
     with console.progress(f"hash {path.name}", total) as bar, ThreadPoolExecutor(1) as beside:
         whole = beside.submit(digest.hash_file, path)
-        chunks = tuple(digest.hash_chunks(path, advance=bar.update))
+        chunks = tuple(digest.hash_chunks(path, chunk_bytes, bar.update))
         sha256 = whole.result()
-    return manifest.BigFile(name=path.name, size=total, sha256=sha256, chunk_bytes=digest.CHUNK_BYTES, chunks=chunks)
+    return manifest.BigFile(name=path.name, size=total, sha256=sha256, chunk_bytes=chunk_bytes, chunks=chunks)
 
 
 def _require_space(folder: Path, needed: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from build import (
     archive,
@@ -37,6 +38,8 @@ from installer.core.console import Console, size
 from installer.core.runner import Runner
 
 SELF_CHECK_SECONDS = 1800.0
+Images = Literal["store", "archive", "both"]
+IMAGES: tuple[Images, ...] = get_args(Images)
 # Below the folder that is kept for the next build: packages and wheels.
 KEPT_PLUGINS = "plugins"
 
@@ -60,12 +63,12 @@ class Places:
 class Shape:
     """The form of a bundle: archives of `largest` bytes, compressed or not, without what the bundle `base` has.
 
-    `store` asks for an image store beside them.
+    `images` is what holds the images on the server.
     """
 
     largest: int | None = None
     base: Path | None = None
-    store: bool = False
+    images: Images = "archive"
     compress: bool = False
 
 
@@ -83,9 +86,12 @@ def make(
     Raises BuildError, UsageError or CommandFailed; no half-written file is left under a final name.
     """
     program = images.engine(engine)
-    if shape.store:
-        store.require(shape.base is not None)
-    for folder in (places.output, places.work):
+    base = _base(shape.base)
+    cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
+    form = _choose_images(shape.images, cut)
+    # Without them in the bundle, archives are only what the store is made from, and kept for the next build.
+    folder_of_archives = places.output if form != "store" else places.work / f"images-{_short(places.output)}"
+    for folder in (places.output, places.work, folder_of_archives):
         files.folder(folder)
 
     console.line(f"source   {spec.source} {spec.tag}")
@@ -95,9 +101,7 @@ def make(
     chosen = choose.choose(plugins, _daemon(needs, spec), places.work / KEPT_PLUGINS) if plugins.plugins else []
     tools = _tools(places, spec.architecture, runner, console)
 
-    base = _base(shape.base)
-    cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
-    state = places.work / f"archives-{digest.hash_bytes(str(places.output).encode())[:16]}"
+    state = places.work / f"archives-{_short(folder_of_archives)}"
     with images.pulling(needs.images, spec.architecture, program, runner, console) as jobs:
         pulled, gathered = list(jobs), None
         if chosen:
@@ -105,21 +109,15 @@ def make(
             identity = pulled[needs.images.index(daemon.image)].result().id
             gathered, carrier = _gather(chosen, plugins, daemon, identity, program, places.work, runner, console)
             pulled.append(carrier)
-        before = kept.archives(state, pulled, cut, places.output, console)
-        if before is not None:
-            console.line("save     nothing has changed: the archive of the last build is kept")
-            described, saved = before.archives, before.images
-        else:
-            last = kept.images(state, cut, places.output, console)
-            parts = archive.save(pulled, places.output, cut, program, runner, console, last)
-            described = tuple(archive.describe(part, console) for part in parts)
-            saved = tuple(image for part in parts for image in part.images)
-    mounted = None
-    if shape.store:
-        mounted = _store(described, saved, places, runner, console)
+        described, saved = _save(state, pulled, cut, folder_of_archives, program, runner, console)
+    packed = None
+    if form != "archive":
+        packed = _store(described, saved, folder_of_archives, places, runner, console)
     else:
         # An earlier build's would be of other images.
         (places.output / layout.STORE).unlink(missing_ok=True)
+    if form == "store":
+        archive.remove(places.output)
 
     payload.stage(release, spec.architecture, places.payload, places.work, runner, console)
     interpreter = freeze.environment(tools, places.work, runner, console)
@@ -137,7 +135,7 @@ def make(
         files=payload.describe(places.payload),
         images=saved,
         archives=described,
-        store=mounted,
+        store=packed,
         base=f"Dify {base.dify}, made by dify-installer {base.installer}" if base else "",
         plugins=gathered.described if gathered else None,
     )
@@ -147,7 +145,7 @@ def make(
 
     executable = places.output / layout.EXECUTABLE
     freeze.freeze(tools, places.payload, executable, places.work, runner, console)
-    beside = [*described, *([mounted] if mounted else [])]
+    beside = [*(described if form != "store" else ()), *([packed] if packed else [])]
     sums = {executable.name: digest.hash_file(executable), **{file.name: file.sha256 for file in beside}}
     files.write(places.output / layout.CHECKSUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
@@ -225,23 +223,58 @@ def _gather(
     return dataclasses.replace(gathered, described=described), carrier
 
 
+def _choose_images(asked: Images, cut: archive.Cut) -> Images:
+    """Return what holds the images. Raises UsageError or BuildError for a store that cannot be made."""
+    if asked == "archive":
+        return asked
+    if asked == "store" and (cut.largest is not None or cut.compression != "none"):
+        raise errors.UsageError("--split and --compress are for archives", "give --images archive, or both")
+    if obstacle := store.find_obstacle(bool(cut.base)):
+        raise obstacle
+    return asked
+
+
+def _short(path: Path) -> str:
+    """Return a name for what is kept of a path."""
+    return digest.hash_bytes(str(path).encode())[:16]
+
+
+def _save(
+    state: Path,
+    pulled: Sequence[Future[Pulled]],
+    cut: archive.Cut,
+    folder: Path,
+    program: str,
+    runner: Runner,
+    console: Console,
+) -> tuple[tuple[manifest.Archive, ...], tuple[manifest.Image, ...]]:
+    """Return the archives in `folder`, the last build's where nothing has changed, and the images in them."""
+    before = kept.archives(state, pulled, cut, folder, console)
+    if before is not None:
+        console.line("save     nothing has changed: the archive of the last build is kept")
+        return before.archives, before.images
+    last = kept.images(state, cut, folder, console)
+    parts = archive.save(pulled, folder, cut, program, runner, console, last)
+    described = tuple(archive.describe(part, console) for part in parts)
+    return described, tuple(image for part in parts for image in part.images)
+
+
 def _store(
     archives: Sequence[manifest.Archive],
     saved: Sequence[manifest.Image],
+    folder: Path,
     places: Places,
     runner: Runner,
     console: Console,
 ) -> manifest.BigFile:
     """Return the image store: the last build's where nothing has changed, else a new one."""
-    state = places.work / f"store-{digest.hash_bytes(str(places.output).encode())[:16]}"
+    state = places.work / f"store-{_short(places.output)}"
     before = kept.image_store(state, archives, places.output, console)
     if before is not None:
         console.line("store    nothing has changed: the store of the last build is kept")
         return before
     console.line("store    podman loads the images, mksquashfs packs its storage")
-    made = store.make(
-        [places.output / part.name for part in archives], saved, places.output, places.work, runner, console
-    )
+    made = store.make([folder / part.name for part in archives], saved, places.output, places.work, runner, console)
     kept.note_image_store(state, archives, made)
     return made
 

@@ -97,7 +97,7 @@ def cli() -> None:
     """Make a bundle that installs Dify on an air-gapped server.
 
     Needs docker or podman, git and the network. The result is two files, dist/dify-installer and
-    dist/dify-images.tar, and their hashes in dist/SHA256SUMS.
+    dist/dify-images.tar (or .squashfs), and their hashes in dist/SHA256SUMS.
     """
 
 
@@ -131,9 +131,13 @@ def cli() -> None:
     help="Layers compressed with zstd: 0.3 of the size, 1.2 to 1.8 of the time to load; not for docker before 23.",
 )
 @click.option(
-    "--store/--no-store",
-    default=False,
-    help="Also the images as a store that root's podman mounts in a second instead of loading them (needs root).",
+    "--images",
+    "form",
+    type=click.Choice(bundle.IMAGES),
+    default="archive",
+    show_default=True,
+    help="What holds the images: an archive, which every engine loads, a store, which podman alone reads (root, "
+    "squashfs-tools), or both.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
@@ -168,7 +172,7 @@ def bundle_command(
     largest: int | None,
     base: Path | None,
     compress: bool,
-    store: bool,
+    form: bundle.Images,
     output: Path,
     work: Path,
     payload: Path,
@@ -179,7 +183,7 @@ def bundle_command(
     plugin_key: Path | None,
     **chosen: Any,
 ) -> None:
-    """Make the executable and the image archive."""
+    """Make the executable and what holds the images."""
     wanted = _read_spec(**chosen)
     brought = _wanted_plugins(plugins, marketplace, plugin_key, wanted.plugins)
     places = bundle.Places(
@@ -189,7 +193,7 @@ def bundle_command(
         portable_python=portable_python,
         own_python=own_python,
     )
-    shape = bundle.Shape(largest=largest, base=base, store=store, compress=compress)
+    shape = bundle.Shape(largest=largest, base=base, images=form, compress=compress)
     bundle.make(wanted, brought, shape, places, engine, Runner(), Console())
 
 

@@ -1,4 +1,4 @@
-"""Packs the images as a store that podman mounts: a containers storage, made by podman itself, as one squashfs.
+"""Packs the images as a store that podman reads: a containers storage, made by podman itself, as one squashfs.
 
 The images come from the finished archives, by the way that the installer loads them. What podman writes at random or
 with the time of the day is made the same for the same images: the short names of layers, and when a layer was made.
@@ -27,6 +27,8 @@ PULL_SECONDS = 3600.0
 PACK_SECONDS = 3600.0
 # A higher one takes longer and gains almost nothing (docs/decisions/005).
 LEVEL = "3"
+# So much is proved at once where the store is unpacked.
+CHUNK_BYTES = 4 * 1024**2
 # Of a storage, only what describes and holds images.
 KEPT = ("overlay", "overlay-images", "overlay-layers")
 # What overlay needs of a layer only while a container writes into it, and a note of podman's about this host.
@@ -36,19 +38,18 @@ CREATED = datetime.datetime.fromtimestamp(int(spec.EPOCH), datetime.UTC).isoform
 RUN = "/run"
 
 
-def require(differential: bool) -> None:
-    """Raise UsageError or BuildError unless a store can be made: here, and of a whole bundle."""
+def find_obstacle(differential: bool) -> errors.InstallerError | None:
+    """Return why no store can be made, if none can: here, and of a whole bundle."""
     if differential:
-        raise errors.UsageError(
-            "a store holds whole images, a differential bundle does not", "leave out --base or --store"
-        )
+        return errors.UsageError("a store holds whole images, a differential bundle does not", "leave out --base")
     if os.geteuid() != 0:
-        raise BuildError("only root can make an image store: its files have many owners", "build as root")
+        return BuildError("only root can make an image store: its files have many owners", "build as root")
     if missing := [name for name in ("podman", "mksquashfs") if shutil.which(name) is None]:
-        raise BuildError(
+        return BuildError(
             f"an image store is made with podman and mksquashfs, and {' and '.join(missing)} is not installed",
             "apt install podman squashfs-tools",
         )
+    return None
 
 
 def make(
@@ -79,7 +80,7 @@ def make(
         _make_reproducible(storage, begun)
         with files.replacing(path) as target:
             _pack(storage, Path(f"/proc/{os.getpid()}/fd/{target.fileno()}"), runner)
-    return archive.hashed(path, console)
+    return archive.hashed(path, console, CHUNK_BYTES)
 
 
 def _load(image: manifest.Image, path: Path, podman: list[str], runner: Runner) -> None:

@@ -115,10 +115,10 @@ def cli() -> None:
     """Install Dify on this server, without a network.
 
     \b
-    Put dify-installer and dify-images.tar into one folder, then:
+    Put dify-installer and dify-images.squashfs (or .tar) into one folder, then:
       ./dify-installer --ip 10.0.0.5
 
-    Checks the bundle and the host, installs podman-compose, loads the images, writes .env with fresh
+    Checks the bundle and the host, installs podman-compose, brings the images, writes .env with fresh
     secrets, starts the stack, waits until it is healthy and reports. The same command again repairs;
     settings, secrets and data are kept. No question is ever asked. On a docker host, docker does it.
     """
@@ -146,7 +146,7 @@ def install_command(silent: bool, dry_run: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was verified as JSON on standard output.")
 @options.SILENT
 def verify_command(images: Path | None, as_json: bool, silent: bool) -> None:
-    """Verify the executable and the image archive, all their bytes."""
+    """Verify the executable, and the image store or archive, all their bytes."""
     from installer.bundle import verify
 
     console = Console(silent=silent)
@@ -202,10 +202,20 @@ def manifests_command(silent: bool, values: tuple[str, ...], out: Path, pushed: 
 @options.apply((*options.SITE, options.VERIFY, options.CONFIG))
 @click.option("--plan", "with_plan", is_flag=True, help="Show what would be done, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
-def preflight_command(with_plan: bool, as_json: bool, **given: Any) -> None:
+@click.option(
+    "--kubernetes",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="Judge the cluster that kubectl reaches instead, for a folder that `manifests` has written.",
+)
+@click.option("--try-pull", is_flag=True, help="With --kubernetes: let a pod pull one image, and remove it.")
+def preflight_command(with_plan: bool, as_json: bool, kubernetes: Path | None, try_pull: bool, **given: Any) -> None:
     """Judge this host and what is asked for; changes nothing, and needs no image archive yet."""
     from installer.commands import actions, preflight
 
+    if kubernetes is not None:
+        _preflight_cluster(kubernetes, as_json, try_pull)
+        return
     console = Console(silent=as_json)
     plan = preflight.make_plan(options.make_request(**given), Runner(), console, archive_needed=False)
     planned = actions.list_actions(plan) if with_plan and plan.passed else None
@@ -220,6 +230,19 @@ def preflight_command(with_plan: bool, as_json: bool, **given: Any) -> None:
             print_result(actions.as_text(planned))
     if not plan.passed:
         raise plan.failure("this host is not ready: see what is marked FAIL", "fix it as said there")
+
+
+def _preflight_cluster(folder: Path, as_json: bool, try_pull: bool) -> None:
+    from installer.commands import preflight_cluster
+
+    found = preflight_cluster.look_at(folder, Runner(), try_pull=try_pull)
+    passed = not finding.any_failed(found)
+    if as_json:
+        print_result(envelope.to_json("preflight", passed=passed, findings=finding.as_list(found)))
+    else:
+        print_result(finding.as_text(found))
+    if not passed:
+        raise errors.PreflightFailed("this cluster is not ready: see what is marked FAIL", "fix it as said there")
 
 
 @cli.command("status")

@@ -885,7 +885,7 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--tls-cert and --tls-key go together: give both")
     of_a_backup = {"--identity": given.identity, "--without-vectors": given.without_vectors}
     if not given.restore and (names := " and ".join(name for name, value in of_a_backup.items() if value)):
-        faults.append(f"{names} says something of a backup, but none is named: add --restore FILE")
+        faults.append(f"no backup is named for {names}: add --restore FILE")
     if given.tls and given.tls_cert:
         faults.append("--tls makes a certificate, and --tls-cert gives one: leave out one of the two")
     if given.from_registry and (given.images or given.verify == "full"):

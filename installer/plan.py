@@ -358,7 +358,7 @@ def check_images(sources: Sources) -> Finding | None:
     return Finding(
         "images",
         "warning",
-        f"{len(sources.supply.missing)} are missing, and the archive is not at {sources.supply.archive} yet",
+        f"{len(sources.supply.missing)} are missing, and no store or archive is at {sources.supply.archive} yet",
         "copy it there, or name it with --images, before you install",
     )
 
@@ -565,7 +565,7 @@ def _wanted(request: Request, sources: Sources, ports: Mapping[str, int], move: 
     bundle, source = sources.bundle, sources.supply
     place = layout.Installation(request.folder)
     loaded: Sequence[manifest.Image] = () if source.store else source.missing
-    copied = bundle.store if source.store and source.store.parent != place.stores else None
+    packed = bundle.store if source.store and source.store.is_file() and source.store.parent != place.stores else None
     return Wanted(
         folder=request.folder,
         address=request.asked.host,
@@ -573,7 +573,8 @@ def _wanted(request: Request, sources: Sources, ports: Mapping[str, int], move: 
         architecture=bundle.architecture,
         largest_image_bytes=max((image.size for image in loaded), default=0),
         missing_bytes=sum(inventory.layer_sizes(loaded, bundle).values()),
-        store_bytes=copied.size if copied else 0,
+        store_bytes=packed.size if packed else 0,
+        unpacked_bytes=sum(inventory.layer_sizes(bundle.images, bundle).values()) if packed else 0,
         kept_bytes=move.room_bytes if move is not None else 0,
         compressed=any(bundle.archives[image.archive].compression == "zstd" for image in loaded),
         not_before=_moment(bundle.newest_image),

@@ -11,6 +11,11 @@ import pytest
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
+# End-to-end files of more than two minutes, the longest first (`--durations` of whole runs).
+LONGEST = (
+    *("install", "export", "upgrade", "backup", "store", "mysql", "failures", "shapes", "hosts", "ansible", "faults"),
+    *("uninstall", "podman", "doctor", "push"),
+)
 # As many characters of what a test failed of are told at the end.
 CAUSE = 150
 
@@ -26,6 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", default=bool(os.environ.get("CI")), help="a skipped test is a failure"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest and end with the unit tests, so that no worker has a long file left at the end."""
+    places = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        return "unit" in item.path.parts, places.get(item.path.name, len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from installer.cli import cli
+from installer.cluster import judge
 from installer.commands.man import every_command
 from installer.core.errors import EXIT_CODES
 from installer.plan import CHECKS
@@ -32,6 +33,7 @@ def tables() -> dict[str, str]:
         "options": _options(),
         "exit-codes": _table(("code", "meaning"), ((str(code), text) for code, text in exit_codes().items())),
         "checks": _table(("check", "what is looked at"), ((f"`{name}`", text) for name, text in checks().items())),
+        "cluster": _table(("check", "what is looked at"), ((f"`{name}`", text) for name, text in of_cluster().items())),
         "hosts": _table(("host feature", "verdict", "shown by"), features.features()),
     }
 
@@ -54,6 +56,11 @@ def exit_codes() -> dict[int, str]:
 def checks() -> dict[str, str]:
     """Return the preflight checks and the first sentence of their docstrings, in the order in which they are shown."""
     return {name: _first(check.__doc__) for name, check in CHECKS.items()}
+
+
+def of_cluster() -> dict[str, str]:
+    """Return the checks of a cluster and the first sentence of their docstrings, in their order."""
+    return {name: _first(check.__doc__) for name, check in judge.CHECKS.items()}
 
 
 def rewritten(page: str) -> str:

@@ -33,8 +33,11 @@ DUMP = (
     *("--single-transaction", "--quick", "--hex-blob", "--routines", "--triggers", "--no-tablespaces"),
     *("--loose-set-gtid-purged=OFF", "--default-character-set=utf8mb4", f"--max-allowed-packet={LARGEST_STATEMENT}"),
 )
-# With nobody writing, two transactions that begin see the same state: this one, and the dump's. Who waits for a
-# statement that takes longer than this gives up, since everybody else waits behind it.
+# "Access denied" (the manual's list of errors of the server, 1045).
+REFUSED = "ERROR 1045"
+# With nobody writing, two transactions that begin see the same state: this one, and the dump's. The end of the lock
+# ends none of them (the manual, "Interaction of Table Locking and Transactions"). We wait no longer than this for a
+# statement to end, since everybody else waits behind us.
 LOCK = """SET SESSION lock_wait_timeout = 60;
 SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ;
 FLUSH TABLES WITH READ LOCK;
@@ -65,9 +68,10 @@ class Mysql(Database):
         return self.runner(engine).run(command, timeout=ASK_SECONDS)
 
     def answers(self, engine: Engine) -> bool:
-        with contextlib.suppress(errors.CommandFailed):
-            return self.ask("SELECT 1", engine).stdout.strip() == "1"
-        return False
+        """Tell whether the server takes a question; one that refuses the password does."""
+        command = self.command(engine, "mysql", *QUIET, "--execute=SELECT 1")
+        result = self.runner(engine).run(command, timeout=ASK_SECONDS, check=False)
+        return result.ok or REFUSED in result.stderr
 
     def list_names(self, engine: Engine) -> list[str]:
         return self.ask("SHOW DATABASES", engine).stdout.splitlines()
@@ -111,7 +115,9 @@ class Mysql(Database):
             except (OSError, ValueError) as error:
                 words = runner.mask(session.last_words())
                 message = f"MySQL gives no snapshot of {self.name}: {words}"
-                raise errors.CommandFailed(message, "see its log, and run the same command again") from error
+                raise errors.CommandFailed(
+                    message, "it is asked as DB_USERNAME and DB_PASSWORD of .env say; see its log as well"
+                ) from error
             yield Snapshot(database=self, rows=rows, dump=functools.partial(self._dump, dumping, begin, told, engine))
 
     @contextlib.contextmanager

@@ -131,10 +131,10 @@ def _size(path: Path, expected: manifest.BigFile) -> int:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise errors.BundleDamaged(
-            f"{path} cannot be read: {error.strerror}",
-            f"copy {expected.name} beside the executable, or name it with --images PATH",
-        ) from error
+        remedy = f"copy {expected.name} beside the executable, or name it with --images PATH"
+        if isinstance(expected, manifest.Archive):
+            remedy += "; a bundle that came without it is made with it by `make bundle IMAGES=both`"
+        raise errors.BundleDamaged(f"{path} cannot be read: {error.strerror}", remedy) from error
     if size != expected.size:
         raise errors.BundleDamaged(
             f"{path} is {_compared(size, expected.size)}: it has {size} bytes, not {expected.size}",

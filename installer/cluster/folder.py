@@ -1,7 +1,8 @@
-"""The folder: `prepare`, `base` and the overlays, as plain kustomize; the same inputs give the same bytes."""
+"""The folder: `prepare`, `base`, the overlays and `gone`, as plain kustomize; the same inputs give the same bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -22,7 +23,10 @@ def contents(site: Site) -> dict[str, str]:
     if claims := storage.claims(site):
         files["prepare/claims.yaml"] = _text(*claims)
         files["prepare/kustomization.yaml"] = _kustomization(["namespace.yaml", "claims.yaml"])
-    base = {"accounts.yaml": _text(*_accounts(site)), "migration.yaml": _text(migration.job(site))}
+    base = {
+        "accounts.yaml": _text(*_accounts(site)),
+        "migration.yaml": _text(migration.program(site), migration.job(site)),
+    }
     base |= {"ingress.yaml": _text(network.ingress(site)), "policies.yaml": _text(*network.policies(site))}
     for service in site.services:
         if service not in LEFT_OUT:
@@ -31,6 +35,24 @@ def contents(site: Site) -> dict[str, str]:
     files["base/kustomization.yaml"] = _kustomization(sorted(base))
     files["overlays/small/kustomization.yaml"] = _kustomization(["../../base"])
     return files | _replicated(site) | _openshift(site)
+
+
+def objects(contents: Mapping[str, str]) -> list[Object]:
+    """Return what names each object that the overlays make, and nothing else of it."""
+    found = []
+    for path, text in sorted(contents.items()):
+        if path.startswith(("base/", "overlays/")) and not path.endswith("/kustomization.yaml"):
+            for each in yaml.safe_load_all(text):
+                place = {key: each["metadata"][key] for key in ("name", "namespace")}
+                found.append({"apiVersion": each["apiVersion"], "kind": each["kind"], "metadata": place})
+    return found
+
+
+def gone(named: list[Object]) -> dict[str, str]:
+    """Return the files that let kubectl delete objects which an earlier release had; none where there are none."""
+    if not named:
+        return {}
+    return {"gone/objects.yaml": _text(*named), "gone/kustomization.yaml": _kustomization(["objects.yaml"])}
 
 
 def _service(site: Site, service: str) -> dict[str, str]:

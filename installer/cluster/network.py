@@ -80,12 +80,10 @@ def _policy(site: Site, service: str) -> Object:
             out.append({"to": [_pods(each)], "ports": listening})
     if service in OUTWARD:
         out += [_range(each) for each in intranet.read(site.variables.get(dify.ALLOW_INTRANET))]
-    spec = {
-        "podSelector": {"matchLabels": labels(service)},
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": into,
-        "egress": out,
-    }
+    spec = {"podSelector": {"matchLabels": labels(service)}, "policyTypes": ["Ingress", "Egress"], "egress": out}
+    if into:
+        # Without it nobody may call; the API counts an empty one as a change each time.
+        spec["ingress"] = into
     return make(site, "networking.k8s.io/v1", "NetworkPolicy", names.of(service), service, spec=spec)
 
 

@@ -217,6 +217,20 @@ def waits_for_database(site: Site) -> dict[str, Any]:
     return asks_database(site, "wait-for-database", "until psql -qc 'select 1' >/dev/null 2>&1; do sleep 1; done")
 
 
+def waits_for_cache(site: Site) -> dict[str, Any]:
+    """Return the container that waits until the cache answers, without which a migration and the plugin daemon end."""
+    secret = {"name": f"{names.of(CACHE)}-secrets", "key": "REDISCLI_AUTH"}
+    asked = f"redis-cli -h {names.of(CACHE)} ping"
+    return {
+        "name": "wait-for-cache",
+        "image": site.image(CACHE),
+        "command": ["sh", "-c", f"until {asked} 2>/dev/null | grep -q PONG; do sleep 1; done"],
+        "env": [{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": secret}}],
+        "resources": needs(""),
+        "securityContext": limits(""),
+    }
+
+
 def waits_for_migration(site: Site, job: str) -> dict[str, Any]:
     """Return the container that waits until a migration is written down in the database that it has changed."""
     asked = f"select 1 from {MIGRATED} where job = '{job}'"  # noqa: S608 - a name of ours

@@ -22,15 +22,18 @@ always_direct allow all
 
 
 def environment(site: Site, service: str) -> tuple[Object, Object]:
-    """Return a service's ConfigMap and Secret; `data`, since the API counts `stringData` as a change each time."""
+    """Return a service's ConfigMap and Secret.
+
+    `data`, and none that is empty: the API counts `stringData`, and what it leaves out itself, as a change each time.
+    """
     values = site.environment(service)
     secret = site.secrets(values)
     plain = {key: value for key, value in sorted(values.items()) if key not in secret}
     hidden = {key: base64.b64encode(values[key].encode()).decode() for key in sorted(secret)}
     name = names.of(service)
     return (
-        make(site, "v1", "ConfigMap", f"{name}-settings", service, data=plain),
-        make(site, "v1", "Secret", f"{name}-secrets", service, type="Opaque", data=hidden),
+        make(site, "v1", "ConfigMap", f"{name}-settings", service, **({"data": plain} if plain else {})),
+        make(site, "v1", "Secret", f"{name}-secrets", service, type="Opaque", **({"data": hidden} if hidden else {})),
     )
 
 
@@ -75,5 +78,5 @@ def files(site: Site, service: str) -> Object | None:
 
 def digest(*objects: Object | None) -> str:
     """Return a hash of objects' data: pods begin anew when it changes."""
-    data = [each["data"] for each in objects if each is not None]
+    data = [each.get("data", {}) for each in objects if each is not None]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

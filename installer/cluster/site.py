@@ -38,13 +38,15 @@ class Site:
     """A Dify and the cluster that it is for; `repr` tells no secret.
 
     `services` are those of the rendered compose file, `variables` the settings as containers get them, `images` the
-    name with digest of each reference of the compose file, `project` the folder with upstream's files.
+    name with digest of each reference of the compose file, `project` the folder with upstream's files, `prepare` the
+    text of the program that tells whether the database was migrated (stack.prepare_api).
     """
 
     services: Mapping[str, compose.Service] = field(repr=False)
     variables: Mapping[str, str] = field(repr=False)
     images: Mapping[str, str]
     project: Path
+    prepare: str = field(repr=False)
     namespace: str
     host: str
     tls_secret: str

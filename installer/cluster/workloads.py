@@ -22,7 +22,7 @@ def workload(site: Site, service: str) -> Object:
     if service in MIGRATED_FIRST:
         waits = [pods.waits_for_migration(site, migration.job_name(site))]
     elif service == dify.MODEL_CALLER:
-        waits = [pods.waits_for_database(site)]
+        waits = [pods.waits_for_database(site), pods.waits_for_cache(site)]
     spec: dict[str, Any] = {
         "replicas": 1,
         "selector": {"matchLabels": labels(service)},

@@ -119,7 +119,8 @@ def _images(plan: Plan) -> list[Action]:
         return []
     loaded = sum(inventory.layer_sizes(source.missing, plan.bundle).values())
     if source.store is not None:
-        return [Action("image store", f"{source.store} is copied and mounted, for {len(source.missing)} images")]
+        how = "is copied and mounted" if plan.host.mounts_stores else "is unpacked"
+        return [Action("image store", f"{source.store} {how}, for {len(source.missing)} images")]
     each = ", ".join(f"{image.reference} ({size(image.size)})" for image in source.missing)
     return [Action("images", f"{len(source.missing)} are loaded, {size(loaded)} of layers: {each}")]
 

@@ -19,7 +19,7 @@ from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
 from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
-from installer.images import inventory, mounted_store, plugins, superseded, supply
+from installer.images import image_store, inventory, plugins, superseded, supply
 from installer.plan import Plan, Request
 from installer.registry import pull
 from installer.release import compose, env_history, external, masks, settings
@@ -374,7 +374,7 @@ def _finish(
     place, engine, request = plan.place, plan.engine, plan.request
     images, stores = kept.list_images(place)
     superseded.remove_superseded(place, plan.bundle.images, engine, images)
-    mounted_store.retire(place, plan.bundle.store, engine, stores)
+    image_store.retire(place, plan.bundle.store, engine, stores)
     api_start.remove_others(place, plan.bundle.images, images, engine)
     if request.boot:
         with result.step("boot", console) as step:

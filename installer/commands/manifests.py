@@ -58,9 +58,13 @@ def write(
     if not _LABEL.fullmatch(asked.namespace):
         raise errors.UsageError(f"{asked.namespace!r} is no name of a namespace", "use small letters, digits and -")
     env = _settings(asked, bundle, payload / layout.PROJECT)
-    site = _site(asked, bundle, payload / layout.PROJECT, env)
+    site = _site(asked, bundle, payload, env)
     made = folder.contents(site)
-    record = {"installer": VERSION, "dify": bundle.dify, "namespace": asked.namespace, "files": sorted(made)}
+    objects = folder.objects(made)
+    gone = [each for each in (*before.get("gone", ()), *before.get("objects", ())) if each not in objects]
+    made |= folder.gone(gone)
+    record: dict[str, Any] = {"installer": VERSION, "dify": bundle.dify, "namespace": asked.namespace}
+    record |= {"files": sorted(made), "objects": objects, "gone": gone}
     # From here on files change.
     files.folder(asked.out)
     files.write(asked.out / RECORD, json.dumps(record, indent=2) + "\n")
@@ -72,6 +76,8 @@ def write(
         (asked.out / name).unlink(missing_ok=True)
     console.line(f"Dify {bundle.dify} for {site.host}: {len(made)} files in {asked.out}")
     console.line(f"  kubectl apply -k {asked.out}/prepare, and then -k {asked.out}/overlays/{folder.OVERLAYS[0]}")
+    if gone:
+        console.line(f"  what an earlier run had besides: kubectl delete --ignore-not-found -k {asked.out}/gone")
     return sorted(made)
 
 
@@ -92,7 +98,7 @@ def _read_record(out: Path) -> dict[str, Any]:
 
 
 def _is_inside(name: str) -> bool:
-    return name.split("/", maxsplit=1)[0] in ("prepare", "base", "overlays") and ".." not in name.split("/")
+    return name.split("/", maxsplit=1)[0] in ("prepare", "base", "overlays", "gone") and ".." not in name.split("/")
 
 
 def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> settings.Settings:
@@ -124,13 +130,14 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
     return settings.compute(example, existing, wanted, bundle.variables, asked.out / "volumes")
 
 
-def _site(asked: Asked, bundle: manifest.Manifest, project: Path, env: settings.Settings) -> Site:
+def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.Settings) -> Site:
     if others := external.in_words(env.resolved):
         raise errors.UsageError(
             f"these settings use what is not Dify's own ({'; '.join(others)}), and manifests have a database and a "
             "Redis of their own so far",
             "name settings of an installation with its own, with --env; or leave DB_HOST and REDIS_HOST alone",
         )
+    project = payload / layout.PROJECT
     document = render.for_cluster(
         compose.load(project / layout.COMPOSE_FILE), render.Choice(variables=env.resolved, selinux=False)
     )
@@ -149,6 +156,7 @@ def _site(asked: Asked, bundle: manifest.Manifest, project: Path, env: settings.
         variables=env.resolved,
         images=_images(asked, bundle),
         project=project,
+        prepare=(payload / layout.PREPARE_API).read_text("utf-8"),
         namespace=asked.namespace,
         host=host,
         tls_secret=asked.tls_secret,

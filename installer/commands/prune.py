@@ -18,7 +18,7 @@ from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
 from installer.host import ownership
-from installer.images import mounted_store, superseded
+from installer.images import image_store, superseded
 from installer.stack import project
 from installer.system import leftovers
 from installer.upgrade import kept
@@ -65,7 +65,7 @@ def prune(place: layout.Installation, runner: Runner, console: Console) -> Prune
         if record is not None:
             superseded.rename(place, record.images, bundle.images, engine)
         images = superseded.remove_superseded(place, bundle.images, engine)
-        mounted_store.retire(place, bundle.store, engine)
+        image_store.retire(place, bundle.store, engine)
         left = tuple(map(str, ownership.list_aside(place)))
         return Pruned(
             dify=record.before if record else "",

@@ -14,7 +14,7 @@ from installer.core.runner import Runner
 from installer.engine import choose, podman_compose
 from installer.engine.base import Engine
 from installer.host import ownership
-from installer.images import inventory, mounted_store, spool, superseded
+from installer.images import image_store, inventory, spool, superseded
 from installer.release import compose, external, settings
 from installer.stack import api_start, project, state, stopping
 from installer.system import backup_timer, boot_unit, firewall, leftovers, own_copy
@@ -126,12 +126,14 @@ def _remove_networks(engine: Engine) -> str:
 
 def _remove_stores(place: layout.Installation, engine: Engine) -> str:
     """Unmount and remove the image stores, unless a container that is not ours was made from an image in one."""
-    mounted_store.clear(place)
-    before = mounted_store.list_stores(place)
+    image_store.clear(place)
+    before = image_store.list_stores(place)
     if not before:
         return "none is there"
-    left = mounted_store.retire(place, None, engine)
-    return _counted(len(before) - len(left), [str(each.mount_point) for each in left])
+    # Images that we have loaded may be made of layers that are in a store, which stays for those of others.
+    superseded.remove_superseded(place, (), engine)
+    left = image_store.retire(place, None, engine)
+    return _counted(len(before) - len(left), [str(each.tree) for each in left])
 
 
 def _remove_images(place: layout.Installation, bundle: manifest.Manifest, engine: Engine) -> str:

@@ -19,6 +19,9 @@ IMAGES = "dify-images.tar"
 STORE = "dify-images.squashfs"
 CHECKSUMS = "SHA256SUMS"
 
+# With this word the executable is the program that unpacks a store.
+UNPACK = "unpack-store"
+
 # Inside an image archive: which configuration and which layers make each image.
 ARCHIVE_INDEX = "manifest.json"
 

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from installer.core import errors, files, layout
@@ -30,10 +31,14 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
-    """What the marker says; `venv` tells that the folder `podman-compose` has been made by us."""
+    """What the marker says; `venv` tells that the folder `podman-compose` has been made by us.
+
+    `stores` is the folder with image stores that is not in the install folder, empty where there is none.
+    """
 
     venv: bool = False
     rules: tuple[Rule, ...] = ()
+    stores: str = ""
 
 
 # What a marker says when nothing has been noted yet.
@@ -77,6 +82,11 @@ def record_rules(place: layout.Installation, rules: Iterable[Rule]) -> None:
     _update(place, rules=tuple(sorted(rules)))
 
 
+def record_stores(place: layout.Installation, folder: Path) -> None:
+    """Note that image stores of ours are in this folder as well. Raises CommandFailed."""
+    _update(place, stores=str(folder))
+
+
 def recorded(place: layout.Installation) -> Inventory:
     """Return what the marker of an installation of ours says. Raises CommandFailed when it is of a later version."""
     try:
@@ -109,4 +119,4 @@ def _inventory(fields: Any) -> Inventory:
     rules = tuple(Rule(str(each["zone"]), each["kind"], str(each["value"])) for each in fields["rules"])
     if any(rule.kind not in ("port", "source") for rule in rules):
         raise ValueError("not a rule of ours")
-    return Inventory(venv=fields["venv"] is True, rules=rules)
+    return Inventory(venv=fields["venv"] is True, rules=rules, stores=str(fields.get("stores", "")))

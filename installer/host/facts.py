@@ -26,7 +26,8 @@ class Wanted:
     architecture: manifest.Architecture
     largest_image_bytes: int
     missing_bytes: int  # of the images that are still to be loaded
-    store_bytes: int = 0  # of an image store that is to be copied into the install folder
+    store_bytes: int = 0  # of an image store, which is copied into the install folder where the host mounts it
+    unpacked_bytes: int = 0  # of the same, unpacked where the engine keeps its images, where it does not
     kept_bytes: int = 0  # of the installation, of which an upgrade makes a copy beside it
     compressed: bool = False  # whether layers to be loaded are, with zstd
     not_before: datetime.datetime | None  # a time that has certainly passed
@@ -81,6 +82,7 @@ class SystemFacts:
     container_selinux: bool | None  # whether the policy for containers is installed
     pythons: tuple[Python, ...]
     dnf: bool
+    squashfs: bool  # the kernel has it, or may load it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,3 +163,8 @@ class Host:
     installation: InstallationFacts
     network: NetworkFacts
     user: UserFacts
+
+    @property
+    def mounts_stores(self) -> bool:
+        """Whether an image store can be mounted, as far as that is known before it is tried."""
+        return self.user.root and self.system.squashfs

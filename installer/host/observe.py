@@ -56,9 +56,10 @@ def observe(wanted: Wanted, engine: Engine) -> Host:
         pythons = pool.submit(_pythons, runner)
         selinux_package = pool.submit(_container_selinux, runner)
         firewall = pool.submit(_firewall, runner)
+        squashfs = pool.submit(_has_squashfs, runner)
         described, running = description.result(), containers.result()
         return Host(
-            system=_system(pythons, selinux_package, runner),
+            system=_system(pythons, selinux_package, squashfs, runner),
             engine=_engine(engine, version.result(), described, compose_version.result()),
             room=_room(wanted.folder, described.graph_root, engine.temporary),
             installation=_installation(wanted, running),
@@ -74,7 +75,12 @@ def observe(wanted: Wanted, engine: Engine) -> Host:
         pool.shutdown()
 
 
-def _system(pythons: Future[tuple[Python, ...]], selinux_package: Future[bool | None], runner: Runner) -> SystemFacts:
+def _system(
+    pythons: Future[tuple[Python, ...]],
+    selinux_package: Future[bool | None],
+    squashfs: Future[bool],
+    runner: Runner,
+) -> SystemFacts:
     release = parse.parse_os_release(_read(Path("/etc/os-release")))
     return SystemFacts(
         os_id=release.get("ID", ""),
@@ -89,6 +95,7 @@ def _system(pythons: Future[tuple[Python, ...]], selinux_package: Future[bool | 
         container_selinux=selinux_package.result(),
         pythons=pythons.result(),
         dnf=shutil.which("dnf", path=runner.env.get("PATH")) is not None,
+        squashfs=squashfs.result(),
     )
 
 
@@ -243,6 +250,18 @@ def _container_selinux(runner: Runner) -> bool | None:
     """Tell whether the package with the policy for containers is there; None where no rpm can say."""
     result = runner.run(["rpm", "-q", "container-selinux"], timeout=COMMAND_SECONDS, check=False)
     return None if result.status == 127 else result.ok
+
+
+def _has_squashfs(runner: Runner) -> bool:
+    """Tell whether the kernel has squashfs, or may load it; where nothing can say, it counts as not.
+
+    A host forbids it by a command in place of the module, or by a list of those that are not loaded by themselves
+    (modprobe.d(5), "install" and "blacklist").
+    """
+    if "squashfs" in _read(Path("/proc/filesystems")).split():
+        return True
+    command = ["modprobe", "--dry-run", "--verbose", "--use-blacklist", "squashfs"]
+    return "insmod " in (_output(command, runner) or "")
 
 
 def _firewall(runner: Runner) -> tuple[bool, tuple[int, ...]]:

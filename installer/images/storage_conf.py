@@ -17,10 +17,16 @@ from installer.core import digest, errors
 MARK = "# Written by dify-installer for its image store, and removed with it unless somebody has changed it:"
 
 
-def default(driver: str, graph_root: str, run_root: str) -> str:
-    """Return a storage.conf that says what podman does without one: it has to name all three."""
+def default(driver: str, graph_root: str, run_root: str | None, mount_program: str | None = None) -> str:
+    """Return a storage.conf that says what podman does without one: it has to name all of it.
+
+    A user's need not name the runroot. `mount_program` is what mounts for him where the kernel does not (overlay).
+    """
     document = tomlkit.document()
-    document["storage"] = {"driver": driver, "runroot": run_root, "graphroot": graph_root}
+    storage = {"driver": driver, **({"runroot": run_root} if run_root else {}), "graphroot": graph_root}
+    document["storage"] = storage
+    if mount_program:
+        document["storage"]["options"] = {"overlay": {"mount_program": mount_program}}
     return tomlkit.dumps(document)
 
 

@@ -1,4 +1,4 @@
-"""Where the missing images come from: an image store that is mounted, or else the archives that are loaded."""
+"""Where the missing images come from: an image store, mounted or unpacked, or else the archives that are loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from installer.core import errors, layout
 from installer.core.console import Console
 from installer.engine.base import Engine
 from installer.host.facts import Host
-from installer.images import inventory, load, mounted_store, plugins, superseded
+from installer.images import image_store, inventory, load, mounted_store, plugins, superseded, unpacked_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def find_supply(bundle: manifest.Manifest, archive: Path, place: layout.Installa
     """Ask the engine what it lacks, and look what is there to serve it."""
     needed = plugins.needed_images(bundle, place)
     missing = tuple(inventory.find_missing(needed, inventory.list_present(engine)))
-    return Supply(bundle, archive, missing, mounted_store.find_offered(bundle, archive, place, missing, engine))
+    return Supply(bundle, archive, missing, image_store.find_offered(bundle, archive, place, missing, engine))
 
 
 def is_there(supply: Supply) -> bool:
@@ -44,14 +44,14 @@ def is_there(supply: Supply) -> bool:
 def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) -> str:
     """Verify the files that images are to be had from, and return in words what was verified. Raises BundleDamaged.
 
-    IDs that compare prove what is there already; the store is proved while it is copied.
+    IDs that compare prove what is there already; the store is proved while it is read.
     """
     bundle = supply.bundle
     embedded = f"{len(bundle.files)} embedded files"
     if full:
         return f"{embedded} and {', '.join(verify.check_bundle(supply.archive, bundle, console))} are as built"
     if supply.store is not None:
-        return f"{embedded} are as built; {supply.store.name} is verified while it is copied"
+        return f"{embedded} are as built; {supply.store.name} is verified while it is read"
     if not supply.missing:
         return f"{embedded} are as built; all images are loaded, the archive is not read"
     needed = load.list_parts(bundle, supply.archive, supply.missing)
@@ -59,17 +59,17 @@ def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) 
 
 
 def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Host, console: Console) -> tuple[str, str]:
-    """Mount the images, where there is a store that serves here, or load them.
+    """Mount or unpack the images, where there is a store that serves here, or load them.
 
-    Returns in words what was done, and why the store did not serve if it did not. Raises BundleDamaged, and
-    CommandFailed when neither can be done.
+    Returns in words what was done, and why the store did not serve, or was not mounted, if it did or was not. Raises
+    BundleDamaged, and CommandFailed when nothing of that can be done.
     """
     note = ""
     superseded.remember(place, () if supply.store else supply.missing)
     if supply.store is not None:
         try:
-            mounted_store.mount(supply.store, supply.bundle, place, engine, found, console)
-            return _words("mounted", len(supply.missing), supply.bundle), note
+            how, note = _bring_store(supply.store, supply.bundle, place, engine, found, console)
+            return _words(how, len(supply.missing), supply.bundle), note
         except errors.CommandFailed as error:
             _require_archives(supply, engine, error, console)
             note = f"{error.message}; so the images were loaded from the archive"
@@ -79,6 +79,26 @@ def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Hos
     inventory.tag(needed, engine)
     superseded.remember(place, loaded, inventory.list_present(engine) if loaded else ())
     return _words("loaded", len(loaded), supply.bundle), note
+
+
+def _bring_store(
+    source: Path,
+    bundle: manifest.Manifest,
+    place: layout.Installation,
+    engine: Engine,
+    found: Host,
+    console: Console,
+) -> tuple[str, str]:
+    """Mount a store, or unpack it; return which of the two, and why it was not mounted where that can be expected."""
+    why = ""
+    if found.user.root and source.is_file():
+        try:
+            mounted_store.mount(source, bundle, place, engine, found, console)
+            return "mounted", ""
+        except errors.CommandFailed as error:
+            why = f"{error.message}; so it was unpacked"
+    unpacked_store.bring(source, bundle, place, engine, found, console)
+    return "unpacked", why
 
 
 def _words(how: str, number: int, bundle: manifest.Manifest) -> str:

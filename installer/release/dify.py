@@ -114,6 +114,7 @@ NOT_IN_EXAMPLE = ("NEXT_TELEMETRY_DISABLED",)
 MIGRATION_SWITCH = "MIGRATION_ENABLED"
 # Ours: tells the program that we put before theirs to wait (stack.prepare_api).
 AWAIT_MIGRATION = "DIFY_INSTALLER_AWAIT_MIGRATION"
+REQUIRE_MIGRATED = "DIFY_INSTALLER_REQUIRE_MIGRATED"
 
 # The proxy between Dify and what workflows call, and what it lets through (`release.intranet`). The key is ours, among
 # upstream's of the proxy, SSRF_HTTP_PORT and others.

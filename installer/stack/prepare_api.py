@@ -1,7 +1,8 @@
 """Runs in each container of Dify's api image before its own program: with the Python that is there, and plain.
 
 It proves what was kept of compiled Python, and it counts the migrations that the database lacks. The api, which
-migrates, tells that number and goes on; the others wait until there are none (docs/decisions/023).
+migrates, tells that number and goes on; the others wait until there are none (docs/decisions/023). On a cluster it runs
+once more after the migration, and fails where one is lacking still: upstream's program logs that alone.
 
 Sources: Dify 1.11.3, api/docker/entrypoint.sh, api/migrations, api/configs/middleware (DatabaseConfig).
 """
@@ -23,6 +24,8 @@ from urllib.parse import quote
 MARK = "dify-installer:"
 # Says that this container is to wait; whoever migrates does not have it.
 AWAIT = "DIFY_INSTALLER_AWAIT_MIGRATION"
+# Says that the migration has just ended, and nothing may be lacking.
+REQUIRE = "DIFY_INSTALLER_REQUIRE_MIGRATED"
 PREFIX = "PYTHONPYCACHEPREFIX"
 STAMP = ".proved"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -37,6 +40,7 @@ LIMIT_SECONDS = 1200.0
 CONNECT_SECONDS = 5
 # sysexits.h: the one status that ends the container.
 TEMPORARY_FAILURE = 75
+NOT_MIGRATED = 1
 
 Graph = Mapping[str, frozenset[str]]
 
@@ -56,13 +60,16 @@ def main() -> int:
         graph = read_graph(VERSIONS)
         if os.environ.get(AWAIT) == "true":
             return wait(graph)
+        if os.environ.get(REQUIRE) == "true":
+            return require(graph)
         if os.environ.get("MIGRATION_ENABLED") == "true":
             tell(f"{count_missing(graph, read_current())} migrations to do")
     except NotToBeTold as error:
         tell(f"{error}; the program starts without having waited for migrations")
     except Exception as error:  # noqa: BLE001 - the drivers are the image's
-        # Whoever migrates is not to fail for a number.
         tell(f"the database does not answer yet: {type(error).__name__}")
+        # Whoever migrates is not to fail for a number.
+        return TEMPORARY_FAILURE if os.environ.get(REQUIRE) == "true" else 0
     return 0
 
 
@@ -172,6 +179,16 @@ def _connect(env: Mapping[str, str]) -> Any:
     return driver.connect(
         host=host, port=port, user=user, password=password, database=database, connect_timeout=CONNECT_SECONDS
     )
+
+
+def require(graph: Graph) -> int:
+    """Return 0 where the database lacks no migration, else the status of a migration that has failed.
+
+    Raises NotToBeTold, and what the database's driver does.
+    """
+    missing = count_missing(graph, read_current())
+    tell(f"{missing} migrations are not done, and the migration has ended: its log says why" if missing else "migrated")
+    return NOT_MIGRATED if missing else 0
 
 
 def wait(graph: Graph) -> int:

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from installer.core import files, layout
-from installer.images import mounted_store, spool
+from installer.core import errors, files, layout
+from installer.images import image_store, spool
 from installer.system import boot_unit, own_copy
 
 # Where the bootloader unpacks, besides what the environment names (build/portable/bootloader.patch).
@@ -30,8 +30,8 @@ def remove_leftovers(place: layout.Installation) -> None:
     for folder in _written_folders(place):
         files.remove_temporaries(folder)
     spool.clear(place)
-    with contextlib.suppress(OSError):
-        mounted_store.clear(place)
+    with contextlib.suppress(OSError, errors.CommandFailed):
+        image_store.clear(place)
     if running := getattr(sys, "_MEIPASS", None):
         remove_unpacked(Path(running), _unpacking_folders(Path(running)))
 
@@ -42,7 +42,7 @@ def _written_folders(place: layout.Installation) -> list[Path]:
     upstream = [place.project / path.relative_to(payload) for path in payload.rglob("*") if path.is_dir()]
     ours = [place.folder, place.project, place.certificate.parent, place.ca_bundle.parent, place.bin, place.logs]
     units = boot_unit.unit_path(os.geteuid() == 0).parent
-    hosts = [units, mounted_store.UNITS, mounted_store.CONFIG.resolve().parent, own_copy.path_folder()]
+    hosts = [units, image_store.UNITS, image_store.config_path().resolve().parent, own_copy.path_folder()]
     return list(dict.fromkeys([*ours, place.stores, *upstream, *hosts]))
 
 

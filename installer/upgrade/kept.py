@@ -20,7 +20,7 @@ from typing import Any, Literal
 from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.engine.base import Engine
-from installer.images import inventory, mounted_store
+from installer.images import image_store, inventory
 from installer.release import compose, settings
 from installer.stack import project, state, stopping
 from installer.upgrade.rows import Counted
@@ -130,7 +130,7 @@ def note(place: layout.Installation, before: str, after: str, engine: Engine) ->
     earlier = _read(_record(place.previous_part))
     if earlier is None or (earlier.before, earlier.after) != (before, after):
         earlier = Record(before=before, after=after, state="noted", when="")
-    stores = [each.name for each in mounted_store.list_stores(place)]
+    stores = [each.name for each in image_store.list_stores(place)]
     images = {**_named(place, engine), **earlier.images, **_running(place, engine)}
     files.folder(place.previous_part, mode=0o700)
     _write(place.previous_part, dataclasses.replace(earlier, images=images, stores=earlier.stores or tuple(stores)))
@@ -269,9 +269,9 @@ def put_back(place: layout.Installation, begin: str, engine: Engine, console: Co
             if place.project.exists():
                 place.project.rename(aside_path)
             kept.project.rename(place.project)
-    for store in mounted_store.list_stores(place):
+    for store in image_store.list_stores(place):
         if store.name not in found.stores:
-            mounted_store.remove(store, engine.runner)
+            image_store.remove(store, engine)
     inventory.give_names(found.images, engine)
     _bring_programs(place)
     _sync(place.folder, engine)

@@ -1,7 +1,7 @@
 """`make bench`: our ways against what an expert types by hand, side by side on the same machine and images.
 
 By hand: `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`, in a project that is
-prepared already. Ours: the archive loaded, or the store of `make bundle STORE=1` mounted. Every run gets a machine and
+prepared already. Ours: the archive loaded, or the store of `make bundle` mounted. Every run gets a machine and
 file systems of its own: after a large removal ext4 creates files many times slower for a while, and would spoil the
 next run. Runs of the ways alternate; the table shows medians.
 """
@@ -35,13 +35,33 @@ from tests.target.registry import Registry
 
 PREPARED = "/srv/prepared"
 URL = f"http://{machines.ADDRESS}/console/api/setup"
+ANSWERS = f"until curl --silent --fail --output /dev/null {URL}; do sleep 0.5; done"
+INSTALL = f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS}"
+BY_HAND = "cd /opt/dify/docker && ./../bin/podman-compose --project-name dify --file dify-compose.yaml"
+# What is typed later, by way. What a reboot begins with is not measured: it has the stack come back by itself.
+SETTING, RESTART, REBOOT = "a changed setting", "a restart", "a reboot"
+OURS_LATER = {
+    SETTING: f"{INSTALL} --no-boot --set LOG_LEVEL=DEBUG",
+    RESTART: "/opt/dify/bin/dify-installer restart",
+    REBOOT: INSTALL,
+}
+LATER = {
+    "loaded": OURS_LATER,
+    "mounted": OURS_LATER,
+    "by hand": {
+        SETTING: f"sed -i 's/^LOG_LEVEL=.*/LOG_LEVEL=DEBUG/' /opt/dify/docker/.env && {BY_HAND} up --detach",
+        RESTART: f"{BY_HAND} restart",
+        REBOOT: "systemctl enable podman-restart",
+    },
+}
 
 
 @dataclass(kw_only=True, slots=True)
 class Run:
     """One measured run: wall seconds of the whole and of its steps, processor seconds, peaks in bytes.
 
-    `again` are the seconds of a second run right after it, with nothing to do.
+    `again` are the seconds of a second run right after it, with nothing to do. `later` are those of what people do
+    with an installation, by its name, until Dify answers.
     """
 
     way: str
@@ -49,6 +69,7 @@ class Run:
     seconds: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
     again: float = 0.0
+    later: dict[str, float] = field(default_factory=dict)
     cpu: float = 0.0
     memory: int = 0
     disk: dict[str, int] = field(default_factory=dict)
@@ -77,6 +98,8 @@ def main() -> None:
                     set_cache(cache, folder)
                     with watched(machine, run):
                         measure(machine, run)
+                    if cache == "cold" and way in LATER:
+                        afterwards(machine, run, LATER[way])
                 runs.append(run)
                 print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
     alone = host_load.measure(made, work / "host", rounds)
@@ -117,30 +140,43 @@ def describe(made: Bundle, podman: str) -> dict[str, str]:
 def ours(machine: Machine, run: Run) -> None:
     """The whole installation; its steps are those of its report."""
     begun = time.monotonic()
-    machine.run(f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot", timeout=1200)
+    machine.run(f"{INSTALL} --no-boot", timeout=1200)
     run.seconds = time.monotonic() - begun
     steps = json.loads(machine.read("/opt/dify/install-report.json"))["steps"]
     run.steps = {step["name"]: step["seconds"] for step in steps}
     begun = time.monotonic()
-    machine.run(f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot", timeout=1200)
+    machine.run(f"{INSTALL} --no-boot", timeout=1200)
     run.again = time.monotonic() - begun
 
 
 def by_hand(machine: Machine, run: Run) -> None:
     """What an expert types, in a project that he has prepared, and the wait until Dify answers."""
     machine.run(f"cp -a {PREPARED}/. /opt/dify && rm -rf /opt/dify/logs")
-    compose = "./../bin/podman-compose --project-name dify --file dify-compose.yaml up --detach"
     commands = {
         "sha256sum -c": f"cd {BUNDLE} && sha256sum -c SHA256SUMS",
         "podman load": f"podman load --quiet --input {BUNDLE}/{layout.IMAGES}",
-        "podman-compose up -d": f"cd /opt/dify/docker && {compose}",
-        "until it answers": f"until curl --silent --fail --output /dev/null {URL}; do sleep 0.5; done",
+        "podman-compose up -d": f"{BY_HAND} up --detach",
+        "until it answers": ANSWERS,
     }
     for name, command in commands.items():
         begun = time.monotonic()
         machine.run(command, timeout=1200)
         run.steps[name] = time.monotonic() - begun
     run.seconds = sum(run.steps.values())
+
+
+def afterwards(machine: Machine, run: Run, commands: dict[str, str]) -> None:
+    """What comes later: a setting is changed, the stack is restarted, the host is rebooted."""
+    for name, command in commands.items():
+        machine.run("sync")
+        begun = time.monotonic()
+        machine.run(command, timeout=1200)
+        if name == REBOOT:
+            machine.kill()
+            begun = time.monotonic()
+            machine.boot()
+        machine.run(ANSWERS, timeout=1200)
+        run.later[name] = time.monotonic() - begun
 
 
 def floors(machine: Machine, run: Run) -> None:
@@ -175,7 +211,7 @@ def _layers(archive: Path) -> list[tuple[int, int]]:
 def _bundle(work: Path) -> Bundle:
     source = _with_beat(work / "bench/source")
     with Registry(work / "registry") as registry:
-        return bundles.make("bench", source, registry, work, ballast.layers(work / "bench"), ["--store"])
+        return bundles.make("bench", source, registry, work, ballast.layers(work / "bench"), ["--images", "both"])
 
 
 def _with_beat(source: Path) -> Path:

@@ -24,7 +24,7 @@ and file systems of its own. By hand is, typed in a project that is prepared alr
 
     sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d
 
-*Loaded* is `./dify-installer` with the image archive, *mounted* with the image store of `make bundle STORE=1`. Floors
+*Loaded* is `./dify-installer` with the image archive, *mounted* with the image store of `make bundle`. Floors
 are what no way of loading can beat. Seconds are of one machine; read the ratios.
 
 """
@@ -39,6 +39,7 @@ def write(runs: list[Run], alone: list[Load], described: dict[str, str], startup
     parts = [HEAD.format(rounds=rounds), _facts(described)]
     for cache in ("cold", "warm"):
         parts += [f"\n## With a {cache} cache\n\n", _ratios(runs, cache), "\n", _steps(runs, cache)]
+    parts += ["\n## Afterwards, until Dify answers again\n\n", _later(runs)]
     parts += [f"\n## Verify and load alone, with podman {host_load.version()}\n\n", _alone(alone)]
     parts += ["\n## What else it takes\n\n", _peaks(runs), "\n", _startup(runs, startup)]
     parts += ["\n![seconds of each way, by step](results.svg)\n"]
@@ -72,6 +73,16 @@ def _ratios(runs: list[Run], cache: str) -> str:
     rows.append(("the whole", [median(run.seconds for run in _of(runs, way, cache)) for way in (*OURS, "by hand")]))
     lines = [[name, *(_against(each, hand) for each in ours), f"{hand:.1f}"] for name, (*ours, hand) in rows]
     return _table(["seconds (ratio)", *OURS, "by hand"], lines)
+
+
+def _later(runs: list[Run]) -> str:
+    """Return what people do later, beside what they would type."""
+    cold = {way: _of(runs, way, "cold") for way in (*OURS, "by hand")}
+    rows = []
+    for name in cold["by hand"][0].later:
+        *ours, hand = (median(run.later[name] for run in each) for each in cold.values())
+        rows.append([name, *(_against(each, hand) for each in ours), f"{hand:.1f}"])
+    return _table(["seconds (ratio)", *OURS, "by hand"], rows)
 
 
 def _against(ours: float, hand: float) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 
 import requests
 
-from tests.target.machine import Machine
-from tests.target.network import Inside
+from tests.target.network import Host, Inside
 
 EMAIL, PASSWORD = "ops@example.com", "correct-horse-1"
 PROVIDERS = "/workspaces/current/model-providers/langgenius"
@@ -27,10 +26,10 @@ model_config:
 
 
 class Console:
-    """A browser on the machine's LAN, at the address of a Dify."""
+    """A browser on a host's LAN, at the address of a Dify."""
 
-    def __init__(self, machine: Machine, url: str) -> None:
-        self.url, self.inside = url, Inside(machine)
+    def __init__(self, host: Host, url: str) -> None:
+        self.url, self.inside = url, Inside(host)
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
         """Ask the console's API, with the CSRF token of the cookie."""

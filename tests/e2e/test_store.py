@@ -1,4 +1,4 @@
-"""The image store: mounted instead of loaded, back after a reboot, gone after an uninstallation, refused if damaged."""
+"""The image store: mounted or unpacked instead of loaded, there after a reboot, gone in the end, refused if damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from installer.bundle import manifest
 from installer.core import layout
 from installer.core.console import Console
 from installer.core.runner import Runner
-from installer.images import mounted_store, storage_conf
+from installer.images import image_store, storage_conf
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.e2e.test_refusals import flip
@@ -22,19 +22,25 @@ from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.registry import Registry
 
-CONF = "/etc/containers/storage.conf"
+CONFS = {
+    "root": "/etc/containers/storage.conf",
+    machines.USER: f"/home/{machines.USER}/.config/containers/storage.conf",
+}
+CONF = CONFS["root"]
 # What podman does on this machine without a file, and an administrator's comment.
 THEIRS = "# An administrator's.\n" + storage_conf.default(
     "overlay", "/var/lib/containers/storage", "/run/containers/storage"
 )
-# The host lets nobody set a loop device up; a real one may forbid squashfs (CIS, "Ensure squashfs is disabled").
+# A host that forbids squashfs (CIS, "Ensure squashfs is disabled") has a kernel without it.
+NO_SQUASHFS = "grep -v squashfs /proc/filesystems > /run/filesystems && mount --bind /run/filesystems /proc/filesystems"
+# One that lets nobody set a loop device up finds out when it mounts.
 NO_LOOPS = "for device in /dev/loop*; do umount $device && rm -f $device; done"
 
 
-def build(name: str, sample: Bundle, registry: Registry, work: Path) -> Bundle:
-    """Build the sample with a store."""
+def build(name: str, sample: Bundle, registry: Registry, work: Path, images: str = "both") -> Bundle:
+    """Build the sample with a store, and with an archive or without."""
     made = dataclasses.replace(sample, name=name, folder=work / f"dist-{name}", payload=work / f"payload-{name}")
-    command = bundles.command(made, work, "--store")
+    command = bundles.command(made, work, "--images", images)
     with registry:
         bundles.publish(sample.checkout, registry, work)
         subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
@@ -46,17 +52,29 @@ def stored(sample: Bundle, registry: Registry, work: Path) -> Bundle:
     return build("stored", sample, registry, work)
 
 
-def server(new_machine: MachineMaker, bundle: Bundle) -> Server:
+def server(new_machine: MachineMaker, bundle: Bundle, user: str = "root") -> Server:
     """Return a server with the executable and the store, but no archive."""
-    made = Server(new_machine(), bundle, images=False)
+    made = Server(new_machine(), bundle, user, images=False)
     made.put(bundle.folder / layout.STORE, layout.STORE)
     return made
 
 
 def changes(where: Server) -> str:
-    """Return what is on the host of a store: its mount, its unit, the configuration."""
-    command = f"grep squashfs /proc/mounts; ls /etc/systemd/system | grep stores; cat {CONF}; ls /opt/dify/stores"
-    return where.run("sh", "-c", f"{command} 2>/dev/null").stdout
+    """Return what is on the host of a store: its mount, its unit, the configuration, its folder."""
+    command = f"grep squashfs /proc/mounts; ls /etc/systemd/system | grep stores; cat {CONFS[where.user]}"
+    return where.run("sh", "-c", f"{command} 2>/dev/null; ls {where.folder}/stores 2>/dev/null").stdout
+
+
+def tree_of(where: Server) -> Path:
+    """Return where the one store that was unpacked is, seen from this host."""
+    (found,) = where.machine.path(f"{where.folder}/stores").iterdir()
+    return found
+
+
+def times(tree: Path) -> dict[str, int]:
+    """Return the files that there are and when each was written last, or linked: nobody can set that."""
+    files = (path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(tree)): path.stat().st_ctime_ns for path in files}
 
 
 def test_the_same_images_give_the_same_store(
@@ -73,7 +91,18 @@ def test_the_same_images_give_the_same_store(
     assert (tmp_path / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
 
 
-@pytest.mark.feature("rootful podman, a bundle built with STORE=1", "works; the images are mounted, not loaded")
+def test_a_bundle_with_a_store_needs_no_archive(stored: Bundle, registry: Registry, work: Path) -> None:
+    alone = build("alone", stored, registry, work, "store")
+    names = {path.name for path in alone.folder.iterdir()}
+    assert names == {layout.EXECUTABLE, layout.STORE, layout.CHECKSUMS, layout.MANIFEST}
+    assert (alone.folder / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
+    # An archive that is made later fits.
+    assert (alone.folder / layout.MANIFEST).read_bytes() == (stored.folder / layout.MANIFEST).read_bytes()
+    listed = [line.split()[1] for line in alone.checksums.read_text().splitlines()]
+    assert listed == [layout.EXECUTABLE, layout.STORE]
+
+
+@pytest.mark.feature("rootful podman, a bundle with an image store", "works; the images are mounted, not loaded")
 def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
     where = server(new_machine, stored)
     where.machine.path(CONF).write_text(THEIRS)
@@ -98,12 +127,12 @@ def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
         where.await_healthy()
 
     # A mount that failed is mended, from the copy in the install folder; so is what a killed run left of its proof.
-    left = f"podman create --name {mounted_store.PROOF} --network none docker.io/library/nginx:1-sample"
+    left = f"podman create --name {image_store.PROOF} --network none docker.io/library/nginx:1-sample"
     where.run("sh", "-c", f"podman rm --force --all --time 0; {left}; systemctl stop 'opt-dify-stores-*.mount'")
-    assert "Created" in where.run("podman", "ps", "--all", "--filter", f"name={mounted_store.PROOF}").stdout
+    assert "Created" in where.run("podman", "ps", "--all", "--filter", f"name={image_store.PROOF}").stdout
     where.run("rm", layout.STORE)
     assert "10 mounted" in where.install().stderr
-    assert mounted_store.PROOF not in where.run("podman", "ps", "--all").stdout
+    assert image_store.PROOF not in where.run("podman", "ps", "--all").stdout
 
     removed = where.installer("uninstall")
     assert removed.returncode == 0, removed.stderr
@@ -130,24 +159,148 @@ class TestRefused:
         assert where.installer("verify").returncode == 0
 
     @pytest.mark.feature(
-        "a host that mounts no squashfs (CIS forbids it)", "works; the images are loaded from the archive"
+        "a host that neither mounts nor reads an image store", "works; the images are loaded from the archive"
     )
-    def test_a_host_that_mounts_none_loads_the_archive(self, where: Server, stored: Bundle) -> None:
-        where.run("sh", "-c", NO_LOOPS)
-        lacking = where.installer(*where.arguments())
+    def test_where_podman_is_configured_by_a_variable_the_archive_serves(self, where: Server, stored: Bundle) -> None:
+        where.machine.path(CONF).write_text(THEIRS)
+        env = {"CONTAINERS_STORAGE_CONF": CONF}
+        lacking = where.installer(*where.arguments(), env=env)
         assert lacking.returncode == 3
         assert f"copy {layout.IMAGES} beside the executable" in lacking.stderr
-        assert changes(where) == ""
+        assert changes(where).strip() == THEIRS.strip()
         where.put(stored.archive, layout.IMAGES)
-        result = where.install()
-        assert "this host does not mount the image store" in result.stderr
+        result = where.install("--no-boot", env=env)
+        assert "podman's storage is not of the usual kind" in result.stderr
         assert "10 loaded, 0 there already" in result.stderr
-        assert changes(where) == ""
+        assert changes(where).strip() == THEIRS.strip()
 
 
-def test_without_root_the_archive_serves(new_machine: MachineMaker, stored: Bundle) -> None:
-    where = Server(new_machine(), stored, machines.USER)
-    where.put(stored.folder / layout.STORE, layout.STORE)
+def live(where: Server, theirs: str) -> None:
+    """Install from the store, unpacked, again and again, and uninstall: the life of one that is not mounted."""
+    configuration = where.machine.path(CONFS[where.user])
+    where.run("mkdir", "--parents", str(Path(CONFS[where.user]).parent))
+    where.run("sh", "-c", f"cat > {CONFS[where.user]} <<'END'\n{theirs}END")
     result = where.install()
-    assert "10 loaded" in result.stderr
-    assert where.run("cat", "/proc/mounts").stdout.count("squashfs") == 0
+    assert "10 unpacked, 0 there already" in result.stderr
+    assert where.run("podman", "images", "--quiet", "--filter", "readonly=false").stdout == ""
+    assert "squashfs" not in where.run("cat", "/proc/mounts").stdout
+    tree = tree_of(where)
+    before = times(tree)
+
+    again = where.install()
+    assert "0 loaded, 10 there already" in again.stderr
+    assert times(tree) == before
+
+    for end in (where.machine.poweroff, where.machine.kill):
+        end()
+        where.machine.boot()
+        where.await_healthy()
+
+    # Half of it is there, as a run leaves it that was killed: what is whole stays as it is.
+    large = [tree / name for name in sorted(before, key=lambda name: (tree / name).stat().st_size)[-2:]]
+    names = {str(path.relative_to(tree)) for path in large}
+    spoil(where, tree, theirs, "/proc/sys/kernel/random/boot_id", f"truncate --size 1000 {large[0]}; rm {large[1]}")
+    assert "10 unpacked" in where.install().stderr
+    after = times(tree)
+    assert after.keys() == before.keys()
+    changed = {name for name, time in after.items() if before[name] != time}
+    assert names <= changed
+    assert len(changed) < len(after) / 10, changed
+
+    # One of another boot may not have reached the disk: nothing of it is taken.
+    spoil(where, tree, theirs, "/proc/sys/kernel/random/uuid", "true")
+    assert "10 unpacked" in where.install().stderr
+    new = times(tree)
+    assert new.keys() == before.keys()
+    assert not [name for name, time in new.items() if after[name] == time]
+
+    removed = where.installer("uninstall")
+    assert removed.returncode == 0, removed.stderr
+    assert not tree.exists()
+    assert configuration.read_text().replace("additionalimagestores = []\n", "").split() in (
+        theirs.split(),
+        f"{theirs}[storage.options]".split(),
+    )
+
+
+def spoil(where: Server, tree: Path, theirs: str, boot: str, command: str) -> None:
+    """Leave a store as a run that was killed in this boot does, or in another one, and no container."""
+    where.installer("stop")
+    where.run("podman", "rm", "--all", "--force", "--time", "0")
+    inside = f"/{tree.relative_to(where.machine.root)}"
+    text = command.replace(str(tree), inside)
+    own = [] if where.user == "root" else ["podman", "unshare"]
+    done = where.run(*own, "sh", "-c", f"{text} && cat {boot} > {inside}/{image_store.BEGUN}")
+    assert done.returncode == 0, done.stderr
+    where.run("sh", "-c", f"cat > {CONFS[where.user]} <<'END'\n{theirs}END")
+
+
+@pytest.mark.feature("rootful podman, a host that mounts no squashfs (CIS forbids it)", "works; the store is unpacked")
+def test_a_host_that_mounts_none_unpacks_the_store(new_machine: MachineMaker, stored: Bundle) -> None:
+    where = server(new_machine, stored)
+    where.run("sh", "-c", NO_LOOPS)
+    live(where, THEIRS)
+
+
+@pytest.mark.feature("rootless podman, a bundle with an image store", "works; the store is unpacked, the user's own")
+def test_without_root_the_store_is_unpacked(new_machine: MachineMaker, stored: Bundle) -> None:
+    where = server(new_machine, stored, machines.USER)
+    live(where, '# Mine.\n[storage]\ndriver = "overlay"\n')
+
+
+@pytest.mark.parametrize("user", ["root", machines.USER])
+def test_what_a_killed_run_has_started_ends_and_is_taken_up(
+    new_machine: MachineMaker, stored: Bundle, user: str
+) -> None:
+    where = server(new_machine, stored, user)
+    where.machine.run(NO_SQUASHFS)
+    running = where.start()
+    begun = where.machine.path(f"{where.folder}/stores")
+    while not list(begun.glob(f"*/{image_store.BEGUN}")):
+        assert running.poll() is None
+    where.run("pkill", "-KILL", "--full", "dify-installer --ip")
+    running.wait()
+    where.machine.run(f"until ! pgrep --full {layout.UNPACK[:-1]}[e]; do sleep 0.1; done", timeout=30)
+    assert list(begun.glob(f"*/{image_store.BEGUN}"))
+    assert where.run("podman", "images", "--quiet").stdout == ""
+    assert "10 unpacked" in where.install().stderr
+    removed = where.installer("uninstall")
+    assert removed.returncode == 0, removed.stderr
+    assert changes(where) == ""
+
+
+def test_a_storage_on_a_disk_of_its_own_has_the_store(new_machine: MachineMaker, stored: Bundle) -> None:
+    where = server(new_machine, stored)
+    where.run("sh", "-c", f"{NO_SQUASHFS}; mount -t tmpfs tmpfs /var/lib/containers")
+    assert "10 unpacked" in where.install("--no-boot").stderr
+    folder = "/var/lib/containers/storage/dify-installer-*"
+    assert len(where.run("sh", "-c", f"ls -d {folder}/*/overlay").stdout.split()) == 1
+    assert changes(where).count("dify-installer-") == 1
+    assert not where.machine.path(f"{where.folder}/stores").exists()
+    assert "0 loaded, 10 there already" in where.install("--no-boot").stderr
+
+    # An image of somebody else is made of layers of the store: both stay.
+    image = "docker.io/library/nginx:1-sample"
+    where.run("sh", "-c", f"podman create --name left {image} && podman commit left mine:1 && podman rm left")
+    kept = where.installer("uninstall")
+    assert kept.returncode == 0, kept.stderr
+    assert "in use by others, and left: /var/lib/containers/storage/dify-installer-" in kept.stderr
+    shown = where.run("podman", "run", "--rm", "--network", "none", "mine:1", "nginx", "-v")
+    assert shown.returncode == 0, shown.stderr
+    where.run("podman", "rmi", "mine:1")
+    assert where.installer("uninstall").returncode == 0
+    assert where.run("sh", "-c", f"ls -d {folder}").stdout == ""
+    assert changes(where) == ""
+
+
+@pytest.mark.parametrize("position", [0.0, 0.5, 0.999999])
+def test_a_flipped_bit_is_found_while_it_is_unpacked(
+    new_machine: MachineMaker, stored: Bundle, position: float
+) -> None:
+    where = server(new_machine, stored, machines.USER)
+    path = where.machine.path(f"{where.home}/{layout.STORE}")
+    flip(path, int(path.stat().st_size * position))
+    result = where.installer(*where.arguments())
+    assert result.returncode == 3
+    assert f"{layout.STORE} is changed: bytes" in result.stderr
+    assert changes(where) == ""

@@ -29,9 +29,13 @@ for folder, folders, files in os.walk("/"):
             when = "" if stat.S_ISDIR(seen.st_mode) else f"{seen.st_size} {seen.st_mtime_ns}"
             print(path, oct(seen.st_mode), seen.st_uid, seen.st_gid, when)
 """
-# What stays, as docs/host-changes.md tells: podman's own folder, and for a user linger and folders on the way.
+# What stays, as docs/host-changes.md tells: podman's own folder, firewalld's files of zones whose rules are as before,
+# and for a user linger and folders on the way.
 STAYS = {
-    "podman root": {"/etc/containers/networks"},
+    "podman root": {
+        "/etc/containers/networks",
+        *(f"/etc/firewalld/zones/{zone}.xml{old}" for zone in ("public", "trusted") for old in ("", ".old")),
+    },
     "podman dify": {
         *("/var/lib/systemd/linger/dify", "/home/dify/.config", "/home/dify/.config/systemd"),
         *("/home/dify/.config/systemd/user", "/home/dify/.local", "/home/dify/.local/bin", "/home/dify/.local/share"),
@@ -47,12 +51,16 @@ def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
     """A server on which nothing is installed yet; the tests below run on it in their order."""
     engine, user = request.param.split()
     new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    return Server(new_machine(), sample, user, engine=engine)
+    machine = new_machine()
+    if (engine, user) == ("podman", "root"):
+        machine.run("systemctl enable --now firewalld")
+    return Server(machine, sample, user, engine=engine)
 
 
 @pytest.fixture(scope="module")
 def before(server: Server) -> set[str]:
-    """The whole host before anything is installed."""
+    """The whole host before anything is installed; an engine that is asked makes folders of its own first."""
+    whole(server)
     return whole(server)
 
 
@@ -79,11 +87,13 @@ def whole(server: Server) -> set[str]:
     """Return a line for all that a host has: files, rules of the firewall, units, what the engine holds."""
     machine = server.machine
     seen = machine.run(["python3", "-c", FILES]).stdout
-    seen += machine.run("firewall-cmd --list-all-zones && firewall-cmd --permanent --list-all-zones").stdout
+    rules = "firewall-cmd --list-all-zones; firewall-cmd --permanent --list-all-zones"
+    seen += machine.run(rules, check=False).stdout
     scopes = [[], ["--user"]] if server.user != "root" else [[]]
     for scope in scopes:
         units = ["systemctl", *scope, "list-unit-files", "--no-legend", "--no-pager"]
-        seen += server.run(*units).stdout
+        # Those that come and go with sessions and programs are no files.
+        seen += "".join(f"{line}\n" for line in server.run(*units).stdout.splitlines() if " transient " not in line)
     for what in ("images", "ps", "volume ls", "network ls"):
         everything = ["--all"] if what in ("images", "ps") else []
         seen += "".join(f"{what}: {line}\n" for line in listed(server, *what.split(), *everything, "--quiet"))

@@ -69,6 +69,7 @@ def command(bundle: Bundle, work: Path, *options: str) -> list[str]:
         *(sys.executable, "-m", "build", "bundle", "--engine", "podman", "--source", str(bundle.checkout)),
         *("--output", str(bundle.folder), "--payload", str(bundle.payload), "--work", str(work / "build")),
         *(() if "--plugin" in options else ("--plugin", "none")),
+        *(() if "--images" in options else ("--images", "archive")),
         *options,
     ]
 

@@ -76,6 +76,19 @@ echo "create_main_cluster = false" > "$1/etc/postgresql-common/createcluster.con
 COMPILE = (
     "python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3/dist-packages /usr/lib/python3.13"
 )
+# What is run in the finished root, by its packages. Users have the numbers of the images that these stand in for:
+# postgres those of the official image on Alpine; nginx is a name that Dify's configuration asks for, and mysql one that
+# another package of Debian makes.
+FINISH = {
+    PACKAGES: (
+        COMPILE,
+        "groupmod --gid 70 postgres",
+        "usermod --uid 70 --gid 70 postgres",
+        "useradd --system nginx",
+        "chown proxy: /var/log/squid",
+    ),
+    MARIADB: ("useradd --system mysql",),
+}
 # What the programs that use the database have in common.
 SHARED = ("backing.py", "pages.py")
 # The real image starts the plugin daemon behind two shells, by a script without a first line (plugin daemon 0.5.2).
@@ -115,6 +128,8 @@ KINDS: dict[str, Kind] = {
         programs=("api.py", "migrate.py", "as_large.py", "console", "outside.py", "web.py", *SHARED),
         entrypoint=("/bin/bash", "/entrypoint.sh"),
         user="1001",
+        # The real image has a user of this number.
+        env={"USER": "dify"},
         folder="/app/api",
     ),
     "web": Kind(programs=("front.py", "outside.py", "web.py"), entrypoint=("python3", "/standin/front.py")),
@@ -258,7 +273,8 @@ def _sha256(path: Path) -> str:
 
 def _base_layer(packages: str, work: Path) -> Path:
     """Return Debian with the servers as one layer; made once."""
-    identity = hashlib.sha256("\n".join((packages, *LEFT_OUT, NO_CLUSTER, COMPILE)).encode()).hexdigest()[:12]
+    recipe = (packages, *LEFT_OUT, NO_CLUSTER, *FINISH[packages])
+    identity = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:12]
     layer = work / f"layer-{identity}.tar"
     if layer.is_file():
         return layer
@@ -289,12 +305,8 @@ def _install_servers(packages: str, root: Path, log: Path) -> None:
         left_out.unlink() if left_out.is_file() else shutil.rmtree(left_out, ignore_errors=True)
     for name in ("var/log/nginx", "var/log/squid", "var/cache", "dev", "usr/share/nginx/conf"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    if packages != PACKAGES:
-        return
-    subprocess.run(["chroot", str(root), *COMPILE.split()], check=True, capture_output=True)
-    # nginx's official image has a user of its name, which Dify's configuration asks for.
-    subprocess.run(["chroot", str(root), "useradd", "--system", "nginx"], check=True)
-    subprocess.run(["chroot", str(root), "chown", "proxy:", "/var/log/squid"], check=True)
+    for step in FINISH[packages]:
+        subprocess.run(["chroot", str(root), *step.split()], check=True, capture_output=True)
 
 
 def _timeless(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -164,6 +164,8 @@ def await_removals() -> None:
 class Machine:
     """A machine on a root of its own; as a context manager it boots, and is destroyed at the end."""
 
+    address = ADDRESS
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -267,6 +269,11 @@ class Machine:
                 break
             pid = int(children[0])
         raise LookupError("the machine does not run")
+
+    @property
+    def network(self) -> Path:
+        """The namespace of the machine's network, which is another one after each boot."""
+        return Path(f"/proc/{self.init()}/ns/net")
 
     # -- commands
 

@@ -1,4 +1,4 @@
-"""Asks web services from inside a machine's network, with the libraries of this host."""
+"""Asks web services from inside another host's network, with the libraries of this one."""
 
 from __future__ import annotations
 
@@ -6,25 +6,34 @@ import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import requests
-
-from tests.target.machine import Machine
 
 CLONE_NEWNET = 0x40000000  # sched.h
 TIMEOUT_SECONDS = 180.0
 
 
-class Inside:
-    """A session whose connections begin in a machine's network: setns(2) moves one thread alone."""
+class Host(Protocol):
+    """A host with a network of its own, and its address there."""
 
-    def __init__(self, machine: Machine) -> None:
+    @property
+    def network(self) -> Path:
+        """The namespace."""
+
+    @property
+    def address(self) -> str:
+        """The address."""
+
+
+class Inside:
+    """A session whose connections begin in a host's network: setns(2) moves one thread alone."""
+
+    def __init__(self, host: Host) -> None:
         self.session = requests.Session()
-        # Proxies of this host are not the machine's.
+        # Proxies of this host are not the other's.
         self.session.trust_env = False
-        network = Path(f"/proc/{machine.init()}/ns/net")
-        self._thread = ThreadPoolExecutor(1, initializer=enter, initargs=(network,))
+        self._thread = ThreadPoolExecutor(1, initializer=enter, initargs=(host.network,))
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
         """Ask, with requests' own options; a response that is a stream is read by whoever asked."""

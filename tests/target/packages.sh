@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# packages.sh [demo]: installs what the tests need, or the demo alone, on Debian or Ubuntu, unless it is there already.
+# packages.sh [demo|cluster]: installs what the tests need, or the demo alone, or the tests and the test cluster, on
+# Debian or Ubuntu, unless it is there already.
 set -euo pipefail
 
 python=${PYTHON:-python3}
@@ -18,6 +19,15 @@ if [ "${1:-}" != demo ]; then
         zstd age          # backups are opened by standard tools
         postgresql redis-server   # a company's own, beside Dify
         make patch perl   # the bootloader, and the portable Python where none is given
+    )
+fi
+if [ "${1:-}" = cluster ]; then
+    packages+=(
+        etcd-server containerd runc containernetworking-plugins
+        catatonit               # the first process of the node and of each pod
+        dnsmasq-base            # names of Services
+        conntrack iptables      # kube-proxy
+        curl iproute2 procps openssl
     )
 fi
 # Debian's own Python has its library in a package of its own, which PyInstaller needs to freeze it.

@@ -1,4 +1,4 @@
-"""A company's registry, here or in a machine's network: https with a certificate of its own authority, and a login."""
+"""A company's registry, here or in another host's network: https by an authority of its own, and a login."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import Any
 import requests
 
 from tests.target import machine
-from tests.target.machine import Machine
-from tests.target.network import Inside
+from tests.target.network import Host, Inside
 
 USER, PASSWORD = "pusher", "correct horse battery"
 # bcrypt of the password, which is what docker-registry reads, with the smallest cost.
@@ -32,14 +31,14 @@ http: {{addr: '{host}', tls: {{certificate: {folder}/certs/ca.crt, key: {folder}
 class PrivateRegistry:
     """Debian's docker-registry with its files in `folder`; runs inside a `with` block.
 
-    With `beside` it is in that machine's network, and answers at the machine's address; else on loopback.
+    With `beside` it is in that host's network, and answers at the host's address; else on loopback.
     """
 
-    def __init__(self, folder: Path, beside: Machine | None = None) -> None:
+    def __init__(self, folder: Path, beside: Host | None = None) -> None:
         self.folder = folder
-        self.address = "127.0.0.1" if beside is None else machine.ADDRESS
+        self.address = "127.0.0.1" if beside is None else beside.address
         # What runs a program of this host where the registry can be reached.
-        self.enter: list[str] = [] if beside is None else ["nsenter", f"--net=/proc/{beside.init()}/ns/net"]
+        self.enter: list[str] = [] if beside is None else ["nsenter", f"--net={beside.network}"]
         self._session: requests.Session | Inside = requests.Session() if beside is None else Inside(beside)
         # podman takes authorities from a folder of files *.crt (--cert-dir).
         self.certificates = folder / "certs"

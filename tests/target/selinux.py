@@ -20,7 +20,7 @@ from tests.target import bundle
 
 FEATURES = {
     "SELinux enforcing, rootful and rootless": "works; bind mounts are labelled, nothing is denied",
-    "SELinux enforcing, a bundle built with STORE=1": "works; mounted with container_ro_file_t where the policy allows",
+    "SELinux enforcing, a bundle with an image store": "works; mounted as container_ro_file_t where the policy allows",
     "SELinux, an install folder that must keep its labels": "refused: `--dir /opt/dify`",
 }
 ADDRESS = "10.0.2.15"
@@ -74,8 +74,9 @@ def prove(rig: Rig, dist: Path, user: str) -> None:
     started = rig("start", "--fresh", "--net", "lan", "-o", "os=rhel9.6")
     if started.returncode != 0:
         raise SystemExit(f"the machine does not start: {started.stderr}")
-    mounted = user == "root" and (dist / layout.STORE).exists()
-    files = [dist / layout.EXECUTABLE, dist / (layout.STORE if mounted else layout.IMAGES)]
+    stored = (dist / layout.STORE).exists() and (user == "root" or not (dist / layout.IMAGES).exists())
+    mounted = stored and user == "root"
+    files = [dist / layout.EXECUTABLE, dist / (layout.STORE if stored else layout.IMAGES)]
     pushed = rig("push", "-u", user, *map(str, files), home)
     if pushed.returncode != 0:
         raise SystemExit(pushed.stderr)

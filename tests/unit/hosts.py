@@ -63,6 +63,7 @@ GOOD = Host(
         container_selinux=True,
         pythons=(Python(path=Path("/usr/bin/python3"), version=(3, 9), has_venv=True),),
         dnf=True,
+        squashfs=True,
     ),
     engine=EngineFacts(
         name="podman",

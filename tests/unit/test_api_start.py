@@ -106,7 +106,7 @@ def in_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     monkeypatch.chdir(tmp_path)
 
     def enter(**environment: str) -> None:
-        for name in (prepare_api.AWAIT, prepare_api.PREFIX, "MIGRATION_ENABLED"):
+        for name in (prepare_api.AWAIT, prepare_api.REQUIRE, prepare_api.PREFIX, "MIGRATION_ENABLED"):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -139,6 +139,19 @@ def test_a_worker_of_a_database_that_is_newer_starts_as_upstream_has_it(
     answers(monkeypatch, ["newer"])
     assert prepare_api.main() == 0
     assert "without having waited" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("current", "status"),
+    [(["a"], 0), ([], prepare_api.NOT_MIGRATED), (ConnectionError(), prepare_api.TEMPORARY_FAILURE), (["newer"], 0)],
+    ids=["migrated", "failed", "no database", "of another version"],
+)
+def test_a_migration_that_failed_is_no_success(
+    in_image: Callable[..., None], monkeypatch: pytest.MonkeyPatch, current: list[str] | Exception, status: int
+) -> None:
+    in_image(**{prepare_api.REQUIRE: "true"})
+    answers(monkeypatch, current)
+    assert prepare_api.main() == status
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from installer.core import errors, layout
 from installer.core.console import Console
 from installer.registry import reference
 from installer.release import compose, envfile, external
+from installer.stack import prepare_api
 from tests.target.images import SAMPLE
 from tests.unit.test_manifest import EXAMPLE
 
@@ -61,6 +62,7 @@ def given(request: pytest.FixtureRequest, tmp_path: Path) -> Given:
         script.write_text("#!/bin/sh\r\nexec nginx\r\n")
     example = (payload / layout.PROJECT / layout.ENV_EXAMPLE).read_text()
     needed = compose.images(compose.load(payload / layout.PROJECT / layout.COMPOSE_FILE), envfile.resolve(example))
+    shutil.copy(prepare_api.__file__, payload / layout.PREPARE_API)
     images = [dataclasses.replace(EXAMPLE.images[0], reference=name, id=f"{at:064x}") for at, name in enumerate(needed)]
     bundle = dataclasses.replace(EXAMPLE, images=tuple(images), variables={})
     places = reference.places(REGISTRY, bundle.images)
@@ -93,7 +95,8 @@ def pods(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
 def environment(files: dict[str, bytes], name: str) -> dict[str, str]:
     (plain,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == f"{name}-settings"]
     (secret,) = [each for each in objects(files, "Secret") if each["metadata"]["name"] == f"{name}-secrets"]
-    return {**plain["data"], **{key: base64.b64decode(value).decode() for key, value in secret["data"].items()}}
+    hidden = {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
+    return {**plain.get("data", {}), **hidden}
 
 
 def test_a_second_run_writes_the_same_bytes(given: Given) -> None:
@@ -174,17 +177,37 @@ def test_all_but_the_sandbox_fit_into_restricted(given: Given) -> None:
 def test_one_job_migrates_and_the_others_wait_for_it(given: Given) -> None:
     files = given.write()
     (job,) = objects(files, "Job")
-    migrate = job["spec"]["template"]["spec"]["initContainers"][1]
+    *waits, migrate, prove = job["spec"]["template"]["spec"]["initContainers"]
     assert {each["name"]: each["value"] for each in migrate["env"]} == {
         "MODE": "migration",
         "MIGRATION_ENABLED": "true",
     }
+    assert [each["name"] for each in waits] == ["wait-for-database", "wait-for-cache"]
+    assert prove["env"] == [{"name": prepare_api.REQUIRE, "value": "true"}]
+    (program,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == "migration"]
+    (mounted,) = prove["volumeMounts"]
+    assert prove["command"][2] == f"{mounted['mountPath']}/{next(iter(program['data']))}"
     for name in ("api", "worker"):
         assert environment(files, name)["MIGRATION_ENABLED"] == "false"
         (wait,) = pods(files)[name]["initContainers"]
         assert job["metadata"]["name"] in wait["command"][2]
     changed = given.write(values={"LOG_LEVEL": "DEBUG"})
     assert objects(changed, "Job")[0]["metadata"]["name"] != job["metadata"]["name"]
+
+
+def test_what_an_earlier_run_had_besides_can_be_deleted(given: Given) -> None:
+    first = given.write()
+    assert not [name for name in first if name.startswith("gone")]
+    changed = given.write(values={"LOG_LEVEL": "DEBUG"})
+    (gone,) = yaml.safe_load_all(changed["gone/objects.yaml"])
+    (job,) = objects(first, "Job")
+    place = {key: job["metadata"][key] for key in ("name", "namespace")}
+    assert gone == {"apiVersion": "batch/v1", "kind": "Job", "metadata": place}
+    # Whatever comes back is not deleted, and what is gone stays so.
+    back = given.write(values={"LOG_LEVEL": "INFO"})
+    (gone,) = yaml.safe_load_all(back["gone/objects.yaml"])
+    assert gone["metadata"]["name"] == objects(changed, "Job")[0]["metadata"]["name"]
+    assert given.write() == back
 
 
 def test_one_only_are_recreated_and_keep_their_data(given: Given) -> None:
@@ -209,6 +232,13 @@ def test_only_what_is_named_is_let_out(given: Given) -> None:
         blocks = [to for each in policy["spec"]["egress"] for to in each.get("to", ()) if "ipBlock" in to]
         outward = policy["metadata"]["name"] in ("api", "worker", "plugin-daemon", "ssrf-proxy")
         assert blocks == ([{"ipBlock": {"cidr": "10.1.2.0/24"}}] if outward else [])
+
+
+def test_nothing_empty_is_written_that_the_server_leaves_out(given: Given) -> None:
+    """kubectl would take it for a change at every apply."""
+    for each in objects(given.write()):
+        assert each.get("data") != {}, each["metadata"]["name"]
+        assert each["kind"] != "NetworkPolicy" or each["spec"].get("ingress") != [], each["metadata"]["name"]
 
 
 def test_an_object_store_needs_no_shared_claim(given: Given) -> None:

@@ -89,6 +89,13 @@ def test_the_pages_tell_every_preflight_check(language: str) -> None:
 
 
 @each_language
+def test_the_pages_tell_every_check_of_a_cluster(language: str) -> None:
+    page = read(LANGUAGES[language][2] / "kubernetes.md")
+    for check in docs.of_cluster():
+        assert f"| `{check}` |" in page, check
+
+
+@each_language
 def test_the_pages_tell_every_command_and_option(language: str) -> None:
     page = read(LANGUAGES[language][2] / "options.md")
     for command in docs.commands():

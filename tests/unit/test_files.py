@@ -13,7 +13,7 @@ import pytest
 from installer.bundle import manifest
 from installer.core import digest, errors, files, layout
 from installer.core.console import Console
-from installer.images import mounted_store
+from installer.images import image_store, mounted_store
 
 KILLED = """
 import os, signal
@@ -163,7 +163,7 @@ def test_the_clone_of_a_store_is_verified_and_not_its_source(tmp_path: Path, mon
         chunk_bytes=len(good),
         chunks=(digest.hash_bytes(good),),
     )
-    store = mounted_store.Store(tmp_path / "stores", "0" * 12)
+    store = image_store.Store(tmp_path / "stores", "0" * 12)
 
     def clone(target: int, _request: int, _original: int) -> None:
         os.write(target, bad)

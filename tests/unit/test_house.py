@@ -8,6 +8,7 @@ from pathlib import Path
 
 from installer import cli
 from installer.core import errors
+from tests.conftest import LONGEST
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -75,6 +76,10 @@ def test_no_module_outside_of_the_engines_asks_for_an_engines_name() -> None:
     for path in (ROOT / "installer").rglob("*.py"):
         if "engine" not in path.relative_to(ROOT / "installer").parts:
             assert not re.search(r"engine(\.name)? [!=]= ", path.read_text()), path
+
+
+def test_the_longest_files_are_there() -> None:
+    assert not [name for name in LONGEST if not (ROOT / f"tests/e2e/test_{name}.py").is_file()]
 
 
 def test_one_module_starts_programs() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from installer.core import files, layout
-from installer.images import mounted_store
+from installer.images import image_store
 from installer.system import boot_unit, leftovers, own_copy
 
 
@@ -26,8 +26,8 @@ def unpacked(parent: Path, name: str) -> Path:
 
 
 def test_the_temporaries_of_all_that_we_write_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounted_store, "UNITS", tmp_path / "units")
-    monkeypatch.setattr(mounted_store, "CONFIG", tmp_path / "containers/storage.conf")
+    monkeypatch.setattr(image_store, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(image_store, "CONFIG", tmp_path / "containers/storage.conf")
     monkeypatch.setattr(boot_unit, "unit_path", lambda _root: tmp_path / "own/dify.service")
     monkeypatch.setattr(own_copy, "path_folder", lambda: tmp_path / "path")
     place = layout.Installation(tmp_path / "dify")

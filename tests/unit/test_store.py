@@ -8,85 +8,86 @@ from pathlib import Path
 
 import pytest
 
+from build import archive, bundle
+from build import store as build_store
+from build.failure import BuildError
 from installer.bundle import manifest
-from installer.core import layout
+from installer.core import errors, layout
 from installer.core.runner import Runner
 from installer.engine.base import Name
 from installer.engine.choose import ENGINES
 from installer.engine.podman import Podman
-from installer.images import inventory, mounted_store
+from installer.images import image_store, inventory, mounted_store
 from tests.unit.hosts import GOOD, changed
 from tests.unit.test_boot import called, program
 from tests.unit.test_manifest import EXAMPLE
 
 
 @pytest.mark.parametrize(
-    ("engine", "user", "missing", "copied", "offered"),
+    ("engine", "missing", "copied", "offered"),
     [
-        ("podman", 0, True, True, True),
-        ("podman", 0, True, False, False),
-        ("podman", 0, False, True, False),
-        ("podman", 1000, True, True, False),
-        ("docker", 0, True, True, False),
+        ("podman", True, True, True),
+        ("podman", True, False, False),
+        ("podman", False, True, False),
+        ("docker", True, True, False),
     ],
 )
-def test_the_store_is_for_roots_podman_that_lacks_images(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    engine: Name,
-    user: int,
-    missing: bool,
-    copied: bool,
-    offered: bool,
+def test_the_store_is_for_a_podman_that_lacks_images(
+    tmp_path: Path, engine: Name, missing: bool, copied: bool, offered: bool
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: user)
     beside = tmp_path / layout.STORE
     if copied:
         beside.touch()
     lacking = EXAMPLE.images if missing else ()
     place = layout.Installation(tmp_path / "dify")
-    found = mounted_store.find_offered(EXAMPLE, tmp_path, place, lacking, ENGINES[engine](Runner()))
+    found = image_store.find_offered(EXAMPLE, tmp_path, place, lacking, ENGINES[engine](Runner()))
     assert found == (beside if offered else None)
 
 
-def test_the_installations_own_copy_serves_when_the_bundle_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def test_the_installations_own_copy_serves_when_the_bundle_is_gone(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path / "dify")
     assert EXAMPLE.store is not None
-    own = mounted_store.store_of(place, EXAMPLE.store).file
+    own = image_store.store_of(place, EXAMPLE.store).file
     own.parent.mkdir(parents=True)
     own.touch()
-    assert mounted_store.find_offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Podman(Runner())) == own
+    assert image_store.find_offered(EXAMPLE, tmp_path, place, EXAMPLE.images, Podman(Runner())) == own
 
 
-def stored(place: layout.Installation, name: str, image: str) -> mounted_store.Store:
-    made = mounted_store.Store(place.stores, name)
-    (made.mount_point / "overlay-images").mkdir(parents=True)
-    (made.mount_point / "overlay-images/images.json").write_text(json.dumps([{"id": image}]))
+def stored(place: layout.Installation, name: str, image: str) -> image_store.Store:
+    made = image_store.Store(place.stores, name)
+    (made.tree / "overlay-images").mkdir(parents=True)
+    (made.tree / "overlay-images/images.json").write_text(json.dumps([{"id": image}]))
     made.file.touch()
     return made
 
 
-def test_only_stores_that_no_container_needs_are_retired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounted_store, "CONFIG", tmp_path / "storage.conf")
-    monkeypatch.setattr(mounted_store, "UNITS", tmp_path)
+def test_only_stores_that_no_container_or_image_needs_are_retired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(image_store, "CONFIG", tmp_path / "storage.conf")
+    monkeypatch.setattr(image_store, "UNITS", tmp_path)
     place = layout.Installation(tmp_path / "dify")
     kept = manifest.BigFile(name="x", size=1, sha256="0" * 64, chunk_bytes=1, chunks=())
     current, used, unused = (
         stored(place, name, image) for name, image in (("0" * 12, "a"), ("1" * 12, "b"), ("2" * 12, "c"))
     )
+    beneath = stored(place, "3" * 12, "d")
+    (beneath.tree / "overlay-layers").mkdir()
+    (beneath.tree / "overlay-layers/layers.json").write_text(json.dumps([{"id": "x", "diff-digest": "sha256:b"}]))
     program(tmp_path, "systemctl")
     program(tmp_path, "systemd-escape", "echo unit.mount")
     engine = Podman(program(tmp_path, "podman", "echo sha256:b"))
-    assert mounted_store.retire(place, kept, engine) == [current, used]
+    # An image that somebody has built or loaded may be made of layers that are in a store.
+    assert image_store.retire(place, kept, engine) == [current, used, beneath]
     assert not unused.file.exists()
-    assert not unused.mount_point.exists()
+    assert not unused.tree.exists()
     assert used.file.exists()
     assert called(tmp_path) == [
         "ps --all --no-trunc --format {{.ImageID}}",
-        f"--path --suffix=mount {unused.mount_point}",
+        "image ls --all --quiet --no-trunc --filter readonly=false",
+        "image inspect --format {{range .RootFS.Layers}}{{.}} {{end}} sha256:b",
+        f"--path --suffix=mount {unused.tree}",
         "disable --now unit.mount",
         "daemon-reload",
     ]
@@ -100,7 +101,7 @@ def test_where_the_policy_gives_no_label_the_store_is_mounted_without(
     runner = program(tmp_path, "systemctl", f'[ "$1" != start ] || ! grep -q context= {tmp_path}/unit.mount')
     made = stored(layout.Installation(tmp_path / "dify"), "0" * 12, "a")
     monkeypatch.setattr(Path, "is_mount", lambda _self: True)
-    assert mounted_store._mount(made, changed(GOOD, labels=True), runner) == "unit.mount"
+    assert mounted_store._mount(made, changed(GOOD, labels=True), Podman(runner)) == "unit.mount"
     # systemd reads a new unit by itself, a changed one only when it is told to.
     assert called(tmp_path)[1:] == ["start unit.mount", "daemon-reload", "start unit.mount"]
 
@@ -110,12 +111,12 @@ def test_half_a_copy_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     place.stores.mkdir(parents=True)
     half = place.stores / f".{'0' * 12}.squashfs.x1y2"
     half.touch()
-    mounted_store.clear(place)
+    image_store.clear(place)
     assert not place.stores.exists()
-    mounted_store.clear(place)
+    image_store.clear(place)
     whole = stored(place, "0" * 12, "a")
     half.touch()
-    mounted_store.clear(place)
+    image_store.clear(place)
     assert not half.exists()
     assert whole.file.exists()
 
@@ -127,3 +128,25 @@ def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Pa
     engine = Podman(program(tmp_path, "podman", f"cat {tmp_path}/listed"))
     inventory.tag(EXAMPLE.images, engine)
     assert called(tmp_path)[1:] == [f"untag {'1' * 64} {image.reference}"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "largest", "compression"),
+    [("archive", 4096, "zstd"), ("both", 4096, "zstd"), ("both", None, "none"), ("store", None, "none")],
+)
+def test_what_was_asked_for_holds_the_images(
+    monkeypatch: pytest.MonkeyPatch, asked: bundle.Images, largest: int | None, compression: manifest.Compression
+) -> None:
+    monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: None)
+    cut = archive.Cut(largest=largest, base=frozenset(), compression=compression)
+    assert bundle._choose_images(asked, cut) == asked
+
+
+@pytest.mark.parametrize(("asked", "largest"), [("store", 4096), ("store", None), ("both", None)])
+def test_a_store_that_cannot_be_made_is_refused(
+    monkeypatch: pytest.MonkeyPatch, asked: bundle.Images, largest: int | None
+) -> None:
+    monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: BuildError("no root"))
+    cut = archive.Cut(largest=largest, base=frozenset(), compression="none")
+    with pytest.raises(errors.InstallerError, match="no root|are for archives"):
+        bundle._choose_images(asked, cut)

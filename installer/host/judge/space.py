@@ -20,9 +20,10 @@ Findings = Iterable[Finding]
 def space(host: Host, wanted: Wanted) -> Findings:
     """Room for the images, for podman's temporary files and in the install folder, each file system once."""
     spooled = wanted.largest_image_bytes * host.engine.spooled_images
-    new = wanted.store_bytes + wanted.kept_bytes + (0 if host.installation.has_data else INSTALL_BYTES)
+    copied, unpacked = (wanted.store_bytes, 0) if host.mounts_stores else (0, wanted.unpacked_bytes)
+    new = copied + wanted.kept_bytes + (0 if host.installation.has_data else INSTALL_BYTES)
     needs = [
-        (host.room.storage, int(wanted.missing_bytes * host.engine.storage_factor)),
+        (host.room.storage, int(wanted.missing_bytes * host.engine.storage_factor) + unpacked),
         (host.room.install, spooled + new),
         (host.room.temporary, TEMPORARY_BYTES),
     ]
