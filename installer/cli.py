@@ -424,12 +424,16 @@ def export_command(
 @cli.command("restore")
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
 @options.apply(
-    (options.IDENTITY, options.WITHOUT_VECTORS, options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT)
+    (
+        *(options.IDENTITY, options.WITHOUT_VECTORS, options.DB_RESTORED),
+        *(options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT),
+    )
 )
 def restore_command(
     path: Path,
     identity: Path | None,
     without_vectors: bool,
+    db_restored: bool,
     folder: Path | None,
     timeout: float,
     as_json: bool,
@@ -440,7 +444,16 @@ def restore_command(
 
     console = Console(silent=silent or as_json)
     place = layout.Installation(options.folder(folder))
-    done = restore.restore(place, path, timeout, Runner(), console, identity=identity, without_vectors=without_vectors)
+    done = restore.restore(
+        place,
+        path,
+        timeout,
+        Runner(),
+        console,
+        identity=identity,
+        without_vectors=without_vectors,
+        restored=db_restored,
+    )
     if as_json:
         print_result(envelope.to_json("restore", passed=True, file=str(path), **restore.as_fields(done)))
     else:
@@ -448,13 +461,14 @@ def restore_command(
 
 
 @cli.command("rollback")
-@options.apply((options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
-def rollback_command(folder: Path | None, timeout: float, as_json: bool, silent: bool) -> None:
+@options.apply((options.DB_RESTORED, options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT))
+def rollback_command(db_restored: bool, folder: Path | None, timeout: float, as_json: bool, silent: bool) -> None:
     """Go back to the Dify before the last upgrade, with its data as they were; what was written since is put aside."""
     from installer.commands import rollback
 
     console = Console(silent=silent or as_json)
-    done = rollback.rollback(layout.Installation(options.folder(folder)), timeout, Runner(), console)
+    place = layout.Installation(options.folder(folder))
+    done = rollback.rollback(place, timeout, Runner(), console, restored=db_restored)
     if as_json:
         print_result(envelope.to_json("rollback", passed=True, **rollback.as_fields(done)))
     else:

@@ -29,7 +29,7 @@ from installer.core.console import read_size
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
 from installer.registry import credentials, forms, pull, reference
-from installer.release import dify, intranet, resolvers, settings
+from installer.release import dify, external, intranet, resolvers, settings
 from installer.workspace import account
 
 PREFIX = "DIFY_INSTALLER_"
@@ -222,7 +222,7 @@ VERIFY = option(
     help="auto reads the image archive only when an image is missing; full always.",
 )
 
-ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT, REGISTRY = (
+ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT, REGISTRY, OTHERS = (
     "Address and ports",
     "Certificates",
     "Where and with what",
@@ -231,6 +231,7 @@ ADDRESS, HTTPS, PLACE, INTRANET, SETTINGS, MODELS, ACCOUNT, REGISTRY = (
     "Model servers",
     "Account, plugins and models",
     "The registry",
+    "Services that run already",
 )
 
 
@@ -246,12 +247,18 @@ def _model_option(name: str, variable: str, what: str) -> Callable[[Function], F
     )
 
 
-def _not_on_the_command_line(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+# These hold a password, and more.
+WITHOUT_FILE = ("--db-url", "--redis-url")
+
+
+def _not_on_the_command_line(context: click.Context, parameter: click.Parameter, value: Value) -> Value:
     if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
-        answers_too = " or in the answer file" if parameter.opts[0] == "--admin-password" else ""
+        name = parameter.opts[0]
+        file = "" if name in WITHOUT_FILE else f"in a file ({name}-file), "
+        answers_too = "" if name == "--registry-password" else " or in the answer file"
         raise click.BadParameter(
-            f"command lines are visible to other users: give the password in a file ({parameter.opts[0]}-file), in the "
-            f"environment ({getattr(parameter, 'envvar', '')}){answers_too}"
+            f"command lines are visible to other users: give the {'URL' if name in WITHOUT_FILE else 'password'} {file}"
+            f"in the environment ({getattr(parameter, 'envvar', '')}){answers_too}"
         )
     return value
 
@@ -298,6 +305,19 @@ LOGIN = (
         help="The authorities, PEM, to trust as well as the host's own, for this registry.",
     ),
     option("--plain-http", is_flag=True, group=REGISTRY, help="Speak http, not https: passwords go unencrypted."),
+)
+
+DB_COPIED = option(
+    "--db-copied",
+    is_flag=True,
+    group=OTHERS,
+    help="You have a copy of the database of yours as it is now: an upgrade changes it, and we cannot bring it back.",
+)
+DB_RESTORED = option(
+    "--db-restored",
+    is_flag=True,
+    group=OTHERS,
+    help="You have brought the database of yours to the moment of what comes back: its rows are not in it.",
 )
 
 # With which account to work inside of Dify.
@@ -397,7 +417,7 @@ SITE = (
         type=PATH,
         metavar="FILE",
         group=HTTPS,
-        help="The authorities, PEM, that Dify trusts when it calls model servers.",
+        help="The authorities, PEM, that Dify trusts when it calls model servers, a database or Redis of others.",
     ),
     option(
         "--restore",
@@ -408,6 +428,7 @@ SITE = (
     ),
     IDENTITY,
     WITHOUT_VECTORS,
+    DB_RESTORED,
     FOLDER,
     RUNTIME,
     option("--install-podman", is_flag=True, group=PLACE, help="Install podman with dnf if it is missing (root)."),
@@ -427,6 +448,25 @@ SITE = (
         help="Have the engine pull the images that it lacks from where `push` has sent them; no archive is needed.",
     ),
     *LOGIN,
+    option(
+        "--db-url",
+        type=Checked("url", external.checked_database),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A PostgreSQL of yours instead of our container, postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in "
+        "the environment or the answer file, never on the command line. sslmode is verify-full unless it is said.",
+    ),
+    option(
+        "--redis-url",
+        type=Checked("url", external.checked_redis),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A Redis or Valkey of yours instead of our container, rediss://USER:PASSWORD@HOST:6379/0, or redis:// "
+        "without TLS; in the environment or the answer file, never on the command line.",
+    ),
+    DB_COPIED,
     option(
         "--allow-intranet",
         type=Checked("range", intranet.checked),
@@ -707,6 +747,10 @@ class Given:
     registry_auth_file: Path | None = None
     registry_ca: Path | None = None
     plain_http: bool = False
+    db_url: external.Database | None = None
+    redis_url: external.Redis | None = None
+    db_copied: bool = False
+    db_restored: bool = False
     allow_intranet: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
@@ -751,7 +795,7 @@ def make_request(**options: Any) -> Request:
         raise errors.UsageError(
             "something is said of the account in Dify, but not which one", "add --admin-email EMAIL"
         )
-    values = settings.checked_values(given.values)
+    values = {**settings.checked_values(given.values), **_of_others(given)}
     if given.tls or given.tls_cert:
         values |= dify.HTTPS
     if given.allow_intranet:
@@ -781,7 +825,15 @@ def make_request(**options: Any) -> Request:
         language=given.language,
         admin=admin(given.admin_email, given.admin_name, given.admin_password or given.admin_password_file),
         keep_example=given.keep_example,
+        db_copied=given.db_copied,
+        db_restored=given.db_restored,
     )
+
+
+def _of_others(given: Given) -> dict[str, str]:
+    """Return the settings of the services that run already."""
+    values = external.database_settings(given.db_url) if given.db_url else {}
+    return values | (external.redis_settings(given.redis_url) if given.redis_url else {})
 
 
 def _registry(given: Given) -> pull.Source | None:
@@ -846,8 +898,14 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--admin-password-file and the password itself are both given: leave out one of the two")
     if intranet.NONE in given.allow_intranet and len(set(given.allow_intranet)) > 1:
         faults.append(f"--allow-intranet {intranet.NONE} lets nothing through: give it alone, or leave it out")
+    faults.extend(_find_told_twice(given))
     faults.extend(_told(resolvers.joined, given.resolvers))
     _require_models_agree(given, faults)
+
+
+def _find_told_twice(given: Given) -> Iterator[str]:
+    for key in sorted(_of_others(given).keys() & {pair.partition("=")[0] for pair in given.values}):
+        yield f"--set {key}=… says what --db-url or --redis-url says: leave out one of the two"
 
 
 def _require_models_agree(given: Given, faults: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from installer.backup import file as backup_file
 from installer.backup.file import Part
 from installer.bundle import manifest, verify
 from installer.checks import models, probe
-from installer.core import errors, finding, layout
+from installer.core import errors, files, finding, layout
 from installer.core.console import Console
 from installer.core.finding import Finding
 from installer.core.runner import Runner
@@ -30,8 +31,9 @@ from installer.host import resolvers as host_resolvers
 from installer.host.facts import Host, Wanted
 from installer.images import inventory, supply
 from installer.registry import pull
-from installer.release import compose, dify, env_history, envfile, resolvers, settings
+from installer.release import compose, dify, env_history, envfile, external, resolvers, settings
 from installer.release.settings import Settings
+from installer.services import postgresql, reach, redis_server
 from installer.stack import project
 from installer.upgrade import plan as upgrades
 from installer.workspace import account
@@ -71,6 +73,8 @@ class Request:
     restore: Path | None = None  # the backup that a new installation begins with
     identity: Path | None = None  # its private key, if it is encrypted
     without_vectors: bool = False
+    db_copied: bool = False  # the administrator has a copy of a database that is not ours
+    db_restored: bool = False  # and has brought it to the moment of the backup
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +120,7 @@ class Plan:
     authorities: bytes | None  # the content of --ca-bundle
     arrival: arrivals.Arrival | None = None  # the backup to begin with, unless it has come already
     upgrade: upgrades.Upgrade | None = None  # what is there is of another version
+    rows: SeenDatabase | None = None  # the database, if it is not ours
 
     @property
     def bundle(self) -> manifest.Manifest:
@@ -215,12 +220,23 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         env = compute_settings(carrying, found, sources.bundle, place, move)
         sources.engine.runner.hide(env.secrets)
     with _refusing("restore", refusals):
-        require_suitable(arrival, env, place, sources.parts)
+        require_suitable(arrival, env, place, sources.parts, restored=request.db_restored)
     with _refusing("upgrade", refusals):
-        moved = upgrades.check(move, sources.bundle, env) if move is not None else []
+        moved = upgrades.check(move, sources.bundle, env, copied=request.db_copied) if move is not None else []
     with _refusing("certificate", refusals):
         certificate = find_certificate(request, place, env)
         authorities = _read_authorities(request)
+    others: list[Finding] = []
+    rows: SeenDatabase | None = None
+    trusted = authorities or installed_authorities(place)
+    if env is not None and names is not None:
+        with _refusing("postgresql", refusals):
+            require_one_place_of_rows(found, env, place)
+            others += warn_of_names(env, names)
+            rows = check_database(env, trusted, key_is_new=is_key_new(carrying, found))
+            others += rows.findings if rows is not None else ()
+        with _refusing("redis", refusals):
+            others += check_redis(env, trusted)
     existing = found.text if found else None
     ports = env.ports if env else settings.published_ports(request.asked, envfile.parse(existing or ""))
     wanted = _wanted(request, sources, ports, move)
@@ -229,6 +245,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         *judge.judge(host, wanted),
         *_only(check_images(sources)),
         *moved,
+        *others,
         *(check_resolver(env, names) if env is not None and names is not None else ()),
         *([Finding("settings", "ok", "they agree with each other")] if env is not None else []),
         *([Finding("certificate", "ok", "it is for this address, and its key belongs to it")] if certificate else []),
@@ -253,6 +270,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         authorities=authorities,
         arrival=arrival,
         upgrade=move,
+        rows=rows,
     )
 
 
@@ -294,13 +312,18 @@ def with_carried(request: Request, arrival: arrivals.Arrival | None) -> Request:
 
 
 def require_suitable(
-    arrival: arrivals.Arrival | None, env: Settings | None, place: layout.Installation, parts: Sequence[Part]
+    arrival: arrivals.Arrival | None,
+    env: Settings | None,
+    place: layout.Installation,
+    parts: Sequence[Part],
+    *,
+    restored: bool = False,
 ) -> None:
     """Raise BackupRefused when this bundle cannot take the backup, PreflightFailed when there is no room for it."""
     if arrival is None or env is None:
         return
     upstream = compose.load(layout.bundled(layout.PROJECT) / layout.COMPOSE_FILE)
-    arrivals.require_suitable(arrival, env.resolved, upstream)
+    arrivals.require_suitable(arrival, env.resolved, upstream, restored=restored)
     arrivals.require_room(place, parts)
 
 
@@ -435,6 +458,94 @@ def _read_authorities(request: Request) -> bytes | None:
     return tls.read_authorities(request.ca_bundle)
 
 
+def installed_authorities(place: layout.Installation) -> bytes | None:
+    """Return the authorities that an earlier run has installed, PEM; None where there are none."""
+    with contextlib.suppress(OSError):
+        return place.ca_bundle.read_bytes()
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenDatabase:
+    """What a database of others is like; `missing` are those that are to be made, `revision` that of the Dify in it."""
+
+    findings: tuple[Finding, ...]
+    missing: tuple[str, ...]
+    revision: str
+
+
+def check_database(env: Settings, authorities: bytes | None, *, key_is_new: bool) -> SeenDatabase | None:
+    """A database of yours lets Dify in, can hold what Dify holds, and does not hold another's; None for our own."""
+    database = external.find_database(env.resolved)
+    if database is None:
+        return None
+    reach.require_not_here(database.host, database.port, database.where)
+    seen = postgresql.look(database, authorities, key_is_new=key_is_new)
+    names = dict.fromkeys((database.name, database.plugins), "is there")
+    names |= dict.fromkeys(seen.missing, "is made")
+    held = f"; it holds a Dify, at {seen.revision}" if seen.revision else ""
+    told = f"{database.where}, version {seen.version}, sslmode={database.mode}: "
+    told += ", ".join(f"{name} {how}" for name, how in names.items()) + held
+    warnings = (Finding("postgresql", "warning", seen, remedy) for seen, remedy in seen.warnings)
+    return SeenDatabase(
+        findings=(Finding("postgresql", "ok", told), *warnings), missing=seen.missing, revision=seen.revision
+    )
+
+
+def check_redis(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
+    """A Redis of yours lets Dify in, and lets it do what Dify does; nothing for our own."""
+    wanted = external.find_redis(env.resolved)
+    if wanted is None:
+        return
+    reach.require_not_here(wanted.host, wanted.port, wanted.where)
+    seen = redis_server.look(wanted, authorities)
+    security = "TLS" if wanted.tls else "no TLS"
+    told = f"{wanted.where}, {seen.version}, {security}: databases {wanted.number} and {wanted.broker} can be used"
+    yield Finding("redis", "ok", told)
+    yield from (Finding("redis", "warning", seen, remedy) for seen, remedy in seen.warnings)
+
+
+def is_key_new(request: Request, existing: env_history.Existing | None) -> bool:
+    """Tell whether this run generates SECRET_KEY."""
+    kept = envfile.parse(existing.text).get(dify.SECRET_KEY) if existing else ""
+    return not (request.asked.values.get(dify.SECRET_KEY) or kept)
+
+
+def require_one_place_of_rows(existing: env_history.Existing | None, env: Settings, place: layout.Installation) -> None:
+    """Raise PreflightFailed where rows lie in our own database, and another one is named: they would be left behind."""
+    own = existing is not None and not external.has_database(envfile.parse(existing.text))
+    if own and external.has_database(env.resolved) and files.holds_anything(place.volumes / OWN_ROWS):
+        raise errors.PreflightFailed(
+            f"this installation has a database of its own, with data in {place.volumes / OWN_ROWS}, and they do not "
+            "go to another server by themselves",
+            "leave out --db-url; or have them loaded there (docs/external.md), and install into another folder (--dir)",
+        )
+
+
+OWN_ROWS = "db/data"
+
+
+def warn_of_names(env: Settings, names: Names) -> Iterator[Finding]:
+    """A server that is named can be found by the containers, too."""
+    asks_nobody = resolvers.read(env.resolved.get(dify.RESOLVERS)) == resolvers.NONE or not names.answering
+    found = (("postgresql", external.find_database(env.resolved)), ("redis", external.find_redis(env.resolved)))
+    for check, server in found:
+        if server is not None and asks_nobody and not _is_address(server.host):
+            yield Finding(
+                check,
+                "warning",
+                f"{server.where} is given by name, and the containers have nobody to ask for names",
+                "give its address; or a name server that knows it: --resolver IP",
+            )
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
+
+
 # All that is looked at before an installation, for the documentation: the host's checks and those of this module.
 CHECKS: dict[str, Callable[..., object]] = {
     **judge.CHECKS,
@@ -442,6 +553,8 @@ CHECKS: dict[str, Callable[..., object]] = {
     "restore": find_arrival,
     "upgrade": upgrades.check,
     "resolver": check_resolver,
+    "postgresql": check_database,
+    "redis": check_redis,
     "settings": compute_settings,
     "certificate": find_certificate,
 }

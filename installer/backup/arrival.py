@@ -15,7 +15,7 @@ from installer.core import errors, files, layout
 from installer.core.console import Console, size
 from installer.core.finding import Finding
 from installer.engine.base import Engine, parse_version
-from installer.release import carry, compose, dify, dify_store, env_history, envfile, resolvers, settings
+from installer.release import carry, compose, dify, dify_store, env_history, envfile, external, resolvers, settings
 from installer.stack import project, run, state
 
 # Dify's own migrations bring older tables to today's. How far back that holds was not tried: this is as far as we say
@@ -31,7 +31,7 @@ OF_THIS_HOST = {*dify.URLS, *dify.PORTS.values(), *dify.HTTPS, *dify.HOSTS, dify
 # secrets between them, on which no data depend. A database is made anew, with our password, from its dump.
 OF_THIS_BUNDLE = (
     {dify.VECTOR_STORE, dify.DB_TYPE, compose.PROFILES, *dify.FIXED}
-    | {"DB_HOST", "DB_PORT", "REDIS_HOST", "REDIS_PORT", "INTERNAL_FILES_URL"}
+    | {"DB_HOST", "DB_PORT", dify.DB_EXTRAS, dify.DB_SSL_MODE, "INTERNAL_FILES_URL", *external.REDIS_KEYS}
     | {key for secret in dify.SECRETS for key in (*secret.keys, *(key for key, _ in secret.within))}
 ) - {dify.SECRET_KEY}
 # Folders that only a Dify that has run has anything in.
@@ -86,12 +86,16 @@ def find_obstacle(version: str) -> tuple[str, str] | None:
     return None
 
 
-def require_suitable(arrival: Arrival, variables: Mapping[str, str], upstream: compose.Document) -> None:
+def require_suitable(
+    arrival: Arrival, variables: Mapping[str, str], upstream: compose.Document, *, restored: bool = False
+) -> None:
     """Raise BackupRefused for a backup that this bundle cannot take.
 
-    `variables` are the settings of the installation, as they are or will be, `upstream` its compose file.
+    `variables` are the settings of the installation, as they are or will be, `upstream` its compose file; `restored`
+    says that the rows of a database that is not ours are those of the backup.
     """
     head, path = arrival.head, arrival.path
+    _require_rows(arrival, external.find_database(variables), restored=restored)
     if obstacle := find_obstacle(head.dify):
         why, remedy = obstacle
         raise errors.BackupRefused(f"{path} is of Dify {head.dify}, and {why}", remedy)
@@ -104,6 +108,28 @@ def require_suitable(arrival: Arrival, variables: Mapping[str, str], upstream: c
         )
     if not arrival.without_vectors:
         _require_readable(head, dify_store.find_version(upstream, variables))
+
+
+def _require_rows(arrival: Arrival, database: external.Database | None, *, restored: bool) -> None:
+    """Raise BackupRefused where files would come without their rows, or beside rows of another time."""
+    head, path = arrival.head, arrival.path
+    if database is None and head.database_at:
+        raise errors.BackupRefused(
+            f"{path} has no rows: its database was not ours ({head.database_at})",
+            "name the server that has them, with --db-url, and say that they are those of the backup: --db-restored",
+        )
+    if database is not None and not restored:
+        names = f"{database.name} and {database.plugins}"
+        loaded = (
+            f"have the dump that was made just before it loaded into {names}"
+            if head.database_at
+            else f"have its rows loaded into {names} (`zstd -d < {path} | tar -x` gives database/…, which psql reads)"
+        )
+        raise errors.BackupRefused(
+            f"{database.where} is not ours: what {path} brings does not change its rows, and files without their rows, "
+            "or rows without their files, are half a Dify",
+            f"{loaded}; then run the same command with --db-restored",
+        )
 
 
 def _require_readable(head: Head, here: str) -> None:
@@ -182,7 +208,12 @@ def text_for(arrival: Arrival, place: layout.Installation, example: str) -> str:
     here = place.env.read_text("utf-8")
     if not arrival.head.ours or arrival.head.dify != verify.check_embedded(layout.bundled("")).dify:
         return env_history.marked(envfile.edit(env_history.unmarked(here), dict(carried(arrival, example).values)))
-    ours = {key: value for key, value in envfile.parse(here).items() if key in OF_THIS_HOST}
+    kept = {*OF_THIS_HOST}
+    if external.has_database(envfile.parse(here)):
+        kept |= {dify.DB_TYPE, compose.PROFILES, *external.DATABASE_KEYS}
+    if external.has_redis(envfile.parse(here)) or external.has_redis(envfile.parse(arrival.env)):
+        kept |= {*external.REDIS_KEYS}
+    ours = {key: value for key, value in envfile.parse(here).items() if key in kept}
     if dify.RESOLVERS in envfile.parse(arrival.env):
         ours.setdefault(dify.RESOLVERS, resolvers.HOST)
     return env_history.marked(envfile.edit(arrival.env, ours))
@@ -216,10 +247,14 @@ def bring(
     project.make_folders(place, document, variables)
     came: list[Finding] = []
     with console.progress("bring the data", split.measure(split.find(arrival.path))) as bar:
-        _start_database(place, databases.service_of(variables), document, engine, console)
+        own = not external.has_database(variables)
+        if own:
+            _start_database(place, databases.service_of(variables), document, engine, console)
         with file.reading(arrival.path, bar.update, arrival.identity) as reader:
             for name, pieces in reader:
-                if name.startswith(parts.DATABASE):
+                if name.startswith(parts.DATABASE) and not own:
+                    came.append(Finding(name, "info", "not brought: the database is not ours"))
+                elif name.startswith(parts.DATABASE):
                     counts = _fill_database(name.removeprefix(parts.DATABASE), pieces, variables, engine)
                     came.append(_compared_rows(name, by_name[name].counts, counts))
                 elif folder := parts.of_files(name):

@@ -56,6 +56,7 @@ class Head:
     database: str
     left_out: tuple[str, ...]  # what is not in it, in words
     store_version: str = ""  # of the vector store, as its image's tag says
+    database_at: str = ""  # where the rows are, in words, if the database is not ours: they are not in it
     ours: bool = True  # of an installation of ours; else its settings are another's, and are carried over by key
 
 

@@ -56,7 +56,7 @@ def ask_inside(
     probe: Path,
     engine: Engine,
     seconds: float = EXEC_SECONDS,
-    function: Literal["probe", "resolve", "count_objects"] = "probe",
+    function: Literal["probe", "connect", "resolve", "count_objects"] = "probe",
 ) -> list[dict[str, Any]]:
     """Run the probe in a container, its text and the questions on standard input: keys stay out of process lists.
 

@@ -206,6 +206,15 @@ def _answer(kind: str, detail: str, models: list[str] | None = None, code: int =
     return {"kind": kind, "detail": detail, "models": models or [], "described": {}, "code": code}
 
 
+def connect(host: str, port: int, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+    """Connect to a port and say no word; return {"kind", "detail", …} as `probe` does."""
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError as error:
+        return _failure(error)
+    return _answer(OK, "it lets us connect")
+
+
 def resolve(names: Sequence[str]) -> dict[str, Any]:
     """Resolve names, all at the same time, and return {"kind": OK, "detail", "names": {name: {"seconds", "fault"}}}.
 

@@ -16,7 +16,7 @@ from installer.engine.base import Container
 from installer.host.judge import network
 from installer.images import inventory, plugins
 from installer.plan import Plan
-from installer.release import compose, dify, envfile, intranet, render, resolvers, tls
+from installer.release import compose, dify, envfile, external, intranet, render, resolvers, tls
 from installer.stack import applied, project, state
 from installer.system import boot_unit, own_copy
 
@@ -41,6 +41,7 @@ def list_actions(plan: Plan) -> list[Action]:
         *_intranet(plan),
         *_resolvers(plan),
         *_files(plan),
+        *_databases(plan),
         *_data(plan),
         *_containers(plan),
         *_firewall(plan),
@@ -102,6 +103,14 @@ def _upgrade(plan: Plan) -> list[Action]:
         ("are gone, and were set here", move.carried.gone),
     )
     return actions + [Action("upgrade", f"settings that {how}: {', '.join(keys)}") for how, keys in told if keys]
+
+
+def _databases(plan: Plan) -> list[Action]:
+    assert plan.settings is not None
+    if plan.rows is None or (database := external.find_database(plan.settings.resolved)) is None:
+        return []
+    told = [Action("database", f"{name} is made at {database.where}") for name in plan.rows.missing]
+    return [*told, Action("database", f"Dify's tables are made or migrated in {database.name} at {database.where}")]
 
 
 def _images(plan: Plan) -> list[Action]:

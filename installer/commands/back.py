@@ -13,6 +13,22 @@ MARGIN_SECONDS = 600.0
 OURS = ("DIFY_INSTALLER_",)
 
 
+def put_back_without_rows(
+    place: layout.Installation, before: str, after: str, engine: Engine, console: Console
+) -> errors.NotHealthy:
+    """Put the older version's files in their place again, and start nothing: its database is not ours.
+
+    It would work on rows that it does not know. Returns the error that says so. Raises CommandFailed.
+    """
+    aside = kept.put_back(place, layout.PROJECT_FAILED, engine, console)
+    made = f"; what the upgrade has made is in {aside}" if aside else ""
+    return errors.NotHealthy(
+        f"Dify {before} is back in {place.folder}, but not started: its database is not ours, and Dify {after} may "
+        "have migrated it",
+        f"have the copy of the database from before the upgrade loaded, then `dify-installer start`{made}",
+    )
+
+
 def put_back(
     place: layout.Installation,
     version: str,

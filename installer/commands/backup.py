@@ -25,8 +25,8 @@ from installer.core import errors, files, layout, lock, logfile
 from installer.core.console import Console, size
 from installer.core.runner import Runner
 from installer.engine import choose
-from installer.engine.base import Engine
-from installer.release import compose, dify, dify_store, settings
+from installer.engine.base import Container, Engine
+from installer.release import compose, dify, dify_store, external, settings
 from installer.stack import project, state
 from installer.system import backup_timer
 from installer.upgrade import kept
@@ -85,7 +85,7 @@ def backup(place: layout.Installation, asked: Asked, runner: Runner, console: Co
         # What a run that was killed has left there, and in our folder.
         files.remove_temporaries(path.parent)
         found = state.list_ours(place, engine)
-        found_databases = databases.find_databases(databases.find_server(env.resolved, found), env.resolved, engine)
+        found_databases = _find_databases(env, found, engine)
         folders = data.find_folders(place)
         held = data.find_held(document, folders, found)
         total = _require_room(place, path, found_databases, folders, engine, console)
@@ -120,6 +120,13 @@ def backup(place: layout.Installation, asked: Asked, runner: Runner, console: Co
         parts=tuple(writer.written),
         removed=tuple(removed),
     )
+
+
+def _find_databases(env: settings.Settings, found: Sequence[Container], engine: Engine) -> list[Database]:
+    """Return the databases that are dumped: none of a server that is not ours. Raises CommandFailed, UsageError."""
+    if external.has_database(env.resolved):
+        return []
+    return databases.find_databases(databases.find_server(env.resolved, found), env.resolved, engine)
 
 
 def schedule(place: layout.Installation, asked: Asked, every: backup_timer.Every, runner: Runner) -> str:
@@ -190,7 +197,16 @@ def _require_room(
     return at_most
 
 
+def not_in_it(database: external.Database) -> str:
+    """Say that the rows of a database that is not ours are not in a backup, and what that asks for."""
+    return (
+        f"the database, which is not ours: {database.where}, {database.name} and {database.plugins}. Have it dumped "
+        "just before each backup: files that are newer than its rows do no harm, rows without their files do"
+    )
+
+
 def _head(place: layout.Installation, env: settings.Settings) -> Head:
+    at = external.find_database(env.resolved)
     return Head(
         dify=verify.check_embedded(layout.bundled("")).dify,
         installer=VERSION,
@@ -200,7 +216,8 @@ def _head(place: layout.Installation, env: settings.Settings) -> Head:
         url=env.url,
         vector_store=env.resolved.get(dify.VECTOR_STORE, ""),
         database=databases.kind_of(env.resolved),
-        left_out=LEFT_OUT,
+        left_out=LEFT_OUT if at is None else (not_in_it(at), *LEFT_OUT),
+        database_at="" if at is None else f"{at.where}, {at.name} and {at.plugins}",
         store_version=dify_store.find_version(compose.load(place.upstream_compose), env.resolved),
     )
 

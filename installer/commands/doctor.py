@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer import plan
 from installer.bundle import verify
 from installer.checks import barriers, changes, known_servers, models, names, trend, upkeep
 from installer.commands import overview, status
@@ -95,9 +96,27 @@ def _judge_inside(place: layout.Installation, found: list[Container], engine: En
     document, servers = project.read_installed(place, engine), known_servers.read(place)
     probe = layout.bundled(layout.PROBE)
     return [
+        *_judge_others(place),
         *names.check_names(document, found, [each.url for each in servers], probe, engine),
         *models.ask_again(servers, found, models.host_authorities(place), probe, engine),
     ]
+
+
+def _judge_others(place: layout.Installation) -> list[Finding]:
+    """Judge the database and Redis of others as an installation would, from this host."""
+    findings: list[Finding] = []
+    env = settings.load(place)
+    authorities = plan.installed_authorities(place)
+    try:
+        seen = plan.check_database(env, authorities, key_is_new=False)
+        findings += seen.findings if seen is not None else ()
+    except errors.PreflightFailed as error:
+        findings.append(Finding("postgresql", "error", error.message, error.remedy))
+    try:
+        findings += plan.check_redis(env, authorities)
+    except errors.PreflightFailed as error:
+        findings.append(Finding("redis", "error", error.message, error.remedy))
+    return findings
 
 
 def _judge_firewall(place: layout.Installation, engine: Engine) -> list[Finding]:

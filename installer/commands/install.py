@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from installer import plan as plans
 from installer.backup import arrival as arrivals
 from installer.backup import exchange, vectors
-from installer.checks import checklist, front_door, known_servers, models, trend, waiting
+from installer.checks import checklist, front_door, known_servers, models, others, trend, waiting
 from installer.commands import back, overview, page, report, start, workspace
 from installer.core import errors, files, finding, layout, lock, logfile
 from installer.core.console import Console, size
@@ -22,7 +22,8 @@ from installer.host.judge.system import usable_pythons
 from installer.images import image_store, inventory, plugins, superseded, supply
 from installer.plan import Plan, Request
 from installer.registry import pull
-from installer.release import compose, env_history, settings
+from installer.release import compose, env_history, external, masks, settings
+from installer.services import postgresql
 from installer.stack import api_start, project, run, state
 from installer.system import boot_unit, firewall, leftovers, own_copy
 from installer.upgrade import kept, rows
@@ -64,7 +65,8 @@ def _secrets(request: Request) -> list[str]:
     """Return what this run was given and nothing may show."""
     password = request.admin.password if request.admin else ""
     login = request.registry.login if request.registry else None
-    return [*(server.key for server in request.servers), password, login.password if login else ""]
+    given = masks.secret_values(request.asked.values)
+    return [*(server.key for server in request.servers), password, login.password if login else "", *given]
 
 
 def _plan(request: Request, result: report.Report, runner: Runner, console: Console) -> Plan:
@@ -152,7 +154,8 @@ def _keep(plan: Plan, move: Upgrade, console: Console) -> str:
     if kept.is_begun(place):
         return f"{place.previous} was made by the run that was interrupted"
     variables = settings.load(place).resolved
-    kept.count(place, rows.count(variables, state.list_ours(place, engine), engine))
+    authorities = plans.installed_authorities(place)
+    kept.count(place, rows.count(variables, state.list_ours(place, engine), engine, authorities))
     taken = kept.make(place, engine, console)
     # The executable comes first: from here on, what starts at a boot has to know of the upgrade.
     own_copy.keep(place)
@@ -169,6 +172,8 @@ def _or_back(plan: Plan, move: Upgrade, held: lock.Held, console: Console) -> It
         console.line(f"the upgrade has failed: {error}")
         said = error if isinstance(error, errors.InstallerError) else None
         try:
+            if _is_migrated(plan, move):
+                raise back.put_back_without_rows(plan.place, move.before, move.after, plan.engine, console)
             # Whoever gives the newer version little time gives the older one what it needs.
             timeout = max(plan.request.timeout, plans.DEFAULT_TIMEOUT)
             aside = back.put_back(plan.place, move.before, layout.PROJECT_FAILED, timeout, held, plan.engine, console)
@@ -184,13 +189,26 @@ def _or_back(plan: Plan, move: Upgrade, held: lock.Held, console: Console) -> It
         raise
 
 
+def _is_migrated(plan: Plan, move: Upgrade) -> bool:
+    """Tell whether a database that is not ours has come to another revision than before, as far as it can be told."""
+    database = external.find_database(plan.settings.resolved) if plan.settings else None
+    if database is None or plan.rows is None or kept.read(plan.place) is None:
+        return False
+    if move.begun:
+        return True
+    with contextlib.suppress(errors.PreflightFailed):
+        return postgresql.read_revision(database, plans.installed_authorities(plan.place)) != plan.rows.revision
+    return True
+
+
 def _compare(plan: Plan, result: report.Report) -> str:
     """Compare the rows with those before; return in words what came of it. Raises CommandFailed when work is lost."""
     record = kept.read(plan.place)
     assert record is not None
     assert plan.settings is not None
     before = record.counted
-    after = rows.count(plan.settings.resolved, state.list_ours(plan.place, plan.engine), plan.engine)
+    authorities = plans.installed_authorities(plan.place)
+    after = rows.count(plan.settings.resolved, state.list_ours(plan.place, plan.engine), plan.engine, authorities)
     if why := before.why_not or after.why_not:
         result.notes.append(f"the rows of the database were not compared: {why}")
         return f"not compared: {why}"
@@ -228,12 +246,33 @@ def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Do
             step.seen = f"{len(plan.bundle.plugins.packages)} packages, {written} files written into {place.plugins}"
     with result.step("settings", console) as step:
         document, renewed, step.seen = _lay_down(plan, result)
+    if plan.rows is not None and plan.rows.missing:
+        with result.step("database", console) as step:
+            step.seen = _make_databases(plan, plan.rows.missing)
     if plan.arrival is not None:
         with result.step("data", console) as step:
             step.seen = _bring(plan, plan.arrival, document, result, console)
+    with others.telling(lambda: _look_at_others(plan)):
+        _start(plan, document, result, console, renewed=renewed)
+    if plan.arrival is not None and not plan.arrival.without_vectors:
+        assert plan.settings is not None
+        counted = vectors.count(plan.settings.resolved, state.list_ours(place, engine), engine)
+        result.compared += vectors.compare(plan.sources.parts, counted)
+    return document
+
+
+def _look_at_others(plan: Plan) -> list[finding.Finding]:
+    assert plan.settings is not None
+    found = state.list_containers(plan.engine)
+    return others.check(plan.settings.resolved, found, layout.bundled(layout.PROBE), plan.engine)
+
+
+def _start(plan: Plan, document: compose.Document, result: report.Report, console: Console, *, renewed: bool) -> None:
+    """Start the stack and wait until Dify answers. Raises NotHealthy."""
+    place, engine = plan.place, plan.engine
+    assert plan.settings is not None
     deadline = time.monotonic() + plan.request.timeout
     with result.step("start", console) as step:
-        assert plan.settings is not None
         found = inventory.list_present(engine)
         images = inventory.find_ids(document, plan.settings.resolved, plan.bundle.images, found)
         wanted = run.Wanted(document, plan.settings.resolved, images)
@@ -249,10 +288,15 @@ def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Do
     with result.step("health", console) as step:
         waiting.await_console(front, document, deadline, engine, console)
         step.seen = result.url
-    if plan.arrival is not None and not plan.arrival.without_vectors:
-        counted = vectors.count(plan.settings.resolved, state.list_ours(place, engine), engine)
-        result.compared += vectors.compare(plan.sources.parts, counted)
-    return document
+
+
+def _make_databases(plan: Plan, missing: tuple[str, ...]) -> str:
+    """Make databases on a server that is not ours, empty; say which. Raises PreflightFailed where it refuses now."""
+    assert plan.settings is not None
+    database = external.find_database(plan.settings.resolved)
+    assert database is not None
+    postgresql.create(database, missing, plans.installed_authorities(plan.place))
+    return f"{' and '.join(missing)} made at {database.where}"
 
 
 def _bring(
@@ -271,7 +315,8 @@ def _bring(
     example = (place.project / layout.ENV_EXAMPLE).read_text("utf-8")
     result.notes += arrivals.in_words(arrivals.carried(arrival, example), arrival)
     head = arrival.head
-    return f"Dify {head.dify} of {head.host}, {head.made}: {len(result.compared)} parts, the same on both sides"
+    same = sum(each.level == "ok" for each in result.compared)
+    return f"Dify {head.dify} of {head.host}, {head.made}: {same} parts, the same on both sides"
 
 
 def opens_firewall(plan: Plan) -> bool:
@@ -346,6 +391,8 @@ def _look(plan: Plan, document: compose.Document, result: report.Report, console
         probe = layout.bundled(layout.PROBE)
         front = front_door.front_door(place, result.url, plan.bundle.dify, engine)
         result.checks = checklist.run_checks(document, found, front, probe, engine)
+        assert plan.settings is not None
+        result.checks += others.check(plan.settings.resolved, found, probe, engine)
         result.models = models.check_servers(
             list(request.servers), found, models.host_authorities(place), probe, engine
         )

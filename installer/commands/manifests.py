@@ -16,7 +16,7 @@ from installer.cluster.site import DATABASE, LEFT_OUT, PORTS, Site
 from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.registry import reference
-from installer.release import compose, dify, env_history, intranet, render, settings
+from installer.release import compose, dify, env_history, external, intranet, render, settings
 
 # What makes a folder ours, and the settings with their secrets, which a second run goes on with.
 RECORD = "manifests.json"
@@ -131,6 +131,12 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
 
 
 def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.Settings) -> Site:
+    if others := external.in_words(env.resolved):
+        raise errors.UsageError(
+            f"these settings use what is not Dify's own ({'; '.join(others)}), and manifests have a database and a "
+            "Redis of their own so far",
+            "name settings of an installation with its own, with --env; or leave DB_HOST and REDIS_HOST alone",
+        )
     project = payload / layout.PROJECT
     document = render.for_cluster(
         compose.load(project / layout.COMPOSE_FILE), render.Choice(variables=env.resolved, selinux=False)

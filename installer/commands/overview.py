@@ -17,7 +17,7 @@ from installer.core import errors, layout
 from installer.core.console import size
 from installer.engine.base import Container, Engine
 from installer.images import inventory
-from installer.release import compose, settings, tls
+from installer.release import compose, external, settings, tls
 from installer.stack import applied, state
 from installer.upgrade import kept
 
@@ -52,6 +52,7 @@ class Overview:
     image_bytes: int
     data_bytes: Mapping[str, int] | None
     certificate_days: int | None
+    not_ours: tuple[str, ...]  # services of others that it uses, in words
     last_backup: str  # when and where, empty for never
     kept: str  # the version before the last upgrade, and its size; empty for none
     changed: tuple[str, ...]
@@ -76,6 +77,7 @@ def look(
         image_bytes=sum(inventory.layer_sizes(bundle.images, bundle).values()),
         data_bytes=measure_data(place, engine),
         certificate_days=_certificate_days(place, env),
+        not_ours=tuple(external.in_words(env.resolved)),
         last_backup=_last_backup(place),
         kept=_kept(place, engine),
         changed=_changes(place, document, env, bundle, found, engine),
@@ -179,6 +181,7 @@ def as_text(overview: Overview, now: float) -> str:
         f"Dify {overview.dify} at {overview.url}, in {overview.folder}, with {overview.engine}",
         f"images {size(overview.image_bytes)}; data {_data(overview.data_bytes)}",
     ]
+    lines += [f"not ours: {each}" for each in overview.not_ours]
     if overview.certificate_days is not None:
         lines.append(f"certificate: {overview.certificate_days} days left")
     lines.append(f"last backup: {overview.last_backup or 'never (`dify-installer backup PATH`)'}")

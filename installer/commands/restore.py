@@ -42,11 +42,13 @@ def restore(
     *,
     identity: Path | None = None,
     without_vectors: bool = False,
+    restored: bool = False,
 ) -> Restored:
     """Put what a backup holds in the place of what an installation holds, and wait until Dify answers.
 
     All of the file is proved first. Afterwards both sides are compared: rows of each table, files of each folder. If
-    anything fails, what was there before is put back and started. Raises BackupRefused, PreflightFailed, CommandFailed,
+    anything fails, what was there before is put back and started. `restored` says that the rows of a database that is
+    not ours are those of the backup. Raises BackupRefused, PreflightFailed, CommandFailed,
     NotHealthy, AlreadyRunning, UsageError; nothing has changed then.
     """
     memory = logfile.begin()
@@ -61,7 +63,8 @@ def restore(
         if exchange.is_begun(place):
             exchange.put_back(place, document, engine, console)
         exchange.require_possible(place)
-        arrival.require_suitable(here, settings.load(place).resolved, compose.load(place.upstream_compose))
+        variables = settings.load(place).resolved
+        arrival.require_suitable(here, variables, compose.load(place.upstream_compose), restored=restored)
         arrival.require_room(place, found)
         kept = exchange.begin(place, document, engine)
         try:

@@ -14,6 +14,7 @@ from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
+from installer.release import env_history, envfile, external
 from installer.system import leftovers
 from installer.upgrade import kept
 from installer.upgrade.kept import Record
@@ -30,11 +31,14 @@ class RolledBack:
     seconds: float
 
 
-def rollback(place: layout.Installation, timeout: float, runner: Runner, console: Console) -> RolledBack:
+def rollback(
+    place: layout.Installation, timeout: float, runner: Runner, console: Console, *, restored: bool = False
+) -> RolledBack:
     """Put the version before the last upgrade in its place again, and wait until it answers.
 
     What was written since goes aside, as a whole, and is never removed. The same call again goes on where one was
-    interrupted. Raises UsageError when nothing is kept, PreflightFailed when images of that version are gone,
+    interrupted. `restored` says that the rows of a database that is not ours are those from before. Raises UsageError
+    when nothing is kept, PreflightFailed when images of that version are gone or nobody says that of the rows,
     CommandFailed, NotHealthy, AlreadyRunning.
     """
     memory = logfile.begin()
@@ -45,6 +49,8 @@ def rollback(place: layout.Installation, timeout: float, runner: Runner, console
         exchange.require_ended(place)
         record = _require_kept(place)
         _require_complete(place, record, engine)
+        if not restored and record.state != "returning":
+            _require_rows(place, record)
         logfile.write_to(memory, place.logs, "rollback")
         leftovers.remove_leftovers(place)
         begin = f"{layout.PROJECT_AFTER}{record.after}-"
@@ -79,6 +85,18 @@ def _require_complete(place: layout.Installation, record: Record, engine: Engine
         raise errors.PreflightFailed(
             f"the dify-installer of Dify {record.before} is gone from {place.previous}",
             f"copy it there from its bundle, as {layout.Installation(place.previous).executable}",
+        )
+
+
+def _require_rows(place: layout.Installation, record: Record) -> None:
+    """Raise PreflightFailed where the database is not ours: its rows do not go back with the rest."""
+    database = external.find_database(envfile.parse(env_history.text_of(place.env)))
+    if database is not None:
+        raise errors.PreflightFailed(
+            f"{database.where} is not ours: its rows are as Dify {record.after} has made them, and {record.before} "
+            "would work on what it does not know",
+            f"`dify-installer stop`; have the copy from before the upgrade loaded into {database.name} and "
+            f"{database.plugins}; then run the same command with --db-restored",
         )
 
 

@@ -14,7 +14,7 @@ from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
 from installer.images import inventory
-from installer.release import compose, settings
+from installer.release import compose, env_history, envfile, external, settings
 from installer.stack import api_start, project, run
 from installer.system import leftovers
 from installer.upgrade import kept
@@ -34,6 +34,8 @@ def start(place: layout.Installation, timeout: float, runner: Runner, console: C
             logfile.write_to(memory, place.logs, "start")
             leftovers.remove_leftovers(place)
             console.line("an upgrade was interrupted: the version before comes back")
+            if found.state == "begun" and external.has_database(envfile.parse(env_history.text_of(place.env))):
+                raise back.put_back_without_rows(place, found.before, found.after, engine, console)
             aside = back.put_back(place, found.before, layout.PROJECT_FAILED, timeout, held, engine, console)
             console.line(f"what the upgrade has made is in {aside}" if aside else "nothing had been changed")
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from installer.bundle import verify
-from installer.checks import checklist, front_door, starting
+from installer.checks import checklist, front_door, others, starting
 from installer.commands import overview
 from installer.commands.overview import Overview
 from installer.core import layout
@@ -27,7 +27,9 @@ def look(place: layout.Installation, engine: Engine) -> tuple[Overview, list[Fin
     found = state.list_containers(engine)
     glance = overview.look(place, document, env, bundle, found, engine)
     front = front_door.front_door(place, env.url, bundle.dify, engine)
-    checked = checklist.run_checks(document, found, front, layout.bundled(layout.PROBE), engine)
+    probe = layout.bundled(layout.PROBE)
+    checked = checklist.run_checks(document, found, front, probe, engine)
+    checked += others.check(env.resolved, found, probe, engine)
     now = time.time()
     since = boot_unit.starting_since(engine.runner) or state.starting_since(
         document, found, now, starting.LIMIT_SECONDS

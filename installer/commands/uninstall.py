@@ -15,7 +15,7 @@ from installer.engine import choose, podman_compose
 from installer.engine.base import Engine
 from installer.host import ownership
 from installer.images import image_store, inventory, spool, superseded
-from installer.release import compose, settings
+from installer.release import compose, external, settings
 from installer.stack import api_start, project, state, stopping
 from installer.system import backup_timer, boot_unit, firewall, leftovers, own_copy
 from installer.upgrade import kept
@@ -47,8 +47,11 @@ def uninstall(place: layout.Installation, purge: str | None, runner: Runner, con
         log = logfile.write_to(memory, place.logs, "uninstall")
         leftovers.remove_leftovers(place)
         # Whatever is wrong with `.env`, the rest can be removed.
+        not_ours: list[str] = []
         with contextlib.suppress(errors.InstallerError):
-            runner.hide(settings.load(place).secrets)
+            env = settings.load(place)
+            runner.hide(env.secrets)
+            not_ours = external.in_words(env.resolved)
         # The unit goes first: a reboot in the middle must not bring the stack back.
         _show("boot", boot_unit.disable(place, runner), console)
         _show("backups", backup_timer.cancel(place, runner), console)
@@ -65,6 +68,8 @@ def uninstall(place: layout.Installation, purge: str | None, runner: Runner, con
         _remove_own_files(place)
         for line in kept:
             console.line(line)
+        for each in not_ours:
+            console.line(f"Not ours, and left as it is, with what Dify has written there: {each}")
 
 
 def _engine_of(place: layout.Installation, runner: Runner) -> Engine:

@@ -20,7 +20,7 @@ from installer.egress import judge, watch
 from installer.egress.judge import Known, Row
 from installer.engine.base import Engine
 from installer.host import resolvers as host_resolvers
-from installer.release import compose, dify, intranet, resolvers, settings
+from installer.release import compose, dify, external, intranet, resolvers, settings
 from installer.stack import project
 
 SCHEME_PORTS = {"http": 80, "https": 443}
@@ -100,6 +100,7 @@ def what_is_known(
         own_name=env.address.host.lower(),
         resolvers={*map(ipaddress.ip_address, named), *watched.resolvers},
         servers={found for url in servers if (found := host_and_port(url))},
+        yours=external.find_addresses(env.resolved),
         allowed=intranet.read(env.resolved.get(dify.ALLOW_INTRANET)),
         addresses=watched.addresses,
     )

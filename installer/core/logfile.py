@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal, get_args
 
 from installer import VERSION
 from installer.core import files
@@ -23,7 +24,9 @@ log = logging.getLogger("dify-installer")
 # More lines than any run makes before its folder exists.
 WAITING_LINES = 100_000
 KEPT = 20
-NAME = re.compile(r"(install|start|stop|uninstall)-\d{8}-\d{6}\.log")
+# The commands that keep one.
+Command = Literal["install", "start", "stop", "restart", "backup", "restore", "rollback", "prune", "uninstall"]
+NAME = re.compile(rf"({'|'.join(get_args(Command))})-\d{{8}}-\d{{6}}\.log")
 
 
 def begin() -> logging.handlers.MemoryHandler:
@@ -38,7 +41,7 @@ def begin() -> logging.handlers.MemoryHandler:
     return memory
 
 
-def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: str = "install") -> Path:
+def write_to(memory: logging.handlers.MemoryHandler, folder: Path, command: Command = "install") -> Path:
     """Write what was recorded to a new file in `folder`, 0600, and go on there; return its path.
 
     Raises CommandFailed when the folder cannot be written.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +33,7 @@ class Known:
     own_name: str = ""  # that under which browsers find Dify
     resolvers: Collection[Address] = ()
     servers: Collection[tuple[str, int]] = ()  # model servers: name or address, and port
+    yours: Collection[tuple[str, int]] = ()  # a database and a Redis that are not the stack's, likewise
     allowed: Collection[Range] = ()  # by --allow-intranet
     addresses: Mapping[Address, str] = field(default_factory=dict)  # of containers, with their names
 
@@ -96,8 +97,8 @@ def _judge_name(name: str, record: Record, known: Known) -> Verdict:
         return Verdict(True, "this host")
     if name == known.own_name:
         return Verdict(True, "this installation's own name")
-    if any(name == host for host, _ in known.servers):
-        return Verdict(True, "a model server")
+    if why := next((why for host, _, why in _named(known) if name == host), ""):
+        return Verdict(True, why)
     if (reversed_one := _reversed(name)) is not None:
         reason = _reason(reversed_one, None, record, known)
         return Verdict(bool(reason), reason or f"the name of {reversed_one}, which nothing names")
@@ -127,14 +128,22 @@ def _reason(address: Address, port: int | None, record: Record, known: Known) ->
         return "this host"
     if address in known.resolvers and port in (PORT, None):
         return "the resolver"
-    for host, its_port in known.servers:
+    for host, its_port, why in _named(known):
         leads_there = str(address) == host or address in record.answers.get(host, ())
         if leads_there and port in (its_port, None):
-            return "a model server"
+            return why
     for each in known.allowed:
         if _is_in(address, [each.network]) and (each.port is None or port in (each.port, None)):
             return f"--allow-intranet {each}"
     return ""
+
+
+def _named(known: Known) -> Iterator[tuple[str, int, str]]:
+    """Give the servers that the installation was told of: name or address, port, and what each is."""
+    for host, port in known.servers:
+        yield host, port, "a model server"
+    for host, port in known.yours:
+        yield host, port, "a database or Redis of yours"
 
 
 def _is_of_stack(name: str, known: Known) -> bool:

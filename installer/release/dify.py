@@ -149,6 +149,9 @@ DATABASES: dict[str, dict[str, str]] = {
 
 VECTOR_STORE = "VECTOR_STORE"
 DB_TYPE = "DB_TYPE"
+# How a database of others is reached (`release.external`): the api reads the one, the plugin daemon the other, and
+# upstream's compose file hands neither on.
+DB_EXTRAS, DB_SSL_MODE = "DB_EXTRAS", "DB_SSL_MODE"
 
 # Keys that say where data lie: a new release's default must not lead away from them.
 WHERE_DATA_ARE = (
@@ -191,6 +194,9 @@ MARKETPLACE_ADDRESSES = ("MARKETPLACE_API_URL", "MARKETPLACE_URL")
 # clients read these variables: requests the first, httpx and the standard library the second.
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 CA_FOLDER_IN_CONTAINER = "/etc/company-ca"
+CA_IN_CONTAINER = f"{CA_FOLDER_IN_CONTAINER}/ca-bundle.pem"
+# The plugin daemon's driver reads it (pgx 5.5.5, pgconn/config.go).
+DAEMON_DATABASE_CA = "PGSSLROOTCERT"
 
 
 # Seconds that a service gets to end after its stop signal before it is killed; every other one ends within

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from installer.core import layout
-from installer.release import compose, dify, envfile, intranet, resolvers
+from installer.release import compose, dify, envfile, external, intranet, resolvers
 
 HEADER = """\
 # Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
@@ -49,6 +49,9 @@ class Choice:
     images: Mapping[str, str] = field(default_factory=dict)
 
 
+# A profile that no setting names.
+NOT_HERE = "not-here"
+
 Departure = Callable[[compose.Document, Choice], None]
 
 
@@ -60,11 +63,26 @@ def render(document: compose.Document, choice: Choice) -> str:
 def override(document: compose.Document, choice: Choice) -> str:
     """Return docker compose's additions to upstream's file, as YAML: of each service only what differs."""
     before = compose.active_services(document, choice.variables)
-    services = {}
-    for name, after in with_additions(document, choice)["services"].items():
+    running = with_additions(document, choice)["services"]
+    services = left_out(before, running)
+    for name, after in running.items():
         if differing := {key: _added(before[name].get(key), value) for key, value in after.items()}:
-            services[name] = {key: value for key, value in differing.items() if value}
+            services[name] |= {key: value for key, value in differing.items() if value}
     return OVERRIDE_HEADER + _as_yaml({"services": {name: added for name, added in services.items() if added}})
+
+
+def left_out(before: Mapping[str, compose.Service], running: Mapping[str, Any]) -> dict[str, compose.Service]:
+    """Return what lets docker compose leave out services that upstream's file always starts, and whoever waits for one.
+
+    A service of a profile that nobody names does not start, and nobody is made to wait for it (compose-spec,
+    "profiles", "depends_on").
+    """
+    gone = [name for name in before if name not in running]
+    added: dict[str, compose.Service] = {name: {"profiles": [NOT_HERE]} for name in gone}
+    for name in running:
+        waits = {each: how for each, how in compose.dependencies(before[name]).items() if each in gone}
+        added[name] = {"depends_on": {each: {**how, "required": False} for each, how in waits.items()}} if waits else {}
+    return added
 
 
 def with_additions(document: compose.Document, choice: Choice) -> compose.Document:
@@ -99,11 +117,13 @@ def _as_yaml(document: compose.Document) -> str:
 
 
 def only_active_services(document: compose.Document, choice: Choice) -> None:
-    """Leave out the services of inactive profiles, and the word `profiles`.
+    """Leave out the services of inactive profiles, and the word `profiles`; and a Redis that is not to be ours.
 
     podman-compose 1.0.6 starts all 35 services, 1.1.0 to 1.5.0 ignore COMPOSE_PROFILES (measured).
     """
     document["services"] = compose.active_services(document, choice.variables)
+    if external.has_redis(choice.variables):
+        document["services"].pop(external.REDIS_SERVICE, None)
     for service in document["services"].values():
         service.pop("profiles", None)
 
@@ -229,6 +249,30 @@ def company_ca(document: compose.Document, choice: Choice) -> None:
             source = f"./{place.ca_bundle.parent.relative_to(place.project)}"
             mounted = f"{source}:{dify.CA_FOLDER_IN_CONTAINER}:ro"
             service["volumes"] = [*(service.get("volumes") or ()), mounted]
+
+
+def services_of_others(document: compose.Document, choice: Choice) -> None:
+    """Hand on how a database and a Redis of others are reached: upstream's file has not all that the programs read.
+
+    The plugin daemon must not get the api's parameters of the database: it takes them for options of the server
+    (`release.external`).
+    """
+    database = external.find_database(choice.variables)
+    redis = external.REDIS_KEYS if external.has_redis(choice.variables) else ()
+    for name, service in document["services"].items():
+        environment = service.get("environment")
+        if not isinstance(environment, dict) or not (dify.SECRET_KEY in environment or name == dify.MODEL_CALLER):
+            continue
+        for key in redis:
+            environment.setdefault(key, f"${{{key}:-}}")
+        if database is None:
+            continue
+        if name == dify.MODEL_CALLER:
+            environment[dify.DB_SSL_MODE] = f"${{{dify.DB_SSL_MODE}:-disable}}"
+            if database.verifies:
+                environment[dify.DAEMON_DATABASE_CA] = dify.CA_IN_CONTAINER
+        else:
+            environment[dify.DB_EXTRAS] = f"${{{dify.DB_EXTRAS}:-}}"
 
 
 def offline_plugins(document: compose.Document, choice: Choice) -> None:
@@ -422,6 +466,7 @@ ADDITIONS: tuple[Departure, ...] = (
     quiet_web,
     nginx_last,
     company_ca,
+    services_of_others,
     offline_plugins,
     one_migration,
     kept_compiled,

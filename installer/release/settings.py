@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from installer.core import errors, files, layout
-from installer.release import carry, dify, env_history, envfile, intranet, masks, resolvers
+from installer.release import carry, compose, dify, env_history, envfile, external, intranet, masks, resolvers
 
 DEFAULT_PORTS: dict[str, int] = {"http": 80, "https": 443, "plugin debugging": 5003}
 
@@ -178,6 +178,9 @@ def compute(
     changes |= _secrets({**values, **changes}, existing is None, asked.values, known - emptied, data)
     text = env_history.marked(envfile.edit(text, changes))
     values = envfile.read(text)
+    if (profiles := external.profiles_without_database(values)) is not None:
+        text = env_history.marked(envfile.edit(env_history.unmarked(text), {compose.PROFILES: profiles}))
+        values = envfile.read(text)
     _require_usable(values)
     _agree(values)
     intranet.read(values.get(dify.ALLOW_INTRANET))
@@ -246,6 +249,9 @@ def _require_usable(values: Mapping[str, str]) -> None:
                 f"take the line {key}=… out of .env",
             )
     for key in dify.IN_COMMANDS:
+        if key == "REDIS_PASSWORD" and external.has_redis(values):
+            # Nobody runs that command.
+            continue
         if values.get(key) and not _BARE_WORD.fullmatch(values[key]):
             raise errors.UsageError(
                 f"the value of {key} holds characters that a shell changes: Dify's compose file puts it into a command",
@@ -272,7 +278,8 @@ BOUND = (
 
 def _known(example: str) -> set[str]:
     """Return the keys that a release knows, and ours."""
-    return {*envfile.parse(example), *dify.NOT_IN_EXAMPLE, dify.ALLOW_INTRANET, dify.RESOLVERS}
+    ours = (dify.ALLOW_INTRANET, dify.RESOLVERS, dify.DB_EXTRAS, dify.DB_SSL_MODE)
+    return {*envfile.parse(example), *dify.NOT_IN_EXAMPLE, *ours}
 
 
 def _rebased(text: str, before: str, example: str, choices: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from installer.core.console import size
 from installer.core.finding import Finding
 from installer.engine.base import Engine
 from installer.host import parse
-from installer.release import carry, compose, env_history, settings
+from installer.release import carry, compose, env_history, external, settings
 from installer.stack import project
 from installer.upgrade import kept, versions
 
@@ -98,12 +98,18 @@ def _volumes(engine: Engine) -> list[str]:
         return []
 
 
-def check(move: Upgrade, bundle: manifest.Manifest, env: settings.Settings | None) -> list[Finding]:
-    """A newer bundle keeps a copy of what is there; an older one is refused, and one without a service's image."""
+def check(
+    move: Upgrade, bundle: manifest.Manifest, env: settings.Settings | None, *, copied: bool = False
+) -> list[Finding]:
+    """A newer bundle keeps a copy of what is there; an older one is refused, and one without a service's image.
+
+    So is one that would change the rows of a database of yours of which nobody says that there is a copy.
+    """
     if env is not None:
         _require_images(bundle, env.resolved)
-    copied = "its copy is made" if move.begun else f"a copy of it needs {size(move.data_bytes)}"
-    found = [Finding("upgrade", "ok", f"from Dify {move.before} to {move.after}; {copied}")]
+        _require_copy(move, external.find_database(env.resolved), copied=copied)
+    told = "its copy is made" if move.begun else f"a copy of it needs {size(move.data_bytes)}"
+    found = [Finding("upgrade", "ok", f"from Dify {move.before} to {move.after}; {told}")]
     if move.carried.gone:
         found.append(
             Finding(
@@ -123,6 +129,17 @@ def check(move: Upgrade, bundle: manifest.Manifest, env: settings.Settings | Non
             )
         )
     return found
+
+
+def _require_copy(move: Upgrade, database: external.Database | None, *, copied: bool) -> None:
+    """Raise PreflightFailed where rows would be changed of which we make no copy, and nobody says that he has one."""
+    if database is not None and not copied:
+        raise errors.PreflightFailed(
+            f"Dify {move.after} changes the rows in {database.where}, which is not ours: no copy of them is made, and "
+            f"neither a failed upgrade nor `rollback` brings them back",
+            f"`dify-installer stop`; have {database.name} and {database.plugins} dumped (pg_dump); then run the same "
+            "command with --db-copied",
+        )
 
 
 def _require_images(bundle: manifest.Manifest, variables: Mapping[str, str]) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from installer.backup import databases
 from installer.core import errors
 from installer.engine.base import Container, Engine
-from installer.release import dify
+from installer.release import dify, external
+from installer.services import postgresql
 
 # So many tables are named.
 SHOWN = 10
@@ -38,9 +39,16 @@ class Compared:
     tables: int
 
 
-def count(variables: Mapping[str, str], found: Iterable[Container], engine: Engine) -> Counted:
-    """Count the rows of an installation's databases while their server runs; never fails."""
+def count(
+    variables: Mapping[str, str], found: Iterable[Container], engine: Engine, authorities: bytes | None = None
+) -> Counted:
+    """Count the rows of an installation's databases while their server runs; never fails.
+
+    `authorities` are whom a server of others is trusted by, PEM.
+    """
     try:
+        if (database := external.find_database(variables)) is not None:
+            return Counted(rows=postgresql.count_rows(database, authorities))
         there = databases.find_databases(databases.find_server(variables, found), variables, engine)
         return Counted(rows={each.name: each.count_rows(engine) for each in there})
     except errors.InstallerError as error:

@@ -17,6 +17,7 @@ if [ "${1:-}" != demo ]; then
         squashfs-tools    # image stores
         openssh-client    # Ansible
         zstd age          # backups are opened by standard tools
+        postgresql redis-server   # a company's own, beside Dify
         make patch perl   # the bootloader, and the portable Python where none is given
     )
 fi

@@ -21,7 +21,7 @@ from installer.commands import manifests
 from installer.core import errors, layout
 from installer.core.console import Console
 from installer.registry import reference
-from installer.release import compose, envfile
+from installer.release import compose, envfile, external
 from installer.stack import prepare_api
 from tests.target.images import SAMPLE
 from tests.unit.test_manifest import EXAMPLE
@@ -292,3 +292,11 @@ def test_the_command_line_is_checked(tmp_path: Path) -> None:
     told = CliRunner().invoke(cli.cli, ["manifests", "--registry", "https://x", "--out", str(tmp_path / "out")])
     assert told.exit_code != 0
     assert not (tmp_path / "out").exists()
+
+
+@both
+def test_a_database_of_others_is_refused_in_words(given: Given) -> None:
+    database = external.database_settings(external.checked_database("postgresql://u:secret@db.intranet/dify"))
+    with pytest.raises(errors.UsageError, match="PostgreSQL at db.intranet:5432") as caught:
+        given.write(values=database)
+    assert "secret" not in caught.value.message

@@ -218,6 +218,7 @@ KNOWN = Known(
     own_name="dify.corp.example",
     resolvers={ipaddress.ip_address("10.0.0.53")},
     servers={("10.7.0.9", 11434), ("models.corp.example", 443)},
+    yours={("10.8.0.9", 5432), ("db.corp.example", 5432)},
     allowed=intranet.read("10.20.0.0/16,192.0.2.0/24:8443"),
     addresses={ipaddress.ip_address("10.89.0.5"): "dify_web_1"},
 )
@@ -250,6 +251,7 @@ def named(name: str, *leads_to: str, direction: Literal["out", "in"] = "out") ->
         ("10.0.0.5", 9000, "this host"),
         ("10.0.0.53", 53, "the resolver"),
         ("10.7.0.9", 11434, "a model server"),
+        ("10.8.0.9", 5432, "a database or Redis of yours"),
         ("10.20.3.4", 22, "--allow-intranet 10.20.0.0/16"),
         ("192.0.2.9", 8443, "--allow-intranet 192.0.2.0/24:8443"),
     ],
@@ -265,7 +267,14 @@ def test_an_address_that_is_named_is_expected_and_one_of_the_stack_is_not_told(
 
 @pytest.mark.parametrize(
     ("target", "port"),
-    [("203.0.113.7", 443), ("10.0.0.53", 443), ("10.7.0.9", 22), ("192.0.2.9", 443), ("169.254.169.254", 80)],
+    [
+        ("203.0.113.7", 443),
+        ("10.0.0.53", 443),
+        ("10.7.0.9", 22),
+        ("192.0.2.9", 443),
+        ("169.254.169.254", 80),
+        ("10.8.0.9", 22),
+    ],
 )
 def test_an_address_that_nothing_names_is_not_expected(target: str, port: int) -> None:
     record = Record(lambda: 1000.0)
@@ -284,6 +293,7 @@ def test_an_address_that_nothing_names_is_not_expected(target: str, port: int) -
         ("weaviate", ["10.89.0.9"], None),
         ("dify.corp.example", [], True),
         ("models.corp.example", [], True),
+        ("db.corp.example", [], True),
         ("wiki.corp.example", ["10.20.0.9"], True),
         ("9.0.20.10.in-addr.arpa", [], True),
         ("7.0.89.10.in-addr.arpa", [], None),

@@ -35,6 +35,7 @@ LAYERS = (
         "core",
         "bundle",
         "release",
+        "services",
         "engine",
         "host",
         "images",

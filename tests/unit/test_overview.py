@@ -36,6 +36,7 @@ def glance(*services: overview.Service, **fields: Any) -> overview.Overview:
             "image_bytes": 3_300_000_000,
             "data_bytes": {"db": 800_000_000, "app": 2_000_000_000, "redis": 1_000_000, "certbot": 0},
             "certificate_days": None,
+            "not_ours": (),
             "last_backup": "",
             "kept": "",
             "changed": (),

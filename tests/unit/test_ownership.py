@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -255,6 +256,12 @@ def test_only_logs_of_ours_are_pruned(tmp_path: Path) -> None:
     logfile.write_to(logfile.begin(), tmp_path)
     assert len(list(tmp_path.glob("install-other-*.log"))) == 25
     assert len([path for path in tmp_path.iterdir() if logfile.NAME.fullmatch(path.name)]) == logfile.KEPT
+
+
+@pytest.mark.parametrize("command", get_args(logfile.Command))
+def test_the_log_of_each_command_is_ours(tmp_path: Path, command: logfile.Command) -> None:
+    path = logfile.write_to(logfile.begin(), tmp_path, command)
+    assert logfile.NAME.fullmatch(path.name)
 
 
 def test_what_every_local_user_can_read_of_podmans_database_is_told() -> None:

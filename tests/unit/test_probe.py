@@ -120,3 +120,10 @@ def test_it_runs_as_text_in_an_isolated_python(url: str) -> None:
 def test_where_the_lists_are(kind: str, given: str, asked: str) -> None:
     server = models.Server(kind="Ollama" if kind == "Ollama" else "vLLM", url=given)
     assert server.question["url"] == asked
+
+
+def test_a_port_lets_us_connect_or_not(url: str) -> None:
+    port = int(url.rpartition(":")[2])
+    assert probe.connect("127.0.0.1", port)["kind"] == "ok"
+    assert probe.connect("127.0.0.1", 1)["kind"] == "connection"
+    assert probe.connect("no-such-host.invalid", 1)["kind"] == "name"

@@ -302,6 +302,7 @@ KOREAN = Words(
         "rows": "행 비교",
         "podman-compose": "podman-compose 설치",
         "plugins": "플러그인 복사",
+        "database": "데이터베이스 만들기",
         "data": "데이터 복원",
         "settings": "설정 작성",
         "start": "스택 시작",

@@ -7,7 +7,6 @@ import sys
 
 import as_large  # noqa: F401 - as long as the real one reads itself in
 import backing
-import redis
 
 ENV = os.environ
 VERSION = pathlib.Path("/standin/VERSION").read_text()
@@ -33,7 +32,7 @@ def require_migrated():
 def main():
     if REFUSES.exists():
         sys.exit(f"error: {VERSION} refuses to start")
-    broker = redis.Redis.from_url(ENV["CELERY_BROKER_URL"])
+    broker = backing.broker()
     broker.ping()
     backing.cache().ping()
     if ENV.get("MODE") in ("api", "worker"):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import urllib.parse
 import uuid
 
 import redis
@@ -38,16 +39,36 @@ else:
     HOLDS, MERGED = "body @> %s", "body || %s"
 
 
+# The plugin daemon's words are others than the api's (plugin daemon 0.5.2, internal/types/app/config.go).
+DAEMON = "SERVER_KEY" in ENV
+
+
+def parameters():
+    """Return how each program makes its connection to PostgreSQL safe, by what it reads of the environment."""
+    extras = ENV.get("DB_EXTRAS", "")
+    if not DAEMON:
+        # A URL, whose parameters SQLAlchemy hands to the driver (api/configs/middleware, DatabaseConfig).
+        return dict(urllib.parse.parse_qsl(extras))
+    mode = ENV.get("DB_SSL_MODE") or "disable"
+    if mode not in ("disable", "require"):
+        raise SystemExit(f"error: DB_SSL_MODE is {mode}")
+    # libpq reads PGSSLROOTCERT as pgx does, and both compare the issuer then (internal/db/pg/pg.go).
+    return {"sslmode": mode, **({"options": extras.replace("options=", "")} if extras else {})}
+
+
 def database(name=None):
     login = {"host": ENV["DB_HOST"], "port": int(ENV["DB_PORT"]), "user": ENV["DB_USERNAME"]}
     login |= {"password": ENV["DB_PASSWORD"], "connect_timeout": 5}
     if MYSQL:
         return pymysql.connect(database=name or ENV["DB_DATABASE"], **login)
-    return psycopg2.connect(dbname=name or ENV["DB_DATABASE"], **login)
+    return psycopg2.connect(dbname=name or ENV["DB_DATABASE"], **login, **parameters())
 
 
 def make_database():
-    """Make the database that the environment names, if there is none."""
+    """Make the database that the environment names, if there is none: another one is asked only then."""
+    with contextlib.suppress(Exception):
+        database().close()
+        return
     connection = database("mysql" if MYSQL else "postgres")
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -68,14 +89,37 @@ def has_table(cursor, name):
     return cursor.fetchone() is not None
 
 
+def safety():
+    """Return how Redis's certificate is compared: as the settings say, and by the plugin daemon always."""
+    if DAEMON:
+        # Go's own authorities, which SSL_CERT_FILE names (pkg/utils/cache/redis.go: an empty tls.Config).
+        return {
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": ENV.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt",
+        }
+    wanted = ENV.get("REDIS_SSL_CERT_REQS", "").removeprefix("CERT_").lower() or "none"
+    return {"ssl_cert_reqs": wanted, "ssl_ca_certs": ENV.get("REDIS_SSL_CA_CERTS") or None}
+
+
 def cache():
+    encrypted = ENV.get("REDIS_USE_SSL", "").lower() == "true"
     return redis.Redis(
         host=ENV["REDIS_HOST"],
         port=int(ENV["REDIS_PORT"]),
+        username=ENV.get("REDIS_USERNAME") or None,
         password=ENV["REDIS_PASSWORD"],
         db=int(ENV.get("REDIS_DB", "0")),
         decode_responses=True,
+        ssl=encrypted,
+        **(safety() if encrypted else {}),
     )
+
+
+def broker():
+    """Return the queues; their certificate is compared as the cache's is (api/extensions/ext_celery.py)."""
+    url = ENV["CELERY_BROKER_URL"]
+    return redis.Redis.from_url(url, **(safety() if url.startswith("rediss:") else {}))
 
 
 @contextlib.contextmanager

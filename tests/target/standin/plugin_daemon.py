@@ -7,7 +7,6 @@ import threading
 import backing
 import flask
 import pages
-import redis
 from daemon import answers, dispatch, installs, management
 
 ENV = os.environ
@@ -40,7 +39,7 @@ def application():
 
 backing.make_database()
 backing.make_table()
-redis.Redis(host=ENV["REDIS_HOST"], port=int(ENV["REDIS_PORT"]), password=ENV["REDIS_PASSWORD"]).ping()
+backing.cache().ping()
 threading.Thread(target=debugging, daemon=True).start()
 installs.launch_all()
 pages.serve(application(), int(ENV["SERVER_PORT"]))

@@ -1,12 +1,10 @@
 """What worker and api do with knowledge: core/indexing_runner.py, tasks/, core/rag/datasource/retrieval_service.py."""
 
 import json
-import os
 import pathlib
 import traceback
 
 import backing
-import redis
 from console import models, vectors
 
 STORAGE = pathlib.Path("/app/api/storage/upload_files")
@@ -14,8 +12,7 @@ STORAGE = pathlib.Path("/app/api/storage/upload_files")
 
 def later(task, **facts):
     """Let the worker do something; its queue is a list, as celery has it."""
-    broker = redis.Redis.from_url(os.environ["CELERY_BROKER_URL"])
-    broker.lpush("dataset", json.dumps({"task": task, **facts}))
+    backing.broker().lpush("dataset", json.dumps({"task": task, **facts}))
 
 
 def work(message):

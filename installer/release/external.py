@@ -1,0 +1,328 @@
+"""Services that a company runs already: where Dify is to find its database and its Redis, and the settings for that.
+
+What each program reads (Dify 1.11.3, api/configs/middleware; plugin daemon 0.5.2, internal/types/app/config.go,
+internal/db/pg/pg.go, pkg/utils/cache/redis.go):
+
+- The api makes a URL of its DB_… settings, with DB_EXTRAS behind it as libpq's parameters; libpq honours every sslmode.
+- The plugin daemon has no other DB_SSL_MODE than `disable` and `require`, and takes DB_EXTRAS for server options, so it
+  must not get those of the api. Its driver reads PGSSLROOTCERT, and `require` compares the certificate's issuer then,
+  as `verify-ca` does (pgx 5.5.5, pgconn/config.go, configTLS); no setting makes it compare the name.
+- The api compares Redis's certificate as REDIS_SSL_CERT_REQS says; the daemon always does, with the authorities of the
+  system, which SSL_CERT_FILE names (Go's crypto/x509).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from installer.core import errors
+from installer.release import compose, dify
+
+Mode = Literal["disable", "require", "verify-ca", "verify-full"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+# Whoever does not say how is not to send a password to whom it may concern.
+DEFAULT_MODE: Mode = "verify-full"
+POSTGRESQL = "postgresql"
+REDIS_SERVICE = "redis"
+# Our own databases' services, the older releases' name as well; OceanBase and SeekDB are reached by their kind.
+OWN_DATABASES = ("", "db", *(values["DB_HOST"] for values in dify.DATABASES.values()), "oceanbase", "seekdb")
+DEFAULT_DATABASE, DEFAULT_PLUGINS = "dify", "dify_plugin"
+PLUGINS_KEY = "DB_PLUGIN_DATABASE"
+DATABASE_KEYS = (
+    *("DB_HOST", "DB_PORT", "DB_USERNAME", "DB_PASSWORD", "DB_DATABASE", PLUGINS_KEY),
+    *(dify.DB_EXTRAS, dify.DB_SSL_MODE),
+)
+REDIS_KEYS = (
+    *("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_USE_SSL"),
+    *("REDIS_SSL_CERT_REQS", "REDIS_SSL_CA_CERTS", "CELERY_BROKER_URL"),
+)
+# The plugin daemon writes user, password and names without quotes into its connection string, and a database's name
+# into SQL; the api writes that name into a URL as it is.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+_UNWRITABLE = re.compile(r"[\s'\\]")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+LARGEST_REDIS_DB = 15
+TRUE = "true"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Database:
+    """A PostgreSQL server with Dify's database and the plugin daemon's."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    name: str
+    plugins: str = DEFAULT_PLUGINS
+    mode: Mode
+
+    @property
+    def where(self) -> str:
+        """Return where it is, for people."""
+        return f"PostgreSQL at {self.host}:{self.port}"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the server's certificate is compared with the authorities."""
+        return self.mode.startswith("verify")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Redis:
+    """A Redis or Valkey server; `broker` is the number of the database that holds the queues."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    number: int
+    broker: int
+    tls: bool
+
+    @property
+    def where(self) -> str:
+        """Return where it is, for people."""
+        return f"Redis at {self.host}:{self.port}"
+
+
+def checked_database(text: str) -> Database:
+    """Return the server that a URL names. Raises UsageError, never with the URL: a password is in it."""
+    url = _split(text, (POSTGRESQL, "postgres"), "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=verify-full")
+    # What comes first tells of a password that is not encoded: nothing of it is to be in a message.
+    host, port = _host(url, "database"), _port(url, "database", 5432)
+    user, password = _word(url.username, "user", "database"), _word(url.password, "password", "database")
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    if unknown := sorted(set(query) - {"sslmode"}):
+        raise errors.UsageError(
+            f"the URL of the database has {', '.join(unknown)}, which not all of Dify's programs understand",
+            "leave it out: sslmode alone may stand behind the name; the authorities are given with --ca-bundle",
+        )
+    mode = query.get("sslmode", DEFAULT_MODE)
+    if mode not in MODES:
+        raise errors.UsageError(
+            f"sslmode={mode} is not one that all of Dify's programs understand alike",
+            f"give one of {', '.join(MODES)}",
+        )
+    name = checked_name(unquote(url.path.removeprefix("/")))
+    return Database(host=host, port=port, user=user, password=password, name=name, mode=mode)
+
+
+def checked_redis(text: str) -> Redis:
+    """Return the server that a URL names. Raises UsageError, never with the URL: a password is in it."""
+    url = _split(text, ("redis", "rediss"), "rediss://USER:PASSWORD@HOST:6379/0, rediss with TLS, redis without")
+    host, port = _host(url, "Redis"), _port(url, "Redis", 6379)
+    user = _word(url.username, "user", "Redis") if url.username else ""
+    password = _word(url.password, "password", "Redis")
+    if url.query:
+        raise errors.UsageError(
+            "the URL of Redis has parameters, which not all of Dify's programs understand",
+            "leave them out; rediss:// means TLS, and the authorities are given with --ca-bundle",
+        )
+    number = url.path.removeprefix("/") or "0"
+    if not number.isdecimal() or int(number) >= LARGEST_REDIS_DB:
+        raise errors.UsageError(
+            "the URL of Redis ends with what is not the number of a database",
+            f"give one from 0 to {LARGEST_REDIS_DB - 1}; the next one is used as well, for the queues",
+        )
+    return Redis(
+        host=host,
+        port=port,
+        user=user,
+        password=password,
+        number=int(number),
+        broker=int(number) + 1,
+        tls=url.scheme == "rediss",
+    )
+
+
+def checked_name(name: str) -> str:
+    """Return the name of a database. Raises UsageError for one that not all programs write alike."""
+    if not _NAME.fullmatch(name):
+        raise errors.UsageError(
+            f"{name!r} is not a name of a database that all of Dify's programs write alike",
+            "give one of letters, digits, _ and -, which does not begin with a digit",
+        )
+    return name
+
+
+def _split(text: str, schemes: tuple[str, ...], shape: str) -> SplitResult:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        url = urlsplit("")
+    # A password that holds one of these and is not encoded ends the URL early.
+    if url.scheme not in schemes or url.fragment or url.hostname is None:
+        raise errors.UsageError(
+            f"the URL is not of the shape {shape}", "in user and password write / ? # @ : % as %2F %3F %23 %40 %3A %25"
+        )
+    return url
+
+
+def _host(url: SplitResult, what: str) -> str:
+    host = url.hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if (address is not None and (address.is_loopback or address.is_unspecified)) or is_local_name(host):
+        raise errors.UsageError(
+            f"{host} is the container itself for Dify's programs, not this machine: they would not find the {what}",
+            "give the address or name by which other machines reach it",
+        )
+    if address is not None and address.version == 6:
+        raise errors.UsageError(
+            f"the address of the {what} is an IPv6 address, and the containers' networks have IPv4 alone",
+            "give a name, or an IPv4 address",
+        )
+    if not _HOST.fullmatch(host):
+        raise errors.UsageError(f"the host of the {what} is neither a name nor an address", "correct it")
+    if host in (*OWN_DATABASES, REDIS_SERVICE):
+        raise errors.UsageError(
+            f"{host} is the name of a service of Dify's own", "give another name of that host, or its address"
+        )
+    return host
+
+
+def is_local_name(host: str) -> bool:
+    """Tell whether a name means the machine, or container, that looks it up (RFC 6761, 6.3)."""
+    return host == "localhost" or host.endswith(".localhost") or host.startswith("localhost.")
+
+
+def _port(url: SplitResult, what: str, usual: int) -> int:
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise errors.UsageError(f"the port of the {what} is not a valid one", "give a number from 1 to 65535")
+    return port or usual
+
+
+def _word(text: str | None, what: str, whose: str) -> str:
+    word = unquote(text or "")
+    if not word:
+        raise errors.UsageError(
+            f"the URL of the {whose} names no {what}, and Dify's programs need one", f"write the {what} into it"
+        )
+    if _UNWRITABLE.search(word) or "${" in word:
+        raise errors.UsageError(
+            f"the {what} of the {whose} holds a space, a quote, a backslash or ${{: the plugin daemon or the compose "
+            "programs would read it differently",
+            f"have it changed to one without them; letters, digits and _ - . ~ ! * are safe in a {what}",
+        )
+    return word
+
+
+def database_settings(database: Database) -> dict[str, str]:
+    """Return the settings by which all of Dify's programs find a database."""
+    extras = f"sslmode={database.mode}"
+    extras += f"&sslrootcert={dify.CA_IN_CONTAINER}" if database.verifies else ""
+    return {
+        dify.DB_TYPE: POSTGRESQL,
+        "DB_HOST": database.host,
+        "DB_PORT": str(database.port),
+        "DB_USERNAME": database.user,
+        "DB_PASSWORD": database.password,
+        "DB_DATABASE": database.name,
+        dify.DB_EXTRAS: extras,
+        dify.DB_SSL_MODE: "disable" if database.mode == "disable" else "require",
+    }
+
+
+def redis_settings(redis: Redis) -> dict[str, str]:
+    """Return the settings by which all of Dify's programs find Redis."""
+    login = f"{quote(redis.user, safe='')}:{quote(redis.password, safe='')}"
+    scheme = "rediss" if redis.tls else "redis"
+    return {
+        "REDIS_HOST": redis.host,
+        "REDIS_PORT": str(redis.port),
+        "REDIS_USERNAME": redis.user,
+        "REDIS_PASSWORD": redis.password,
+        "REDIS_DB": str(redis.number),
+        "REDIS_USE_SSL": str(redis.tls).lower(),
+        "REDIS_SSL_CERT_REQS": "CERT_REQUIRED" if redis.tls else "CERT_NONE",
+        "REDIS_SSL_CA_CERTS": dify.CA_IN_CONTAINER if redis.tls else "",
+        "CELERY_BROKER_URL": f"{scheme}://{login}@{redis.host}:{redis.port}/{redis.broker}",
+    }
+
+
+def has_database(variables: Mapping[str, str]) -> bool:
+    """Tell whether the settings name a database that is not one of our containers."""
+    kind = variables.get(dify.DB_TYPE) or POSTGRESQL
+    return kind == POSTGRESQL and variables.get("DB_HOST", "") not in OWN_DATABASES
+
+
+def has_redis(variables: Mapping[str, str]) -> bool:
+    """Tell whether the settings name a Redis that is not our container."""
+    return variables.get("REDIS_HOST", "") not in ("", REDIS_SERVICE)
+
+
+def find_database(variables: Mapping[str, str]) -> Database | None:
+    """Return the database that the settings name, if it is not one of our containers."""
+    if not has_database(variables):
+        return None
+    extras = dict(parse_qsl(variables.get(dify.DB_EXTRAS, "")))
+    found = extras.get("sslmode", "")
+    mode = next((each for each in MODES if each == found), None)
+    if mode is None:
+        # What the plugin daemon does, which has no other word for it.
+        mode = "require" if variables.get(dify.DB_SSL_MODE) == "require" else "disable"
+    port = variables.get("DB_PORT") or "5432"
+    return Database(
+        host=variables["DB_HOST"],
+        port=int(port) if port.isdecimal() else 0,
+        user=variables.get("DB_USERNAME") or "postgres",
+        password=variables.get("DB_PASSWORD", ""),
+        name=variables.get("DB_DATABASE") or DEFAULT_DATABASE,
+        plugins=variables.get(PLUGINS_KEY) or DEFAULT_PLUGINS,
+        mode=mode,
+    )
+
+
+def find_redis(variables: Mapping[str, str]) -> Redis | None:
+    """Return the Redis that the settings name, if it is not our container."""
+    if not has_redis(variables):
+        return None
+    number, port = variables.get("REDIS_DB") or "0", variables.get("REDIS_PORT") or "6379"
+    broker = urlsplit(variables.get("CELERY_BROKER_URL", "")).path.removeprefix("/")
+    return Redis(
+        host=variables["REDIS_HOST"],
+        port=int(port) if port.isdecimal() else 0,
+        user=variables.get("REDIS_USERNAME", ""),
+        password=variables.get("REDIS_PASSWORD", ""),
+        number=int(number) if number.isdecimal() else 0,
+        broker=int(broker) if broker.isdecimal() else 1,
+        tls=variables.get("REDIS_USE_SSL", "").lower() == TRUE,
+    )
+
+
+def profiles_without_database(variables: Mapping[str, str]) -> str | None:
+    """Return COMPOSE_PROFILES without that of a database of ours; None where nothing is to change."""
+    if not has_database(variables):
+        return None
+    active = compose.active_profiles(variables)
+    left = [name for name in active if name != (variables.get(dify.DB_TYPE) or POSTGRESQL)]
+    return ",".join(left) if len(left) < len(active) else None
+
+
+def find_addresses(variables: Mapping[str, str]) -> set[tuple[str, int]]:
+    """Return host and port of what an installation uses that is not its own; hosts in lower case."""
+    servers = (find_database(variables), find_redis(variables))
+    return {(each.host.lower(), each.port) for each in servers if each is not None}
+
+
+def in_words(variables: Mapping[str, str]) -> list[str]:
+    """Say what an installation uses that is not its own, without secrets."""
+    told = []
+    if database := find_database(variables):
+        told.append(f"{database.where}, {database.name} and {database.plugins}, as {database.user}, {database.mode}")
+    if redis := find_redis(variables):
+        security = "TLS" if redis.tls else "without TLS"
+        told.append(f"{redis.where}, databases {redis.number} and {redis.broker}, {security}")
+    return told
