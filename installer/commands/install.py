@@ -233,6 +233,7 @@ def _pull(plan: Plan, registry: pull.Source, console: Console) -> str:
     """Have the engine pull what it lacks; prove that all is there then, and say what was done."""
     pulled = pull.pull(registry, plan.sources.offers, plan.place, plan.engine, console)
     needed = plugins.needed_images(plan.bundle, plan.place)
+    superseded.remember_names(plan.place, needed, inventory.list_present(plan.engine))
     inventory.tag(needed, plan.engine)
     return f"{len(pulled)} pulled from {registry.registry.host}, {len(needed) - len(pulled)} there already"
 

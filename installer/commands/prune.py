@@ -62,8 +62,7 @@ def prune(place: layout.Installation, runner: Runner, console: Console) -> Prune
         kept.remove(place, engine)
         kept.discard(place, engine)
         console.waiting("")
-        if record is not None:
-            superseded.rename(place, record.images, bundle.images, engine)
+        superseded.rename(place, record.images if record is not None else {}, bundle.images, engine)
         images = superseded.remove_superseded(place, bundle.images, engine)
         image_store.retire(place, bundle.store, engine)
         left = tuple(map(str, ownership.list_aside(place)))

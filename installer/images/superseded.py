@@ -15,17 +15,23 @@ from installer.images import inventory
 
 REMOVE_SECONDS = 600.0
 
-# ID -> the name that we gave it.
-Record = dict[str, str]
+# ID -> the names that we gave it: two releases may call the same image by two.
+Record = dict[str, frozenset[str]]
 
 
 def read(place: layout.Installation) -> Record:
     """Return what we have loaded; nothing where no record is, or one that cannot be read."""
+    record: Record = {}
     try:
-        entries = json.loads(place.loaded_images.read_text("utf-8"))["images"]
-        return {str(each["id"]): str(each["reference"]) for each in entries}
+        for each in json.loads(place.loaded_images.read_text("utf-8"))["images"]:
+            _add(record, str(each["id"]), str(each["reference"]))
     except (OSError, ValueError, TypeError, KeyError):
         return {}
+    return record
+
+
+def _add(record: Record, identity: str, reference: str) -> None:
+    record[identity] = record.get(identity, frozenset()) | {reference}
 
 
 def remember(place: layout.Installation, images: Iterable[manifest.Image], found: Sequence[Stored] = ()) -> None:
@@ -36,7 +42,18 @@ def remember(place: layout.Installation, images: Iterable[manifest.Image], found
     record = read(place)
     for image in images:
         stored = inventory.find_stored(image, found)
-        record |= {image.id: image.reference, **({stored.id: image.reference} if stored else {})}
+        for identity in {image.id, stored.id if stored else image.id}:
+            _add(record, identity, image.reference)
+    _write(place, record)
+
+
+def remember_names(place: layout.Installation, images: Iterable[manifest.Image], found: Sequence[Stored]) -> None:
+    """Add the names that images of ours have got which were there already. Raises CommandFailed."""
+    record = read(place)
+    for image in images:
+        stored = inventory.find_stored(image, found)
+        for identity in {image.id, stored.id if stored else image.id} & record.keys():
+            _add(record, identity, image.reference)
     _write(place, record)
 
 
@@ -44,7 +61,8 @@ def _write(place: layout.Installation, record: Record) -> None:
     if not record:
         place.loaded_images.unlink(missing_ok=True)
         return
-    entries = [{"id": identity, "reference": reference} for identity, reference in sorted(record.items())]
+    pairs = sorted((identity, reference) for identity, names in record.items() for reference in names)
+    entries = [{"id": identity, "reference": reference} for identity, reference in pairs]
     text = json.dumps({"format": 1, "images": entries}, indent=2) + "\n"
     if not place.loaded_images.is_file() or place.loaded_images.read_text("utf-8") != text:
         files.write(place.loaded_images, text)
@@ -53,10 +71,10 @@ def _write(place: layout.Installation, record: Record) -> None:
 def rename(
     place: layout.Installation, names: Mapping[str, str], images: Sequence[manifest.Image], engine: Engine
 ) -> None:
-    """Take the names of an older version from images that the bundle has as well, by other names. Raises CommandFailed.
+    """Take other names of ours from images that the bundle has: those of another version. Raises CommandFailed.
 
-    `names` are the older version's: reference -> the engine's ID. With such a name an image would count as somebody
-    else's once nothing wants it any more.
+    `names` are the older version's, whatever is recorded: reference -> the engine's ID. With such a name an image would
+    count as somebody else's once nothing wants it any more.
     """
     record, found = read(place), engine.images()
     wanted = {image.reference for image in images}
@@ -64,31 +82,17 @@ def rename(
         stored = inventory.find_stored(image, found)
         if stored is None or not {stored.id, image.id} & record.keys():
             continue
-        for old in sorted(stored.names - wanted):
-            if names.get(old) == stored.id:
-                engine.run(["rmi", old], timeout=REMOVE_SECONDS, check=False)
-                record |= {stored.id: image.reference, image.id: image.reference}
-    _write(place, record)
-
-
-def rename_back(place: layout.Installation, names: Mapping[str, str], engine: Engine) -> None:
-    """Take the names of a newer version, which has gone, from images that the older one has. Raises CommandFailed.
-
-    `names` are the older version's: reference -> the engine's ID. Only names that we gave are taken, from images that
-    have the older one's as well.
-    """
-    record, found = read(place), {each.id: each for each in engine.images()}
-    for reference, identity in names.items():
-        newer, its = record.get(identity), found.get(identity)
-        if newer and newer not in names and its and {newer, reference} <= its.names:
-            engine.run(["rmi", newer], timeout=REMOVE_SECONDS, check=False)
-            record[identity] = reference
+        ours = record.get(stored.id, frozenset()) | record.get(image.id, frozenset())
+        for other in sorted(stored.names - wanted):
+            if other in ours or names.get(other) == stored.id:
+                engine.run(["rmi", other], timeout=REMOVE_SECONDS, check=False)
+                record |= {each: frozenset({image.reference}) for each in (stored.id, image.id)}
     _write(place, record)
 
 
 def find_superseded(record: Record, wanted: Collection[str], found: Iterable[Stored]) -> list[Stored]:
-    """Return the images of the record that are not `wanted` (IDs), and have no name but the one that we gave them."""
-    return [each for each in found if each.id in record and each.id not in wanted and each.names <= {record[each.id]}]
+    """Return the images of the record that are not `wanted` (IDs), and have no names but those that we gave them."""
+    return [each for each in found if each.id in record and each.id not in wanted and each.names <= record[each.id]]
 
 
 def remove_superseded(
@@ -112,8 +116,8 @@ def remove_superseded(
         if len(found) == number:
             break
     # What somebody else has given a name to is no longer ours.
-    ours = {each.id for each in found if each.names <= {record.get(each.id, "")}}
-    _write(place, {identity: name for identity, name in record.items() if identity in ours | wanted})
+    ours = {each.id for each in found if each.names <= record.get(each.id, frozenset())}
+    _write(place, {identity: names for identity, names in record.items() if identity in ours | wanted})
     return len({each.id for each in before} - {each.id for each in found})
 
 

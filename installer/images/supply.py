@@ -76,6 +76,7 @@ def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Hos
             superseded.remember(place, supply.missing)
     needed = plugins.needed_images(supply.bundle, place)
     loaded = load.load(supply.bundle, needed, supply.archive, place, engine, found, console)
+    superseded.remember_names(place, needed, inventory.list_present(engine))
     inventory.tag(needed, engine)
     superseded.remember(place, loaded, inventory.list_present(engine) if loaded else ())
     return _words("loaded", len(loaded), supply.bundle), note

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.engine.base import Engine
-from installer.images import image_store, inventory, superseded
+from installer.images import image_store, inventory
 from installer.release import compose, settings
 from installer.stack import project, state, stopping
 from installer.upgrade.rows import Counted
@@ -273,7 +273,6 @@ def put_back(place: layout.Installation, begin: str, engine: Engine, console: Co
         if store.name not in found.stores:
             image_store.remove(store, engine)
     inventory.give_names(found.images, engine)
-    superseded.rename_back(place, found.images, engine)
     _bring_programs(place)
     _sync(place.folder, engine)
     remove(place, engine)

@@ -23,7 +23,7 @@ def stored(identity: str, names: Collection[str] = (), layers: tuple[str, ...] =
     return Stored(id=identity, names=frozenset(names), layers=layers)
 
 
-RECORD = {"old": "docker.io/library/nginx:latest", "new": "docker.io/library/nginx:latest"}
+RECORD = {name: frozenset({"docker.io/library/nginx:latest"}) for name in ("old", "new")}
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_images_are_remembered_and_forgotten_once_they_are_gone(tmp_path: Path) 
     place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
     old = "f" * 64
     superseded.remember(place, [image])
-    assert superseded.read(place) == {image.id: image.reference}
-    superseded._write(place, {image.id: image.reference, old: image.reference})
+    assert superseded.read(place) == {image.id: {image.reference}}
+    superseded._write(place, {each: frozenset({image.reference}) for each in (image.id, old)})
     listing = f'echo \'[{{"Id": "{image.id}", "Names": ["{image.reference}"]}}'
     script = f"""
     case "$1" in
@@ -65,7 +65,7 @@ def test_images_are_remembered_and_forgotten_once_they_are_gone(tmp_path: Path) 
     podman = Podman(program(tmp_path, "podman", script))
     assert superseded.remove_superseded(place, [image], podman) == 1
     assert [line for line in called(tmp_path) if line.startswith("rmi")] == [f"rmi {old}"]
-    assert superseded.read(place) == {image.id: image.reference}
+    assert superseded.read(place) == {image.id: {image.reference}}
     # After the last one the record goes as well.
     superseded._write(place, {})
     assert not place.loaded_images.exists()
@@ -96,30 +96,30 @@ def test_what_somebody_else_has_named_is_theirs_from_then_on(tmp_path: Path) -> 
     assert not place.loaded_images.exists()
 
 
-@pytest.mark.parametrize(
-    ("names", "gone"),
-    [
-        (["docker.io/library/nginx:1", "docker.io/library/nginx:2"], ["rmi docker.io/library/nginx:2"]),
-        (["docker.io/library/nginx:1", "localhost/theirs:1"], []),
-        # It is all that keeps the image.
-        (["docker.io/library/nginx:2"], []),
-    ],
-)
-def test_the_name_that_a_newer_version_gave_goes_with_it(tmp_path: Path, names: list[str], gone: list[str]) -> None:
-    place, identity = layout.Installation(tmp_path), "f" * 64
-    superseded._write(place, {identity: "docker.io/library/nginx:2"})
-    script = f"""case "$1" in images) echo '[{{"Id": "{identity}", "Names": {json.dumps(names)}}}]';; esac"""
-    podman = Podman(program(tmp_path, "podman", script))
-    superseded.rename_back(place, {"docker.io/library/nginx:1": identity}, podman)
-    assert [line for line in called(tmp_path) if line.startswith("rmi")] == gone
+def test_a_name_that_we_gave_as_well_does_not_make_it_somebody_elses(tmp_path: Path) -> None:
+    place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
+    newer = dataclasses.replace(image, reference=f"{image.reference}-new")
+    superseded.remember(place, [image])
+    both = stored(image.id, {image.reference, newer.reference}, image.layers)
+    assert superseded.find_superseded(superseded.read(place), (), [both]) == []
+    # What was not ours before is not ours now.
+    theirs = dataclasses.replace(image, id="e" * 64, layers=())
+    superseded.remember_names(place, [newer, theirs], [both, stored(theirs.id, {theirs.reference})])
+    assert superseded.read(place) == {image.id: both.names}
+    assert superseded.find_superseded(superseded.read(place), (), [both]) == [both]
+    listed = json.dumps([{"Id": image.id, "Names": sorted(both.names)}])
+    podman = Podman(program(tmp_path, "podman", f"""case "$1" in images) echo '{listed}';; esac"""))
+    superseded.rename(place, {}, [image], podman)
+    assert [line for line in called(tmp_path) if line.startswith("rmi")] == [f"rmi {newer.reference}"]
+    assert superseded.read(place) == {image.id: {image.reference}}
 
 
 def test_the_name_that_an_older_version_gave_is_taken_from_an_image_that_is_still_wanted(tmp_path: Path) -> None:
     place, image = layout.Installation(tmp_path), EXAMPLE.images[0]
     old = f"{image.reference}-old"
-    superseded._write(place, {image.id: old})
+    superseded._write(place, {image.id: frozenset({old})})
     names = json.dumps([image.reference, old, "localhost/theirs:1"])
     script = f"""case "$1" in images) echo '[{{"Id": "{image.id}", "Names": {names}}}]';; esac"""
     superseded.rename(place, {old: image.id}, [image], Podman(program(tmp_path, "podman", script)))
     assert [line for line in called(tmp_path) if line.startswith("rmi")] == [f"rmi {old}"]
-    assert superseded.read(place) == {image.id: image.reference}
+    assert superseded.read(place) == {image.id: {image.reference}}
