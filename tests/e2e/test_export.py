@@ -16,9 +16,8 @@ from installer.core import layout
 from installer.release import envfile
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
-from tests.e2e.test_backup import FILL, HASH, STORE, psql
+from tests.e2e.test_backup import FILL, HASH, JOURNEYS, STORE, psql
 from tests.e2e.test_workspace import SCHEMA
-from tests.target import machine as machines
 from tests.target.bundle import Bundle
 from tests.target.machine import Machine
 
@@ -144,12 +143,15 @@ def test_an_export_changes_nothing_of_the_old_dify(old: OldDify, exported: Path)
     assert "sk-theirs" not in old.machine.run("/srv/dify-installer export /srv/told --silent; ls /srv").stdout
 
 
-@pytest.mark.parametrize("user", ["root", machines.USER])
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda each: each.replace(" ", "-"))
 @pytest.mark.feature("`--restore`: an older Dify arrives", "works; rows, files and hashes are the same on both sides")
 def test_it_arrives_on_an_air_gapped_server(
-    new_machine: MachineMaker, old: OldDify, exported: Path, key: Path, upstream: Bundle, user: str
+    request: pytest.FixtureRequest, old: OldDify, exported: Path, key: Path, upstream: Bundle, journey: str
 ) -> None:
-    server = Server(new_machine(), upstream, user)
+    engine, user = journey.split()
+    kind = "new_machine" if engine == "podman" else "new_docker_machine"
+    machine: Machine = request.getfixturevalue(kind)()
+    server = Server(machine, upstream, user, engine="podman" if engine == "podman" else "docker")
     server.put(exported, "old.tar.zst.age", mode=0o600)
     server.put(key, "key", mode=0o600)
     judged = server.installer("preflight", *server.arguments(), *RESTORE)
@@ -172,7 +174,7 @@ def test_it_arrives_on_an_air_gapped_server(
     assert (env["DB_HOST"], env["CONSOLE_WEB_URL"]) == ("db_postgres", server.url)
     assert "OLD_SWITCH" not in env
     if user == "root":
-        # What follows is alike for both, and takes minutes.
+        # What follows is alike for all, and takes minutes.
         return
     # Typed again, it brings nothing a second time.
     psql(server, "DELETE FROM messages WHERE id = 1")
