@@ -31,7 +31,7 @@ STEP := $(PYTHON) -m tests.target.steps
 MINUTES ?= 30
 SEED ?=
 
-.PHONY: help bundle test test-cluster check demo bench life growth faults docs selinux format lock release clean \
+.PHONY: help bundle test test-cluster check demo bench life growth scale faults docs selinux format lock release clean \
     system-packages demo-packages cluster-packages
 
 help: ## list the targets
@@ -80,6 +80,9 @@ life: system-packages $(VENV)/complete ## measure a backup and its way back agai
 
 growth: system-packages $(VENV)/complete ## measure how the cost grows with the bundle: tests/bench/GROWTH.md (root, 40 GB, half an hour)
 	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)
+
+scale: system-packages cluster-packages $(VENV)/complete ## measure what clusters of 3, 30 and 300 nodes pull from one registry: tests/bench/SCALE.md (root, 10 GB)
+	KUBERNETES=$(KUBERNETES) $(RUN) -m tests.bench.scale --work $(WORK) $(SCALE)
 
 faults: system-packages $(VENV)/complete ## break installations on purpose, MINUTES=30 long, drawn from SEED: tests/faults/RESULTS.md (root)
 	$(RUN) -m tests.faults --work $(WORK) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

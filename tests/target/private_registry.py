@@ -51,6 +51,11 @@ class PrivateRegistry:
     def host(self) -> str:
         return f"{self.address}:{self.port}"
 
+    @property
+    def process(self) -> int:
+        """The process ID of the registry, while it runs."""
+        return self._process.pid
+
     def get(self, path: str) -> Any:
         """Return the JSON of an answer."""
         answer = self._ask(path)

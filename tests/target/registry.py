@@ -57,6 +57,11 @@ class Registry:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def process(self) -> int:
+        """The process ID of the registry, while it runs."""
+        return self._process.pid
+
+    @property
     def registries_conf(self) -> Path:
         """Write and return the configuration with which podman pulls docker.io's images from here."""
         path = self.folder / "registries.conf"

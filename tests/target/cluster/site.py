@@ -121,7 +121,7 @@ class Site:
 
     def await_ready(self, seconds: float = ROLLOUT_SECONDS) -> None:
         """Wait until all pods are those of today's objects, and ready. Raises AssertionError with what they say."""
-        self._await(lambda: all(map(_is_ready, self.get(WORKLOADS))), "not all is ready", seconds)
+        self._await(lambda: all(map(is_ready, self.get(WORKLOADS))), "not all is ready", seconds)
 
     def await_answer(self, path: str, seconds: float = ROLLOUT_SECONDS) -> None:
         """Wait until the gateway has a good answer for a path."""
@@ -216,7 +216,7 @@ class Site:
             client.join(60)
 
 
-def _is_ready(workload: dict[str, Any]) -> bool:
+def is_ready(workload: dict[str, Any]) -> bool:
     """Tell whether a Deployment or StatefulSet has all of its pods, of today's template, and none of others."""
     wanted, status = workload["spec"]["replicas"], workload["status"]
     is_todays = status.get("observedGeneration", 0) >= workload["metadata"]["generation"]

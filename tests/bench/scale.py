@@ -1,0 +1,190 @@
+"""`make scale`: what clusters of 3, 30 and 300 nodes pull, and what one registry takes to serve that.
+
+The nodes are objects of the test cluster (`scale_nodes`), which its real scheduler fills with the pods of our own
+manifests. The images are those of the benchmark, as large as Dify's, pushed by the executable into a real registry.
+That registry is then asked by ever more clients (`scale_pulls`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from installer.core import layout
+from tests.bench import ballast, scale_report
+from tests.bench.scale_nodes import STORAGE_CLASS, Nodes, Pulls
+from tests.bench.scale_pulls import Image, describe, measure
+from tests.target import bundle as bundles
+from tests.target.cluster import programs
+from tests.target.cluster.node import Company, Node
+from tests.target.cluster.site import WORKLOADS, is_ready
+from tests.target.registry import Registry
+
+COUNTS = (3, 30, 300)
+OVERLAYS = ("small", "replicated")
+ROLLOUT_SECONDS = 180.0
+# A round of clients that takes longer is the last one.
+ROUND_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """What one event makes a cluster pull: pairs of image and node, nodes, bytes, and the most of a node."""
+
+    overlay: str
+    nodes: int
+    event: str
+    pods: int
+    pairs: int
+    pulling: int
+    bytes: int
+    most: int
+
+
+def main() -> None:
+    """Measure, and write SCALE.md and scale.json beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=bundles.WORK)
+    parser.add_argument("--bundle", type=Path, help="a folder with a bundle's files, in place of the benchmark's")
+    given = parser.parse_args()
+    work = given.work.resolve() / "scale"
+    work.mkdir(parents=True, exist_ok=True)
+    with Registry(work / "registry") as registry:
+        folder = given.bundle or _build(given.work.resolve())
+        pushed = work / "images.json"
+        prefix = f"127.0.0.1:{registry.port}/dify"
+        _run(folder, "push", "--registry", prefix, "--plain-http", "--out", str(pushed))
+        rows = json.loads(pushed.read_text())["images"]
+        images = [describe(registry.url, row["repository"], row["digest"]) for row in rows]
+        served = measure(registry, images, ROUND_SECONDS)
+    with Company() as company, Node(work / "node", programs.find(given.work.resolve()), company) as node:
+        placed = _simulate(node, folder, pushed, images, work)
+    scale_report.write(images, placed, served, {"Kubernetes": programs.version(), "load": f"{os.getloadavg()[2]:.1f}"})
+
+
+def _build(work: Path) -> Path:
+    """Build the bundle of the benchmark (a few minutes), and return its folder."""
+    with Registry(work / "registry") as registry:
+        return bundles.make("bench", bundles.SAMPLE, registry, work, ballast.layers(work / "bench")).folder
+
+
+def _run(folder: Path, *arguments: str) -> None:
+    subprocess.run([str(folder / layout.EXECUTABLE), *arguments], check=True, stdout=sys.stderr)
+
+
+# -- the cluster
+
+
+def _simulate(node: Node, folder: Path, pushed: Path, images: list[Image], work: Path) -> list[Placed]:
+    placed: list[Placed] = []
+    with Nodes(node) as nodes:
+        for count in COUNTS:
+            for overlay in OVERLAYS:
+                placed += _live(node, nodes, (folder, pushed, images, work), overlay, count)
+        if nodes.failed:
+            print("\n".join(nodes.failed), file=sys.stderr)
+    return placed
+
+
+def _live(
+    node: Node, nodes: Nodes, given: tuple[Path, Path, list[Image], Path], overlay: str, count: int
+) -> list[Placed]:
+    """Install, upgrade to other images, and lose the node that has most; return what each of these pulls."""
+    folder, pushed, images, work = given
+    namespace = f"{overlay}-{count}"
+    out = work / "manifests" / f"{namespace}-{os.getpid()}"
+    document = json.loads(pushed.read_text())
+    place = f"{document['host']}/{document['prefix']}"
+
+    def apply(path: Path) -> None:
+        named = ("--namespace", namespace, "--host", "dify.example.com", "--storage-class", STORAGE_CLASS)
+        _run(folder, "manifests", "--registry", place, "--images-json", str(path), "--out", str(out), *named)
+        for part in ("prepare", f"overlays/{overlay}"):
+            node.kubectl("apply", "-k", str(out / part))
+
+    def counted(event: str, act: Callable[[], object]) -> Placed:
+        nodes.begin()
+        act()
+        pods = _await(node, namespace)
+        return _placed(overlay, count, event, pods, nodes.pulls)
+
+    newer = work / "newer.json"
+    newer.write_text(json.dumps(_renewed(document)))
+    nodes.images = {f"{document['host']}/{each.repository}@{each.digest}": each for each in images}
+    nodes.images |= {f"{document['host']}/{each.repository}@{each.digest}": each for each in map(_newer, images)}
+    nodes.register(count)
+    found = [counted("start", lambda: apply(pushed)), counted("upgrade", lambda: apply(newer))]
+    # What comes back elsewhere is the most that a single node can cost.
+    fullest = max(sorted(set(_running(node, namespace))), key=nodes.held)
+    found.append(counted("a node is gone", lambda: nodes.remove(fullest)))
+    node.kubectl("delete", "namespace", namespace, "--wait=false")
+    nodes.remove_all()
+    for each in found:
+        print(each, flush=True)
+    return found
+
+
+def _renewed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an images.json whose images are all others."""
+    rows = [{**row, "digest": _other(row["digest"])} for row in document["images"]]
+    return {**document, "images": rows}
+
+
+def _newer(image: Image) -> Image:
+    """Return another image of the same size, which shares no blob with this one."""
+    blobs = {_other(digest): size for digest, size in image.blobs.items()}
+    return Image(repository=image.repository, digest=_other(image.digest), blobs=blobs)
+
+
+def _other(digest: str) -> str:
+    return f"sha256:{hashlib.sha256(digest.encode()).hexdigest()}"
+
+
+def _await(node: Node, namespace: str) -> int:
+    """Wait until all that was applied is ready, and return how many pods there are."""
+    deadline = time.monotonic() + ROLLOUT_SECONDS
+    while True:
+        workloads = node.get(WORKLOADS, "--namespace", namespace)
+        jobs = node.get("jobs", "--namespace", namespace)
+        wanted: int = sum(each["spec"]["replicas"] for each in workloads)
+        is_done = all(map(is_ready, workloads)) and all(each["status"].get("succeeded") for each in jobs)
+        # A workload does not know at once that pods of it are gone.
+        if is_done and len(_running(node, namespace)) == wanted:
+            return wanted
+        if time.monotonic() > deadline:
+            pods = node.kubectl("get", "pods", "--namespace", namespace, "--output=wide").stdout
+            events = node.kubectl("get", "events", "--namespace", namespace, "--sort-by=.lastTimestamp").stdout
+            raise TimeoutError(f"not all is ready\n{pods}\n{events[-3000:]}")
+        time.sleep(0.5)
+
+
+def _running(node: Node, namespace: str) -> list[str]:
+    """Return the node of each pod that runs."""
+    pods = node.get("pods", "--namespace", namespace, "--field-selector=status.phase=Running")
+    return [each["spec"]["nodeName"] for each in pods if "deletionTimestamp" not in each["metadata"]]
+
+
+def _placed(overlay: str, nodes: int, event: str, pods: int, pulls: Pulls) -> Placed:
+    return Placed(
+        overlay=overlay,
+        nodes=nodes,
+        event=event,
+        pods=pods,
+        pairs=pulls.pairs,
+        pulling=len(pulls.nodes),
+        bytes=pulls.bytes,
+        most=max(pulls.nodes.values(), default=0),
+    )
+
+
+if __name__ == "__main__":
+    main()
