@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import Any
 from installer.core import layout
 from tests.bench import ballast, scale_report
 from tests.bench.scale_nodes import STORAGE_CLASS, Nodes, Pulls
-from tests.bench.scale_pulls import Image, describe, measure
+from tests.bench.scale_pulls import Image, describe, measure, mirror
 from tests.target import bundle as bundles
 from tests.target.cluster import programs
 from tests.target.cluster.node import Company, Node
@@ -66,9 +67,13 @@ def main() -> None:
         rows = json.loads(pushed.read_text())["images"]
         images = [describe(registry.url, row["repository"], row["digest"]) for row in rows]
         served = measure(registry, images, ROUND_SECONDS)
+        shutil.rmtree(work / "mirror", ignore_errors=True)
+        mirrored = mirror(registry, images, work / "mirror")
     with Company() as company, Node(work / "node", programs.find(given.work.resolve()), company) as node:
         placed = _simulate(node, folder, pushed, images, work)
-    scale_report.write(images, placed, served, {"Kubernetes": programs.version(), "load": f"{os.getloadavg()[2]:.1f}"})
+    scale_report.write(
+        images, placed, served, mirrored, {"Kubernetes": programs.version(), "load": f"{os.getloadavg()[2]:.1f}"}
+    )
 
 
 def _build(work: Path) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from tests.target.registry import Registry
 LAYERS_AT_ONCE = 3
 CHUNK_BYTES = 1 << 20
 CLIENTS = (1, 3, 10, 30)
+MIRRORED = 10
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
 
 
@@ -54,6 +56,16 @@ class Served:
     load: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mirrored:
+    """What clients get through a mirror, and what the registry behind it has sent for that, in bytes."""
+
+    event: str
+    clients: int
+    bytes: int
+    upstream: int
+
+
 def describe(url: str, repository: str, digest: str) -> Image:
     """Return an image of a registry without a login, as its manifest says. Raises requests' errors."""
     answer = requests.get(f"{url}/v2/{repository}/manifests/{digest}", headers={"Accept": MANIFEST}, timeout=30)
@@ -74,6 +86,22 @@ def measure(registry: Registry, images: Sequence[Image], seconds: float) -> list
         with PrivateRegistry(place) as company:
             url = f"https://{company.host}"
             measured += _rounds("https", url, company.process, str(company.authority), images, seconds)
+    return measured
+
+
+def mirror(registry: Registry, images: Sequence[Image], folder: Path) -> list[Mirrored]:
+    """Let clients pull at once through an empty mirror of the registry, in a `folder` that is not there, and again."""
+    measured: list[Mirrored] = []
+    with Registry(folder, upstream=registry.url) as cache:
+        for event in ("an empty mirror", "a filled mirror"):
+            before = _written_bytes(registry.process)
+            with ThreadPoolExecutor(MIRRORED) as nodes:
+                pulled = [nodes.submit(_pull_all, cache.url, None, images) for _ in range(MIRRORED)]
+                count = sum(each.result() for each in pulled)
+            sent = _written_bytes(registry.process) - before
+            measured.append(Mirrored(event=event, clients=MIRRORED, bytes=count, upstream=sent))
+            print(measured[-1], flush=True)
+    shutil.rmtree(folder)
     return measured
 
 
@@ -136,6 +164,12 @@ def _read(session: requests.Session, url: str, digest: str) -> int:
 def _prove(digest: str, found: str) -> None:
     if digest != f"sha256:{found}":
         raise ValueError(f"the registry has sent {found} for {digest}")
+
+
+def _written_bytes(process: int) -> int:
+    """Return the bytes that a process has written so far: of a registry that stores nothing, what it has sent."""
+    found = dict(line.split(": ") for line in Path(f"/proc/{process}/io").read_text().splitlines())
+    return int(found["wchar"])
 
 
 def _processor_seconds(process: int) -> float:

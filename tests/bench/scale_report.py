@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.bench.scale import Placed
-    from tests.bench.scale_pulls import Image, Served
+    from tests.bench.scale_pulls import Image, Mirrored, Served
 
 HERE = Path(__file__).resolve().parent
 # Networks in Gbit/s, whose bytes are all the layers': an upper bound.
@@ -40,6 +40,13 @@ Python, and takes more of the machine than the registry. With https there is a l
 minute at the end of a round, clients included.
 
 """
+MIRROR = """
+## Measured: a mirror before it
+
+Another docker-registry, as a cache that pulls through (`proxy.remoteurl`), which all clients ask at the same time. What
+the registry behind it has sent are the bytes that its process has written.
+
+"""
 PAPER = """
 ## On paper: every node pulls every image
 
@@ -50,7 +57,11 @@ processor seconds for each GB, on one processor as this one.
 
 
 def write(
-    images: Sequence[Image], placed: Sequence[Placed], served: Sequence[Served], facts: Mapping[str, str]
+    images: Sequence[Image],
+    placed: Sequence[Placed],
+    served: Sequence[Served],
+    mirrored: Sequence[Mirrored],
+    facts: Mapping[str, str],
 ) -> None:
     """Write the tables, and the figures; `facts` says what they depend on."""
     whole = sum({digest: size for image in images for digest, size in image.blobs.items()}.values())
@@ -68,6 +79,8 @@ def write(
             ["", "clients", "GB", "seconds", "processor, s", "processor, s for each GB", "load"], map(_served, served)
         )
     )
+    parts.append(MIRROR)
+    parts.append(_table(["", "clients", "GB to the clients", "GB from the registry"], map(_mirrored, mirrored)))
     parts.append(PAPER)
     costs = {scheme: cost(served, scheme) for scheme in dict.fromkeys(each.scheme for each in served)}
     head = ["nodes", "GB", *(f"{rate} Gbit/s" for rate in NETWORKS), *(f"processor, {name}" for name in costs)]
@@ -78,6 +91,7 @@ def write(
         "images": [dataclasses.asdict(each) for each in images],
         "placed": [dataclasses.asdict(each) for each in placed],
         "served": [dataclasses.asdict(each) for each in served],
+        "mirrored": [dataclasses.asdict(each) for each in mirrored],
         "facts": dict(facts),
     }
     (HERE / "scale.json").write_text(json.dumps(kept, indent=1) + "\n")
@@ -98,6 +112,10 @@ def _served(each: Served) -> list[str]:
     gigabytes = each.bytes / 1e9
     figures = [f"{gigabytes:.2f}", f"{each.seconds:.1f}", f"{each.processor:.1f}"]
     return [each.scheme, str(each.clients), *figures, f"{each.processor / gigabytes:.2f}", f"{each.load:.1f}"]
+
+
+def _mirrored(each: Mirrored) -> list[str]:
+    return [each.event, str(each.clients), f"{each.bytes / 1e9:.2f}", f"{each.upstream / 1e9:.2f}"]
 
 
 def _paper(count: int, costs: Mapping[str, float]) -> list[str]:

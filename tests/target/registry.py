@@ -21,6 +21,9 @@ log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: {folder}}}, delete: {{enabled: true}}}}
 http: {{addr: 127.0.0.1:{port}}}
 """
+PROXY = """\
+proxy: {{remoteurl: '{upstream}'}}
+"""
 MIRROR = """\
 unqualified-search-registries = []
 [[registry]]
@@ -41,11 +44,12 @@ runroot = "{run_root}"
 class Registry:
     """Debian's docker-registry with its storage in `folder`; runs inside a `with` block.
 
-    Who comes second waits: the same name means other images to other builds.
+    Who comes second waits: the same name means other images to other builds. With `upstream`, the URL of another
+    registry, it is a cache that pulls through from there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, upstream: str = "") -> None:
+        self.folder, self._upstream = folder, upstream
         # podman 4.3 takes no runroot of more than 50 characters, wherever the checkout lies.
         self._run_root = tempfile.TemporaryDirectory(prefix="dify-", dir="/run", ignore_cleanup_errors=True)
         with socket.socket() as free:
@@ -82,7 +86,8 @@ class Registry:
         self._lock = (self.folder / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         config = self.folder / "config.yml"
-        config.write_text(CONFIG.format(folder=self.folder, port=self.port))
+        proxy = PROXY.format(upstream=self._upstream) if self._upstream else ""
+        config.write_text(CONFIG.format(folder=self.folder, port=self.port) + proxy)
         env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
         command = [*machine.DIES_WITH_US, "docker-registry", "serve", str(config)]
         self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
