@@ -122,12 +122,12 @@ def _live(
         pods = _await(node, namespace)
         return _placed(overlay, count, event, pods, nodes.pulls)
 
-    newer = work / "newer.json"
-    newer.write_text(json.dumps(_renewed(document)))
+    next_pushed = work / "newer.json"
+    next_pushed.write_text(json.dumps(renewed(document)))
     nodes.images = {f"{document['host']}/{each.repository}@{each.digest}": each for each in images}
-    nodes.images |= {f"{document['host']}/{each.repository}@{each.digest}": each for each in map(_newer, images)}
+    nodes.images |= {f"{document['host']}/{each.repository}@{each.digest}": each for each in map(newer, images)}
     nodes.register(count)
-    found = [counted("start", lambda: apply(pushed)), counted("upgrade", lambda: apply(newer))]
+    found = [counted("start", lambda: apply(pushed)), counted("upgrade", lambda: apply(next_pushed))]
     # What comes back elsewhere is the most that a single node can cost.
     fullest = max(sorted(set(_running(node, namespace))), key=nodes.held)
     found.append(counted("a node is gone", lambda: nodes.remove(fullest)))
@@ -138,13 +138,13 @@ def _live(
     return found
 
 
-def _renewed(document: dict[str, Any]) -> dict[str, Any]:
+def renewed(document: dict[str, Any]) -> dict[str, Any]:
     """Return an images.json whose images are all others."""
     rows = [{**row, "digest": _other(row["digest"])} for row in document["images"]]
     return {**document, "images": rows}
 
 
-def _newer(image: Image) -> Image:
+def newer(image: Image) -> Image:
     """Return another image of the same size, which shares no blob with this one."""
     blobs = {_other(digest): size for digest, size in image.blobs.items()}
     return Image(repository=image.repository, digest=_other(image.digest), blobs=blobs)

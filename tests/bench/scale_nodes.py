@@ -46,6 +46,23 @@ class Pulls:
         return self.nodes.total()
 
 
+@dataclass(kw_only=True, slots=True)
+class Store:
+    """What one node has: the names of its images, and the sizes of their blobs by digest."""
+
+    images: list[str] = field(default_factory=list)
+    blobs: dict[str, int] = field(default_factory=dict)
+
+    def pull(self, images: Mapping[str, Image]) -> tuple[int, int]:
+        """Take images by their names; return how many were lacking, and the bytes of the blobs that were."""
+        lacking = {name: image for name, image in images.items() if name not in self.images}
+        wanted = {digest: size for image in lacking.values() for digest, size in image.blobs.items()}
+        count = sum(size for digest, size in wanted.items() if digest not in self.blobs)
+        self.images += lacking
+        self.blobs |= wanted
+        return len(lacking), count
+
+
 class Nodes(threading.Thread):
     """Simulated nodes of a cluster, from `register` to `remove`; `images` are known by their names in a pod.
 
@@ -57,8 +74,7 @@ class Nodes(threading.Thread):
         self._inside, self._proof = Inside(node), str(settings.authority(node.folder))
         self.images: dict[str, Image] = {}
         self.pulls = Pulls()
-        self._had: dict[str, list[str]] = {}
-        self._blobs: dict[str, dict[str, int]] = {}
+        self._stores: dict[str, Store] = {}
         self._beaten = 0.0
         self._lock, self._ended = threading.Lock(), threading.Event()
         self.failed: list[str] = []
@@ -102,7 +118,7 @@ class Nodes(threading.Thread):
         with self._lock:
             for number in range(count):
                 name = f"simulated-{number:03}"
-                self._had[name], self._blobs[name] = [], {}
+                self._stores[name] = Store()
                 self.ask("POST", "/api/v1/nodes", _node(name))
                 lease = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": _now()}
                 self.ask("POST", LEASES, {"metadata": {"name": name}, "spec": lease})
@@ -110,8 +126,7 @@ class Nodes(threading.Thread):
     def remove(self, name: str) -> None:
         """Switch a node off for good, and take it and its pods out of the cluster, as its owner would."""
         with self._lock:
-            self._had.pop(name)
-            self._blobs.pop(name)
+            self._stores.pop(name)
             for path in (f"/api/v1/nodes/{name}", f"{LEASES}/{name}"):
                 self.ask("DELETE", path)
             for pod in self._pods():
@@ -120,12 +135,12 @@ class Nodes(threading.Thread):
 
     def remove_all(self) -> None:
         """Take all nodes out of the cluster."""
-        for name in list(self._had):
+        for name in list(self._stores):
             self.remove(name)
 
     def held(self, name: str) -> int:
         """Return the bytes of images that a node has."""
-        return sum(self._blobs[name].values())
+        return sum(self._stores[name].blobs.values())
 
     def begin(self) -> None:
         """Count from here on; nodes keep what they have."""
@@ -134,7 +149,7 @@ class Nodes(threading.Thread):
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten > LEASE_SECONDS:
-            for name in self._had:
+            for name in self._stores:
                 self.ask("PATCH", f"{LEASES}/{name}", {"spec": {"renewTime": _now()}})
             self._beaten = time.monotonic()
 
@@ -149,7 +164,7 @@ class Nodes(threading.Thread):
             name = pod["spec"].get("nodeName")
             if pod["metadata"].get("deletionTimestamp"):
                 self._end(pod)
-            elif name in self._had and pod["status"]["phase"] == "Pending":
+            elif name in self._stores and pod["status"]["phase"] == "Pending":
                 self._pull(name, pod)
                 owner = pod["metadata"]["ownerReferences"][0]["kind"]
                 status = {"status": _status(pod, is_done=owner == "Job")}
@@ -163,17 +178,13 @@ class Nodes(threading.Thread):
 
     def _pull(self, name: str, pod: dict[str, Any]) -> None:
         """Note what a node pulls for a pod, and let the node tell that it has it."""
-        had = self._had[name]
+        store = self._stores[name]
         containers = (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])
-        lacking = [each for each in dict.fromkeys(each["image"] for each in containers) if each not in had]
-        for image in lacking:
-            blobs = {key: size for key, size in self.images[image].blobs.items() if key not in self._blobs[name]}
-            self._blobs[name] |= blobs
-            self.pulls.pairs += 1
-            self.pulls.nodes[name] += sum(blobs.values())
-        had += lacking
-        if lacking:
-            told = [{"names": [each], "sizeBytes": self.images[each].size} for each in had]
+        pairs, count = store.pull({each["image"]: self.images[each["image"]] for each in containers})
+        if pairs:
+            self.pulls.pairs += pairs
+            self.pulls.nodes[name] += count
+            told = [{"names": [each], "sizeBytes": self.images[each].size} for each in store.images]
             self.ask("PATCH", f"/api/v1/nodes/{name}/status", {"status": {"images": told}})
 
     # -- claims
