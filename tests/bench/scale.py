@@ -32,6 +32,14 @@ from tests.target.registry import Registry
 
 COUNTS = (3, 30, 300)
 OVERLAYS = ("small", "replicated")
+# How many nodes get the label that docs/scale.md has pods ask for, in the largest cluster.
+CHOSEN = 3
+CHOICE = """\
+resources: [../{folder}/overlays/{overlay}]
+patches:
+  - target: {{kind: Deployment|StatefulSet}}
+    patch: '[{{op: add, path: /spec/template/spec/nodeSelector, value: {{dify: here}}}}]'
+"""
 ROLLOUT_SECONDS = 180.0
 # A round of clients that takes longer is the last one.
 ROUND_SECONDS = 120.0
@@ -95,17 +103,21 @@ def _simulate(node: Node, folder: Path, pushed: Path, images: list[Image], work:
         for count in COUNTS:
             for overlay in OVERLAYS:
                 placed += _live(node, nodes, (folder, pushed, images, work), overlay, count)
+        placed += _live(node, nodes, (folder, pushed, images, work), OVERLAYS[-1], COUNTS[-1], chosen=CHOSEN)
         if nodes.failed:
             print("\n".join(nodes.failed), file=sys.stderr)
     return placed
 
 
 def _live(
-    node: Node, nodes: Nodes, given: tuple[Path, Path, list[Image], Path], overlay: str, count: int
+    node: Node, nodes: Nodes, given: tuple[Path, Path, list[Image], Path], overlay: str, count: int, chosen: int = 0
 ) -> list[Placed]:
-    """Install, upgrade to other images, and lose the node that has most; return what each of these pulls."""
+    """Install, upgrade to other images, and lose the node that has most; return what each of these pulls.
+
+    With `chosen`, only so many nodes may have the pods, but for the job's.
+    """
     folder, pushed, images, work = given
-    namespace = f"{overlay}-{count}"
+    namespace = f"{overlay}-{count}" + (f"-on-{chosen}" if chosen else "")
     out = work / "manifests" / f"{namespace}-{os.getpid()}"
     document = json.loads(pushed.read_text())
     place = f"{document['host']}/{document['prefix']}"
@@ -113,20 +125,23 @@ def _live(
     def apply(path: Path) -> None:
         named = ("--namespace", namespace, "--host", "dify.example.com", "--storage-class", STORAGE_CLASS)
         _run(folder, "manifests", "--registry", place, "--images-json", str(path), "--out", str(out), *named)
-        for part in ("prepare", f"overlays/{overlay}"):
-            node.kubectl("apply", "-k", str(out / part))
+        choice = out.with_name(f"{out.name}-choice")
+        choice.mkdir(exist_ok=True)
+        (choice / "kustomization.yaml").write_text(CHOICE.format(folder=out.name, overlay=overlay))
+        for part in (out / "prepare", choice if chosen else out / "overlays" / overlay):
+            node.kubectl("apply", "-k", str(part))
 
     def counted(event: str, act: Callable[[], object]) -> Placed:
         nodes.begin()
         act()
         pods = _await(node, namespace)
-        return _placed(overlay, count, event, pods, nodes.pulls)
+        return _placed(f"{overlay}, {chosen} chosen nodes" if chosen else overlay, count, event, pods, nodes.pulls)
 
     next_pushed = work / "newer.json"
     next_pushed.write_text(json.dumps(renewed(document)))
     nodes.images = {f"{document['host']}/{each.repository}@{each.digest}": each for each in images}
     nodes.images |= {f"{document['host']}/{each.repository}@{each.digest}": each for each in map(newer, images)}
-    nodes.register(count)
+    nodes.register(count, {"dify": "here"}, chosen)
     found = [counted("start", lambda: apply(pushed)), counted("upgrade", lambda: apply(next_pushed))]
     # What comes back elsewhere is the most that a single node can cost.
     fullest = max(sorted(set(_running(node, namespace))), key=nodes.held)

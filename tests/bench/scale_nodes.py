@@ -113,13 +113,13 @@ class Nodes(threading.Thread):
 
     # -- nodes
 
-    def register(self, count: int) -> None:
-        """Register nodes, none of which has an image."""
+    def register(self, count: int, labels: Mapping[str, str], labelled: int) -> None:
+        """Register nodes, none of which has an image; the first `labelled` ones have labels besides their own."""
         with self._lock:
             for number in range(count):
                 name = f"simulated-{number:03}"
                 self._stores[name] = Store()
-                self.ask("POST", "/api/v1/nodes", _node(name))
+                self.ask("POST", "/api/v1/nodes", _node(name, labels if number < labelled else {}))
                 lease = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": _now()}
                 self.ask("POST", LEASES, {"metadata": {"name": name}, "spec": lease})
 
@@ -195,9 +195,9 @@ class Nodes(threading.Thread):
                 self.ask("POST", "/api/v1/persistentvolumes", _volume(claim))
 
 
-def _node(name: str) -> dict[str, Any]:
+def _node(name: str, more: Mapping[str, str]) -> dict[str, Any]:
     condition = {"type": "Ready", "status": "True", "reason": "Simulated", "lastHeartbeatTime": _now()[:19] + "Z"}
-    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", **more}
     status = {"capacity": CAPACITY, "allocatable": CAPACITY, "conditions": [condition]}
     return {"metadata": {"name": name, "labels": labels}, "status": status}
 

@@ -29,6 +29,7 @@ PULLED = """
 Nodes of 8 processors and 32 GiB that are objects of a real Kubernetes; its scheduler places the pods, and nothing runs.
 A pair is an image on a node that did not have it. The upgrade brings another of each image, with no layer of before:
 the most that an upgrade can pull. The node that is gone is, of those with a pod, the one that had most bytes of images.
+Chosen nodes are the only ones that may have pods, but for the job's.
 
 """
 SERVED = """
