@@ -74,11 +74,11 @@ def main() -> None:
         _run(folder, "push", "--registry", prefix, "--plain-http", "--out", str(pushed))
         rows = json.loads(pushed.read_text())["images"]
         images = [describe(registry.url, row["repository"], row["digest"]) for row in rows]
+        with Company() as company, Node(work / "node", programs.find(given.work.resolve()), company) as node:
+            placed = _simulate(node, folder, pushed, images, work)
         served = measure(registry, images, ROUND_SECONDS)
         shutil.rmtree(work / "mirror", ignore_errors=True)
         mirrored = mirror(registry, images, work / "mirror")
-    with Company() as company, Node(work / "node", programs.find(given.work.resolve()), company) as node:
-        placed = _simulate(node, folder, pushed, images, work)
     scale_report.write(
         images, placed, served, mirrored, {"Kubernetes": programs.version(), "load": f"{os.getloadavg()[2]:.1f}"}
     )
