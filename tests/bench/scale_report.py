@@ -6,11 +6,12 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tests.bench.scale_pulls import Image, Mirrored, Served
 
 if TYPE_CHECKING:
     from tests.bench.scale import Placed
-    from tests.bench.scale_pulls import Image, Mirrored, Served
 
 HERE = Path(__file__).resolve().parent
 # Networks in Gbit/s, whose bytes are all the layers': an upper bound.
@@ -127,3 +128,35 @@ def _paper(count: int, costs: Mapping[str, float]) -> list[str]:
 def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines) + "\n"
+
+
+# -- docs/scale.md
+
+
+def rows(kept: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the rows of the tables in docs/scale.md, whatever its language, from what is kept in scale.json."""
+    whole = sum({digest: size for image in kept["images"] for digest, size in image["blobs"].items()}.values())
+    pulled: dict[str, list[str]] = {}
+    for each in kept["placed"]:
+        overlay, _, chosen = each["overlay"].partition(", ")
+        place = f"| `{overlay}` | {each['nodes']}{f' ({chosen.split()[0]})' if chosen else ''} |"
+        pulled.setdefault(place, []).append(f"{each['bytes'] / 1e9:.1f} / {each['pulling']}")
+    runs = [Served(**each) for each in kept["served"]]
+    served: dict[str, list[str]] = {}
+    for run in runs:
+        served.setdefault(run.scheme, []).append(f"{run.processor / run.bytes * 1e9:.2f}")
+    costs = [cost(runs, scheme) for scheme in served]
+    most = max(each["bytes"] for each in kept["placed"])
+    paper = [most, *(count * whole for count in sorted({each["nodes"] for each in kept["placed"]}))]
+    return {
+        "pulled": [f"{place} {' | '.join(found)} |" for place, found in pulled.items()],
+        "served": [f"| {scheme} | {' | '.join(found)} |" for scheme, found in served.items()],
+        "mirrored": [f"{each['bytes'] / 1e9:.1f} | {each['upstream'] / 1e9:.1f} |" for each in kept["mirrored"]],
+        "paper": [_reckoned(count, costs) for count in paper],
+    }
+
+
+def _reckoned(count: int, costs: Sequence[float]) -> str:
+    gigabytes = count / 1e9
+    seconds = [*(gigabytes * 8 / rate for rate in NETWORKS), *(gigabytes * each for each in costs)]
+    return f"| {gigabytes:.1f} | {' | '.join(f'{each:.0f}' for each in seconds)} |"

@@ -1,6 +1,9 @@
-"""`make scale`: what is counted as pulled, and what a registry's cost is."""
+"""`make scale`: what is counted as pulled, what a registry's cost is, and that the pages have the figures."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,7 @@ from tests.bench import scale, scale_report
 from tests.bench.scale_nodes import Pulls, Store
 from tests.bench.scale_pulls import Image, Served
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 API = Image(repository="api", digest="sha256:a", blobs={"base": 10, "code": 5})
 WEB = Image(repository="web", digest="sha256:b", blobs={"base": 10, "page": 1})
 
@@ -45,3 +49,11 @@ def test_the_cost_is_that_of_all_rounds_of_a_scheme() -> None:
     ]
     assert scale_report.cost(rounds, "http") == pytest.approx(0.5)
     assert scale_report.cost(rounds, "https") == pytest.approx(4)
+
+
+@pytest.mark.parametrize("page", ["docs/scale.md", "docs/ko/scale.md"])
+def test_the_figures_of_the_pages_are_those_that_were_measured(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for rows in scale_report.rows(json.loads((scale_report.HERE / "scale.json").read_text())).values():
+        assert rows
+        assert [row for row in rows if row not in text] == []
