@@ -38,11 +38,12 @@ CHOICE = """\
 resources: [../{folder}/overlays/{overlay}]
 patches:
   - target: {{kind: Deployment|StatefulSet}}
-    patch: '[{{op: add, path: /spec/template/spec/nodeSelector, value: {{dify: here}}}}]'
+    patch: |-
+      - {{op: add, path: /spec/template/spec/nodeSelector, value: {{dify: here}}}}
 """
 ROLLOUT_SECONDS = 180.0
 # A round of clients that takes longer is the last one.
-ROUND_SECONDS = 120.0
+ROUND_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

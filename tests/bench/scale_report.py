@@ -142,17 +142,18 @@ def rows(kept: Mapping[str, Any]) -> dict[str, list[str]]:
         place = f"| `{overlay}` | {each['nodes']}{f' ({chosen.split()[0]})' if chosen else ''} |"
         pulled.setdefault(place, []).append(f"{each['bytes'] / 1e9:.1f} / {each['pulling']}")
     runs = [Served(**each) for each in kept["served"]]
-    served: dict[str, list[str]] = {}
-    for run in runs:
-        served.setdefault(run.scheme, []).append(f"{run.processor / run.bytes * 1e9:.2f}")
-    costs = [cost(runs, scheme) for scheme in served]
+    costs = {scheme: cost(runs, scheme) for scheme in dict.fromkeys(run.scheme for run in runs)}
+    found = {(run.scheme, run.clients): f"{run.processor / run.bytes * 1e9:.2f}" for run in runs}
+    clients = sorted({run.clients for run in runs})
     most = max(each["bytes"] for each in kept["placed"])
     paper = [most, *(count * whole for count in sorted({each["nodes"] for each in kept["placed"]}))]
     return {
-        "pulled": [f"{place} {' | '.join(found)} |" for place, found in pulled.items()],
-        "served": [f"| {scheme} | {' | '.join(found)} |" for scheme, found in served.items()],
+        "pulled": [f"{place} {' | '.join(events)} |" for place, events in pulled.items()],
+        "served": [
+            f"| {scheme} | {' | '.join(found.get((scheme, each), '') for each in clients)} |" for scheme in costs
+        ],
         "mirrored": [f"{each['bytes'] / 1e9:.1f} | {each['upstream'] / 1e9:.1f} |" for each in kept["mirrored"]],
-        "paper": [_reckoned(count, costs) for count in paper],
+        "paper": [_reckoned(count, list(costs.values())) for count in paper],
     }
 
 
