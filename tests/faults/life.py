@@ -16,10 +16,12 @@ from tests.faults import damage, kills, rig
 from tests.faults.scene import ERROR, Parameters, Scene, Void, line_of
 
 KEPT = "/root/kept"
+WAIT_SECONDS = 120
 BACKUP = ["./dify-installer", "backup", KEPT]
-RESTORE = ["sh", "-c", f"exec ./dify-installer restore $(ls {KEPT}/*.tar.zst | head -1)"]
+# A database whose disk is full is waited for until it is too long.
+RESTORE = ["sh", "-c", f"exec ./dify-installer restore $(ls {KEPT}/*.tar.zst | head -1) --timeout {WAIT_SECONDS}"]
 OWN = "/opt/dify/bin/dify-installer"
-UPGRADE = ["sh", "-c", f"cd newer && exec ./dify-installer --ip 10.0.0.5 --timeout {rig.HEALTHY_SECONDS}"]
+UPGRADE = ["sh", "-c", f"cd newer && exec ./dify-installer --ip 10.0.0.5 --timeout {WAIT_SECONDS}"]
 RESTORING = "/opt/dify/.dify-installer-restore.json"
 STORE = "dify_weaviate_1"
 # Seconds that these take on a quiet machine; a fault comes within them.
