@@ -115,7 +115,7 @@ def cli() -> None:
     """Install Dify on this server, without a network.
 
     \b
-    Put dify-installer and dify-images.squashfs (or .tar) into one folder, then:
+    Put dify-installer and dify-images.tar (or .squashfs) into one folder, then:
       ./dify-installer --ip 10.0.0.5
 
     Checks the bundle and the host, installs podman-compose, brings the images, writes .env with fresh
