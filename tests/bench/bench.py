@@ -102,7 +102,7 @@ def main() -> None:
     folders, later = _folders(made, work / "first"), _folders(updated, work / "updated")
     prepared, podman = {}, ""
     for host in HOSTS:
-        prepared[host.name], version = _prepared(host, folders["loaded"], made, kept)
+        prepared[host.name], version = prepare(host, folders["loaded"], made, kept)
         podman = podman or version
     runs = []
     for number in range(rounds):
@@ -236,7 +236,7 @@ def _layers(archive: Path) -> list[tuple[int, int]]:
 
 def _bundles(work: Path) -> tuple[Bundle, Bundle]:
     """Build the bundle, and one of the same Dify in which the image of the web page is another one."""
-    source, layers = _with_beat(work / "bench/source"), ballast.layers(work / "bench")
+    source, layers = with_beat(work / "bench/source"), ballast.layers(work / "bench")
     changed = work / "bench/changed.tar"
     with tarfile.open(changed, "w") as archive:
         archive.addfile(tarfile.TarInfo("changed"))
@@ -246,7 +246,7 @@ def _bundles(work: Path) -> tuple[Bundle, Bundle]:
         return made, bundles.make("bench-updated", source, registry, work, newer, ["--images", "both"])
 
 
-def _with_beat(source: Path) -> Path:
+def with_beat(source: Path) -> Path:
     """Return the sample with a third service of the api's image, as Dify has: its worker once more, as the beat."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(bundles.SAMPLE, source)
@@ -272,7 +272,7 @@ def _folders(made: Bundle, work: Path) -> dict[str, Path]:
     return folders
 
 
-def _prepared(host: Host, folder_of_bundle: Path, made: Bundle, kept: Path) -> tuple[Path, str]:
+def prepare(host: Host, folder_of_bundle: Path, made: Bundle, kept: Path) -> tuple[Path, str]:
     """Return the project as an expert would have prepared it (installed once, without data), and the engine's version.
 
     The version is asked in the booted machine: without /proc podman does not start.
