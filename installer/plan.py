@@ -497,7 +497,7 @@ def check_redis(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
     wanted = external.find_redis(env.resolved)
     if wanted is None:
         return
-    for host, port in wanted.addresses:
+    for host, port in wanted.addresses.values():
         reach.require_not_here(host, port, wanted.where)
     seen = redis_server.look(wanted, authorities)
     security = "TLS" if wanted.tls else "no TLS"
@@ -531,7 +531,7 @@ def warn_of_names(env: Settings, names: Names) -> Iterator[Finding]:
     asks_nobody = resolvers.read(env.resolved.get(dify.RESOLVERS)) == resolvers.NONE or not names.answering
     found = (("postgresql", external.find_database(env.resolved)), ("redis", external.find_redis(env.resolved)))
     for check, server in found:
-        if server is not None and asks_nobody and not all(_is_address(host) for host, _ in server.addresses):
+        if server is not None and asks_nobody and not all(_is_address(host) for host, _ in server.addresses.values()):
             yield Finding(
                 check,
                 "warning",

@@ -24,17 +24,17 @@ def check(variables: Mapping[str, str], found: list[Container], probe: Path, eng
     api = inside.find_container(dify.API, found)
     if api is None or not servers:
         return []
-    named = [(server, address) for server in servers for address in server.addresses]
-    questions = [{"host": host, "port": port} for _, (host, port) in named]
+    named = {name: address for server in servers for name, address in server.addresses.items()}
+    questions = [{"host": host, "port": port} for host, port in named.values()]
     answers = inside.ask_inside(api, questions, probe, engine, function="connect")
     return [
         Finding(
-            check=f"api reaches {server.where if len(server.addresses) == 1 else f'the sentinel {host}:{port}'}",
+            check=f"api reaches {name}",
             level="ok" if answer["kind"] == "ok" else "error",
             seen=str(answer["detail"]),
             remedy="" if answer["kind"] == "ok" else REMEDY,
         )
-        for (server, (host, port)), answer in zip(named, answers, strict=True)
+        for name, answer in zip(named, answers, strict=True)
     ]
 
 

@@ -79,9 +79,9 @@ class Database:
         return f"PostgreSQL at {self.host}:{self.port}"
 
     @property
-    def addresses(self) -> tuple[Address, ...]:
-        """Return what is connected to, as it is named."""
-        return ((self.host, self.port),)
+    def addresses(self) -> dict[str, Address]:
+        """Return what is connected to, by its name for people."""
+        return {self.where: (self.host, self.port)}
 
     @property
     def verifies(self) -> bool:
@@ -117,9 +117,10 @@ class Redis:
         return f"Redis at {self.host}:{self.port}"
 
     @property
-    def addresses(self) -> tuple[Address, ...]:
-        """Return what is connected to first, as it is named."""
-        return self.sentinels or ((self.host, self.port),)
+    def addresses(self) -> dict[str, Address]:
+        """Return what is connected to first, by its name for people."""
+        sentinels = {f"the sentinel {host}:{port}": (host, port) for host, port in self.sentinels}
+        return sentinels or {self.where: (self.host, self.port)}
 
 
 def checked_database(text: str) -> Database:
@@ -414,7 +415,7 @@ def profiles_without_database(variables: Mapping[str, str]) -> str | None:
 def find_addresses(variables: Mapping[str, str]) -> set[tuple[str, int]]:
     """Return host and port of what an installation uses that is not its own; hosts in lower case."""
     servers = (find_database(variables), find_redis(variables))
-    return {(host.lower(), port) for each in servers if each is not None for host, port in each.addresses}
+    return {(host.lower(), port) for each in servers if each is not None for host, port in each.addresses.values()}
 
 
 def in_words(variables: Mapping[str, str]) -> list[str]:

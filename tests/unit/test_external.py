@@ -93,7 +93,8 @@ SENTINELS = "sentinel://app:p%40ss@10.0.0.7:26380,ten.intranet/mymaster/2?sentin
 
 def test_a_redis_by_sentinels_goes_through_the_settings_and_back() -> None:
     found = external.checked_redis(SENTINELS)
-    assert found.sentinels == found.addresses == (("10.0.0.7", 26380), ("ten.intranet", 26379))
+    assert found.sentinels == (("10.0.0.7", 26380), ("ten.intranet", 26379))
+    assert list(found.addresses) == ["the sentinel 10.0.0.7:26380", "the sentinel ten.intranet:26379"]
     assert (found.service, found.number, found.broker, found.tls) == ("mymaster", 2, 3, False)
     assert (found.user, found.password, found.sentinel_password) == ("app", "p@ss", "other&one")
     assert "p@ss" not in repr(found) and "other&one" not in repr(found)
