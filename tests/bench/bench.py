@@ -52,7 +52,9 @@ LATER = {
     "mounted": OURS_LATER,
     "by hand": {
         SETTING: f"sed -i 's/^LOG_LEVEL=.*/LOG_LEVEL=DEBUG/' /opt/dify/docker/.env && {ROOTFUL.compose} up --detach",
-        RESTART: f"{ROOTFUL.compose} restart",
+        # `podman-compose restart` starts nothing again that needs init_permissions, which has ended (podman 5.4: "some
+        # dependencies of container … are not started").
+        RESTART: f"{ROOTFUL.compose} down && {ROOTFUL.compose} up --detach",
         # podman-compose goes on with a container whose image is an older one of that name.
         UPDATE: " && ".join(
             (*ROOTFUL.load(UPDATED).values(), f"{ROOTFUL.compose} down", f"{ROOTFUL.compose} up --detach")
