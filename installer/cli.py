@@ -23,8 +23,11 @@ from installer.core.runner import Runner
 from installer.system import backup_timer
 
 if TYPE_CHECKING:
-    from installer.engine.base import Engine
+    from installer.checks.inside import Runtime
+    from installer.commands.status_cluster import Cluster
+    from installer.commands.workspace import Containers
     from installer.registry import forms, reference
+    from installer.workspace.account import Admin
     from installer.workspace.client import Client
 
 # Signals that come so close to each other are one key.
@@ -42,11 +45,13 @@ EPILOG = "\n\n".join(
 
 
 class Inside(NamedTuple):
-    """An installation, its engine, and a client of its console that is signed in."""
+    """An installation, what runs its containers and lists them, and a client of its console that is signed in."""
 
     place: layout.Installation
-    engine: Engine
+    runtime: Runtime
+    containers: Containers
     client: Client
+    cluster: Cluster | None = None
 
 
 class Command(click.Command):
@@ -202,12 +207,7 @@ def manifests_command(silent: bool, values: tuple[str, ...], out: Path, pushed: 
 @options.apply((*options.SITE, options.VERIFY, options.CONFIG))
 @click.option("--plan", "with_plan", is_flag=True, help="Show what would be done, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
-@click.option(
-    "--kubernetes",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    metavar="FOLDER",
-    help="Judge the cluster that kubectl reaches instead, for a folder that `manifests` has written.",
-)
+@options.KUBERNETES
 @click.option("--try-pull", is_flag=True, help="With --kubernetes: let a pod pull one image, and remove it.")
 def preflight_command(with_plan: bool, as_json: bool, kubernetes: Path | None, try_pull: bool, **given: Any) -> None:
     """Judge this host and what is asked for; changes nothing, and needs no image archive yet."""
@@ -247,12 +247,16 @@ def _preflight_cluster(folder: Path, as_json: bool, try_pull: bool) -> None:
 
 @cli.command("status")
 @options.FOLDER
+@options.RUNS_THERE
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON on standard output.")
-def status_command(folder: Path | None, as_json: bool) -> None:
+def status_command(folder: Path | None, kubernetes: Path | None, as_json: bool) -> None:
     """Say how the installation is: services, sizes, what was changed by hand; console, version, inner services."""
     from installer.commands import overview, status
     from installer.engine import choose
 
+    if kubernetes is not None:
+        _status_of_cluster(kubernetes, as_json)
+        return
     place = layout.Installation(options.folder(folder))
     glance, checked = status.look(place, choose.choose_engine(None, place, Runner()))
     passed = not finding.any_failed(checked)
@@ -264,6 +268,22 @@ def status_command(folder: Path | None, as_json: bool) -> None:
         print_result(finding.as_text(checked))
     if not passed:
         raise errors.NotHealthy("the installation is not healthy", "run the install command again: it repairs")
+
+
+def _status_of_cluster(folder: Path, as_json: bool) -> None:
+    from installer.commands import overview, status_cluster
+
+    cluster = status_cluster.open_cluster(folder, Runner())
+    glance, checked = status_cluster.look(cluster)
+    passed = not finding.any_failed(checked)
+    if as_json:
+        fields = {"overview": overview.as_fields(glance), "checks": finding.as_list(checked)}
+        print_result(envelope.to_json("status", passed=passed, **fields))
+    else:
+        print_result(status_cluster.as_text(glance, cluster.wanted.namespace, time.time()))
+        print_result(finding.as_text(checked))
+    if not passed:
+        raise errors.NotHealthy("what runs on the cluster is not healthy", "do what is said there")
 
 
 @cli.command("start")
@@ -295,11 +315,14 @@ def stop_command(folder: Path | None, silent: bool) -> None:
     metavar="FILE",
     help="Pack logs, states, versions and settings for a support desk into FILE (tar.gz), secrets masked.",
 )
-@options.apply((options.FOLDER, options.JSON))
-def doctor_command(path: Path | None, folder: Path | None, as_json: bool) -> None:
+@options.apply((options.FOLDER, options.RUNS_THERE, options.JSON))
+def doctor_command(path: Path | None, folder: Path | None, kubernetes: Path | None, as_json: bool) -> None:
     """Judge what goes wrong over the months, with remedies: host, disks, names, model servers, and all of status."""
     from installer.commands import doctor, overview
 
+    if kubernetes is not None:
+        _doctor_of_cluster(kubernetes, path, as_json)
+        return
     place, run = layout.Installation(options.folder(folder)), Runner()
     judged = doctor.judge(place, run)
     passed = not finding.any_failed(judged.findings)
@@ -311,6 +334,26 @@ def doctor_command(path: Path | None, folder: Path | None, as_json: bool) -> Non
         print_result(envelope.to_json("doctor", passed=passed, **fields))
     else:
         print_result(finding.as_text(judged.findings))
+        if packed is not None and path is not None:
+            print_result(doctor.told(packed, path))
+    if not passed:
+        raise errors.NotHealthy("something is wrong: see what is marked FAIL", "do what is said there")
+
+
+def _doctor_of_cluster(folder: Path, path: Path | None, as_json: bool) -> None:
+    from installer.commands import doctor, doctor_cluster, overview, status_cluster
+
+    cluster = status_cluster.open_cluster(folder, Runner())
+    glance, checked = status_cluster.diagnose(cluster)
+    passed = not finding.any_failed(checked)
+    packed = doctor_cluster.pack(cluster, glance, checked, path) if path is not None else None
+    if as_json:
+        fields: dict[str, Any] = {"overview": overview.as_fields(glance), "checks": finding.as_list(checked)}
+        if path is not None:
+            fields["file"] = str(path)
+        print_result(envelope.to_json("doctor", passed=passed, **fields))
+    else:
+        print_result(finding.as_text(checked))
         if packed is not None and path is not None:
             print_result(doctor.told(packed, path))
     if not passed:
@@ -505,29 +548,60 @@ def uninstall_command(folder: Path | None, purge: str | None, silent: bool) -> N
 
 
 @contextlib.contextmanager
-def _inside(folder: Path | None, given: options.Given, run: Runner, *, alone: bool = False) -> Iterator[Inside]:
-    """Sign in to the console of the installation; `alone` while no other run works on it."""
+def _inside(
+    folder: Path | None, kubernetes: Path | None, given: options.Given, run: Runner, *, alone: bool = False
+) -> Iterator[Inside]:
+    """Sign in to the console of an installation, or of a cluster; `alone` while no other run works on it."""
     from installer.bundle import verify
     from installer.commands import workspace
     from installer.core import lock
     from installer.engine import choose
     from installer.stack import project
     from installer.upgrade import kept
-    from installer.workspace import account
 
+    if kubernetes is not None:
+        with _inside_cluster(kubernetes, given, run, alone=alone) as inside:
+            yield inside
+        return
     place = layout.Installation(options.folder(folder))
     engine = choose.choose_engine(None, place, run)
     project.read_installed(place, engine)
-    email = given.admin_email or account.known_email(place)
-    admin = options.admin(email or None, None, given.admin_password or given.admin_password_file)
-    if admin is None:
-        raise errors.UsageError("it is not known with which account to work in Dify", "name it: --admin-email EMAIL")
+    admin = _admin(place, given)
     version = verify.check_embedded(layout.bundled("")).dify
     if alone:
         kept.require_ended(place)
     held = lock.hold(place.folder) if alone else contextlib.nullcontext()
     with held, workspace.enter(place, engine, admin, given.language, version) as entered:
-        yield Inside(place, engine, entered.client)
+        yield Inside(place, engine, workspace.listing(engine), entered.client)
+
+
+@contextlib.contextmanager
+def _inside_cluster(folder: Path, given: options.Given, run: Runner, *, alone: bool) -> Iterator[Inside]:
+    from installer.commands import status_cluster, workspace
+    from installer.core import lock
+
+    cluster = status_cluster.open_cluster(folder, run)
+    # The account's notes, and its password if it is generated, lie in the folder.
+    place = layout.Installation(cluster.folder)
+    admin = _admin(place, given)
+    held = lock.hold(place.folder) if alone else contextlib.nullcontext()
+    with (
+        held,
+        cluster.front() as front,
+        workspace.sign_in(front, place, cluster.env, admin, given.language, run) as entered,
+    ):
+        yield Inside(place, cluster.pods, cluster.containers, entered.client, cluster)
+
+
+def _admin(place: layout.Installation, given: options.Given) -> Admin:
+    """Return the account to work with. Raises UsageError where it is not known."""
+    from installer.workspace import account
+
+    email = given.admin_email or account.known_email(place)
+    admin = options.admin(email or None, None, given.admin_password or given.admin_password_file)
+    if admin is None:
+        raise errors.UsageError("it is not known with which account to work in Dify", "name it: --admin-email EMAIL")
+    return admin
 
 
 @cli.group("plugins", cls=Topic)
@@ -536,13 +610,13 @@ def plugins_group() -> None:
 
 
 @plugins_group.command("list")
-@options.apply((options.FOLDER, *options.ENTER, options.JSON))
-def plugins_list_command(folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def plugins_list_command(folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any) -> None:
     """List the plugins that are installed."""
     from installer.commands import plugins
     from installer.workspace import plugins as installed
 
-    with _inside(folder, options.check(**given), Runner()) as inside:
+    with _inside(folder, kubernetes, options.check(**given), Runner()) as inside:
         found = installed.list_installed(inside.client)
     if as_json:
         print_result(envelope.to_json("plugins", passed=True, plugins=plugins.as_list(found)))
@@ -551,15 +625,31 @@ def plugins_list_command(folder: Path | None, as_json: bool, **given: Any) -> No
 
 
 @plugins_group.command("add")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE...")
-@options.apply((options.FOLDER, *options.ENTER, options.JSON))
-def plugins_add_command(files: tuple[Path, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
-    """Install or upgrade plugins: packages (*.difypkg), or files of `python -m build plugin` with their wheels."""
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, dir_okay=False), metavar="[FILE]...")
+@options.apply((options.FOLDER, options.RUNS_THERE, options.IMAGES, *options.ENTER, options.JSON))
+def plugins_add_command(
+    files: tuple[Path, ...],
+    folder: Path | None,
+    kubernetes: Path | None,
+    images: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Install or upgrade plugins: packages (*.difypkg), or files of `python -m build plugin` with their wheels.
+
+    On a cluster, without a file: those that the bundle brings, out of its image archive.
+    """
     from installer.commands import plugins, workspace
 
+    if not files and kubernetes is None:
+        raise errors.UsageError("no file is named", "name packages (*.difypkg), or files of `python -m build plugin`")
     console = Console(silent=as_json)
-    with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
-        brought = plugins.add(inside.client, files, inside.place, inside.engine, console)
+    with _inside(folder, kubernetes, options.check(**given), Runner(), alone=True) as inside:
+        if inside.cluster is not None:
+            archive = options.archive(images)
+            brought = plugins.add_to_cluster(inside.client, files, inside.cluster, archive, console)
+        else:
+            brought = plugins.add(inside.client, files, inside.place, inside.containers, console)
     if as_json:
         print_result(envelope.to_json("plugins", passed=True, plugins=plugins.as_list(brought)))
     else:
@@ -568,13 +658,15 @@ def plugins_add_command(files: tuple[Path, ...], folder: Path | None, as_json: b
 
 @plugins_group.command("remove")
 @click.argument("name")
-@options.apply((options.FOLDER, *options.ENTER, options.JSON))
-def plugins_remove_command(name: str, folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def plugins_remove_command(
+    name: str, folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any
+) -> None:
     """Remove a plugin by its name, as in `plugins list`; its models stay known to Dify."""
     from installer.commands import plugins
     from installer.workspace import plugins as installed
 
-    with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
+    with _inside(folder, kubernetes, options.check(**given), Runner(), alone=True) as inside:
         removed = installed.remove(inside.client, name)
     found = [removed] if removed else []
     if as_json:
@@ -589,13 +681,13 @@ def models_group() -> None:
 
 
 @models_group.command("list")
-@options.apply((options.FOLDER, *options.ENTER, options.JSON))
-def models_list_command(folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def models_list_command(folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any) -> None:
     """List the models that are registered."""
     from installer.commands import models
     from installer.workspace import models as registry
 
-    with _inside(folder, options.check(**given), Runner()) as inside:
+    with _inside(folder, kubernetes, options.check(**given), Runner()) as inside:
         found = registry.list_models(inside.client)
     if as_json:
         print_result(envelope.to_json("models", passed=True, models=models.as_list(found)))
@@ -604,12 +696,11 @@ def models_list_command(folder: Path | None, as_json: bool, **given: Any) -> Non
 
 
 @models_group.command("add")
-@options.apply((*options.SERVERS, options.FOLDER, *options.ENTER, options.JSON))
-def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((*options.SERVERS, options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def models_add_command(folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any) -> None:
     """Register what model servers have, or those of their models that are named; others' settings stay."""
     from installer.checks import known_servers
     from installer.commands import workspace
-    from installer.stack import state
 
     console = Console(silent=as_json)
     checked = options.check(**given)
@@ -618,11 +709,13 @@ def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None
         raise errors.UsageError("no model server is named", "add --ollama-url or --vllm-url")
     run = Runner()
     run.hide([each.key for each in checked.api_keys])
-    with _inside(folder, checked, run, alone=True) as inside:
-        found = state.list_containers(inside.engine)
-        registered = workspace.register(inside.client, servers, found, inside.place, inside.engine, console)
+    with _inside(folder, kubernetes, checked, run, alone=True) as inside:
+        found = inside.containers()
+        registered = workspace.register(inside.client, servers, found, inside.place, inside.runtime, console)
         known_servers.add(inside.place, servers)
-        lacking = workspace.judge_lacking(servers, registered, found, inside.place, inside.engine)
+        lacking = workspace.judge_lacking(
+            servers, registered, found, inside.place, inside.runtime, from_here=inside.cluster is None
+        )
     faults = [*lacking, *workspace.told_faults(registered)]
     passed = bool(registered) and not faults
     if as_json:
@@ -639,12 +732,12 @@ def models_add_command(folder: Path | None, as_json: bool, **given: Any) -> None
 
 @models_group.command("remove")
 @click.argument("name")
-@options.apply((options.FOLDER, *options.ENTER, options.JSON))
-def models_remove_command(name: str, folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def models_remove_command(name: str, folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any) -> None:
     """Remove a model from Dify, with its credentials; the model server keeps it."""
     from installer.commands import models
 
-    with _inside(folder, options.check(**given), Runner(), alone=True) as inside:
+    with _inside(folder, kubernetes, options.check(**given), Runner(), alone=True) as inside:
         removed = models.remove(inside.client, name)
     if as_json:
         print_result(envelope.to_json("models", passed=True, models=models.as_list(removed)))
@@ -654,14 +747,16 @@ def models_remove_command(name: str, folder: Path | None, as_json: bool, **given
 
 @models_group.command("test")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@options.apply((options.LANGUAGE, options.FOLDER, *options.ENTER, options.JSON))
-def models_test_command(names: tuple[str, ...], folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((options.LANGUAGE, options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def models_test_command(
+    names: tuple[str, ...], folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any
+) -> None:
     """Ask models through Dify, all or those of these names; embedding models index and find something."""
     from installer.commands import models, workspace
 
     checked = options.check(**given)
-    with _inside(folder, checked, Runner()) as inside:
-        runs = workspace.worker_watch(inside.engine)
+    with _inside(folder, kubernetes, checked, Runner()) as inside:
+        runs = workspace.worker_watch(inside.containers)
         results = models.test(inside.client, names, checked.language, runs, Console(silent=as_json))
     passed = not finding.any_failed(results)
     if as_json:
@@ -675,13 +770,15 @@ def models_test_command(names: tuple[str, ...], folder: Path | None, as_json: bo
 @cli.command("ask")
 @click.argument("question")
 @click.option("--with", "model", metavar="MODEL", help="The model to ask. [default: the workspace's default]")
-@options.apply((options.FOLDER, *options.ENTER, options.JSON))
-def ask_command(question: str, model: str | None, folder: Path | None, as_json: bool, **given: Any) -> None:
+@options.apply((options.FOLDER, options.RUNS_THERE, *options.ENTER, options.JSON))
+def ask_command(
+    question: str, model: str | None, folder: Path | None, kubernetes: Path | None, as_json: bool, **given: Any
+) -> None:
     """Ask a model a question through Dify, and print its answer and its seconds."""
     from installer.commands import models
     from installer.workspace import ask
 
-    with _inside(folder, options.check(**given), Runner()) as inside:
+    with _inside(folder, kubernetes, options.check(**given), Runner()) as inside:
         answer = ask.ask(inside.client, *models.choose(inside.client, model), ask.WORDS["en"], question)
     if as_json:
         print_result(envelope.to_json("answer", passed=True, **dataclasses.asdict(answer)))

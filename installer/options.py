@@ -166,6 +166,19 @@ FOLDER = option(
     group="Where and with what",
     help="The install folder. [default: /opt/dify as root, ~/dify otherwise]",
 )
+_WRITTEN = click.Path(path_type=Path, file_okay=False, exists=True)
+KUBERNETES = click.option(
+    "--kubernetes",
+    type=_WRITTEN,
+    metavar="FOLDER",
+    help="Judge the cluster that kubectl reaches instead, for a folder that `manifests` has written.",
+)
+RUNS_THERE = click.option(
+    "--kubernetes",
+    type=_WRITTEN,
+    metavar="FOLDER",
+    help="What runs on the cluster that kubectl reaches instead, of a folder that `manifests` has written.",
+)
 RUNTIME = option(
     "--runtime",
     type=click.Choice(NAMES),
@@ -680,6 +693,13 @@ MANIFESTS = (
         help="Of the claim that api and workers share; once is enough on one node.",
     ),
     option("--pull-secret", default="", metavar="NAME", group=CLUSTER, help="The Secret with the registry's login."),
+    option(
+        "--ca-bundle",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        metavar="FILE",
+        group=CLUSTER,
+        help="The authorities, PEM, that Dify trusts when it calls model servers.",
+    ),
     SILENT,
 )
 

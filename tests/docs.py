@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from installer.cli import cli
-from installer.cluster import judge
+from installer.cluster import health, judge
 from installer.commands.man import every_command
 from installer.core.errors import EXIT_CODES
 from installer.plan import CHECKS
@@ -33,6 +33,7 @@ def tables() -> dict[str, str]:
         "options": _options(),
         "exit-codes": _table(("code", "meaning"), ((str(code), text) for code, text in exit_codes().items())),
         "checks": _table(("check", "what is looked at"), ((f"`{name}`", text) for name, text in checks().items())),
+        "running": _table(("check", "what is looked at"), ((f"`{name}`", text) for name, text in of_running().items())),
         "cluster": _table(("check", "what is looked at"), ((f"`{name}`", text) for name, text in of_cluster().items())),
         "hosts": _table(("host feature", "verdict", "shown by"), features.features()),
     }
@@ -61,6 +62,11 @@ def checks() -> dict[str, str]:
 def of_cluster() -> dict[str, str]:
     """Return the checks of a cluster and the first sentence of their docstrings, in their order."""
     return {name: _first(check.__doc__) for name, check in judge.CHECKS.items()}
+
+
+def of_running() -> dict[str, str]:
+    """Return the checks of what runs on a cluster and the first sentence of their docstrings, in their order."""
+    return {name: _first(check.__doc__) for name, check in {**health.CHECKS, **health.MORE}.items()}
 
 
 def rewritten(page: str) -> str:

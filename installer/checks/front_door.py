@@ -17,8 +17,11 @@ from installer.engine.base import Engine
 from installer.release import dify
 
 if TYPE_CHECKING:
+    from http.cookiejar import Cookie
+
     import requests
     from requests.adapters import HTTPAdapter
+    from requests.cookies import RequestsCookieJar
 
 HTTP_SECONDS = 15.0
 
@@ -27,13 +30,21 @@ HTTP_SECONDS = 15.0
 class FrontDoor:
     """Where browsers come in: the address that was given, the version behind it, the certificate to trust.
 
-    `logs` says where to look when it does not answer.
+    `logs` says where to look when it does not answer, `status` with which command. Through a way of our own, as a
+    forwarded port, `url` is where that begins, and `public` the address that browsers open.
     """
 
     url: str
     version: str
     certificate: Path | None
     logs: str
+    status: str = "dify-installer status"
+    public: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do when it does not answer."""
+        return f"look at `{self.status}` and {self.logs}"
 
 
 def front_door(place: layout.Installation, url: str, version: str, engine: Engine) -> FrontDoor:
@@ -53,7 +64,7 @@ def check_console(front: FrontDoor) -> list[Finding]:
     """
     with open_session(front) as (session, url):
         return [
-            _asked(session, name, url + page, judge, front.logs)
+            _asked(session, name, url + page, judge, front.remedy)
             for name, page, judge in (
                 ("console reachable", "/console/api/setup", _setup),
                 ("version", "/console/api/ping", lambda answer: _ping(answer, front.version)),
@@ -72,10 +83,28 @@ def open_session(front: FrontDoor) -> Iterator[tuple[requests.Session, str]]:
     with requests.Session() as session:
         # The proxies of the environment lead out of this network, where we do not ask.
         session.trust_env = False
+        if front.public:
+            session.headers["Host"] = urlsplit(front.public).netloc
+            session.cookies = _cookies_of_any_scheme()
         if front.certificate is not None:
             session.verify = str(front.certificate)
             session.mount("https://", _adapter(urlsplit(front.url).hostname or "", front.certificate))
         yield session, _reachable(front.url, session)
+
+
+def _cookies_of_any_scheme() -> RequestsCookieJar:
+    """Return a jar for a way of our own without TLS: Dify marks its cookies as those of https where browsers come so.
+
+    A policy of the jar would not do: requests copies the cookies of each request into a jar with its own.
+    """
+    from requests.cookies import RequestsCookieJar
+
+    class AnyScheme(RequestsCookieJar):
+        def set_cookie(self, cookie: Cookie, *arguments: Any, **options: Any) -> None:
+            cookie.secure = False
+            super().set_cookie(cookie, *arguments, **options)
+
+    return AnyScheme()
 
 
 def _reachable(url: str, session: requests.Session) -> str:
@@ -103,7 +132,7 @@ def _adapter(name: str, certificate: Path) -> HTTPAdapter:
 
 
 def _asked(
-    session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]], logs: str
+    session: requests.Session, name: str, url: str, judge: Callable[[Any], tuple[Level, str]], otherwise: str
 ) -> Finding:
     import requests
 
@@ -114,7 +143,7 @@ def _asked(
         level, seen = "error", f"no answer: {innermost(error)}"
     except (ValueError, KeyError, TypeError):
         level, seen = "error", f"status {answer.status_code}, but not Dify's answer: is another service on this port?"
-    remedy = "" if level != "error" else f"look at `dify-installer status` and {logs}"
+    remedy = "" if level != "error" else otherwise
     return Finding(check=name, level=level, seen=f"GET {url}: {seen}", remedy=remedy)
 
 

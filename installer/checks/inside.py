@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from installer.core.finding import Finding
+from installer.core.runner import Result, Runner
 from installer.engine.base import Container, Engine
 from installer.release import compose, dify
 
 EXEC_SECONDS = 60.0
+
+
+class Runtime(Protocol):
+    """What runs containers, as far as questions from inside need it: an engine of this host, or a cluster."""
+
+    @property
+    def runner(self) -> Runner:
+        """Runs programs of this host."""
+
+    def execute(self, container: str, command: Sequence[str], *, timeout: float, input: str) -> Result:
+        """Run a program in a running container, with `input` on its standard input; a failure is a result, too."""
+
+    def log_commands(self, names: Iterable[str]) -> str:
+        """Return, for people, the commands that show these containers' logs."""
 
 
 def check_inner_services(
@@ -22,15 +37,26 @@ def check_inner_services(
     api = find_container(dify.API, found)
     if api is None or not wanted:
         return []
+    return ask_services(
+        api,
+        wanted,
+        probe,
+        engine,
+        lambda kind, service: _inner_remedy(kind, engine.log_commands([engine.container_name(service)])),
+    )
+
+
+def ask_services(
+    api: str, wanted: Sequence[dify.InnerCheck], probe: Path, engine: Runtime, remedy: Callable[[str, str], str]
+) -> list[Finding]:
+    """Ask services out of the api's container; `remedy` is of the answer's kind and the service."""
     answers = ask_inside(api, [{"url": check.url} for check in wanted], probe, engine)
     return [
         Finding(
             check=f"api reaches {check.service}",
             level="ok" if answer["kind"] == "ok" else "error",
             seen=f"{check.url}: {answer['detail']}",
-            remedy=""
-            if answer["kind"] == "ok"
-            else _inner_remedy(answer["kind"], engine.log_commands([engine.container_name(check.service)])),
+            remedy="" if answer["kind"] == "ok" else remedy(answer["kind"], check.service),
         )
         for check, answer in zip(wanted, answers, strict=True)
     ]
@@ -54,7 +80,7 @@ def ask_inside(
     container: str,
     questions: Sequence[Mapping[str, object]],
     probe: Path,
-    engine: Engine,
+    engine: Runtime,
     seconds: float = EXEC_SECONDS,
     function: Literal["probe", "connect", "resolve", "count_objects"] = "probe",
 ) -> list[dict[str, Any]]:
@@ -65,8 +91,7 @@ def ask_inside(
     """
     call = f"print(json.dumps([{function}(**question) for question in json.loads({json.dumps(questions)!r})]))"
     program = f"{probe.read_text('utf-8')}\n\n{call}\n"
-    command = ["exec", "--interactive", container, "python3", "-"]
-    result = engine.run(command, timeout=seconds, input=program, check=False)
+    result = engine.execute(container, ["python3", "-"], timeout=seconds, input=program)
     try:
         answers: list[dict[str, Any]] = json.loads(result.stdout)
     except ValueError:

@@ -16,7 +16,7 @@ from installer.checks import inside
 from installer.checks.probe import probe as ask
 from installer.core import errors, layout
 from installer.core.finding import Finding
-from installer.engine.base import Container, Engine
+from installer.engine.base import Container
 from installer.release import dify
 
 # Where RHEL and Debian keep the authorities that the host trusts: the Python on board knows no such place.
@@ -145,26 +145,35 @@ def host_authorities(place: layout.Installation) -> str:
 
 
 def check_servers(
-    servers: list[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
+    servers: list[Server],
+    found: list[Container],
+    authorities: str,
+    probe: Path,
+    engine: inside.Runtime,
+    *,
+    from_here: bool = True,
 ) -> list[Finding]:
     """Ask each server twice; a fault is a warning here, the caller decides whether it is more.
 
-    This host trusts `authorities`, a PEM file; a container trusts what its environment says.
+    This host trusts `authorities`, a PEM file; a container trusts what its environment says. Without `from_here` this
+    host is not asked: beside a cluster it may reach what no pod does, and the other way round.
     """
     results: list[Finding] = []
     caller = inside.find_container(dify.MODEL_CALLER, found) or inside.find_container(dify.API, found)
     for server in servers:
-        from_host = ask(**server.question, authorities=authorities)  # type: ignore[arg-type]
-        results.append(_judged(server, "this host", from_host, from_host))
+        from_host: Mapping[str, Any] | None = None
+        if from_here:
+            from_host = ask(**server.question, authorities=authorities)  # type: ignore[arg-type]
+            results.append(_judged(server, "this host", from_host, from_host))
         if caller is None:
             continue
         (answer,) = inside.ask_inside(caller, [server.question], probe, engine)
-        results.append(_judged(server, caller, answer, from_host))
+        results.append(_judged(server, caller, answer, from_host or answer))
     return results
 
 
 def ask_again(
-    servers: Sequence[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
+    servers: Sequence[Server], found: list[Container], authorities: str, probe: Path, engine: inside.Runtime
 ) -> list[Finding]:
     """Ask each server once more from inside, without a key; this host is asked where that fails, for the remedy.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from installer.checks import inside
@@ -14,6 +14,23 @@ from installer.engine.base import Container, Engine
 from installer.release import compose, dify
 
 CHECK = "names inside"
+
+
+class Remedies(NamedTuple):
+    """What to do about names: of services that are lost, of hosts that nobody knows, slow ones, no answer at all."""
+
+    lost: str
+    unknown: str
+    slow: str
+    silent: str
+
+
+ON_HOST = Remedies(
+    lost="the engine's own name server fails: dify-installer restart; as root, see that no firewall stops it",
+    unknown="let DNS know it, or give the IP address instead; --resolver IP names who knows it",
+    slow="its name server does not answer: --resolver IP names one that does, --resolver none has nobody asked",
+    silent="see why: dify-installer logs api",
+)
 # Whoever waits longer for a name has a name server that does not answer (docs/decisions/018).
 SLOW_SECONDS = 2.0
 
@@ -59,22 +76,21 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def judge(services: Sequence[str], hosts: Sequence[str], answer: Mapping[str, Any]) -> list[Finding]:
+def judge(
+    services: Sequence[str], hosts: Sequence[str], answer: Mapping[str, Any], remedies: Remedies = ON_HOST
+) -> list[Finding]:
     """Judge what the probe's `resolve` has answered."""
     if answer["kind"] != "ok":
-        return [Finding(CHECK, "warning", str(answer["detail"]), "see why: dify-installer logs api")]
+        return [Finding(CHECK, "warning", str(answer["detail"]), remedies.silent)]
     names: Mapping[str, Mapping[str, Any]] = answer["names"]
     findings = []
     if lost := _faults(services, names):
-        remedy = "the engine's own name server fails: dify-installer restart; as root, see that no firewall stops it"
-        findings.append(Finding(CHECK, "error", f"the api does not find {lost}", remedy))
+        findings.append(Finding(CHECK, "error", f"the api does not find {lost}", remedies.lost))
     if lost := _faults(hosts, names):
-        remedy = "let DNS know it, or give the IP address instead; --resolver IP names who knows it"
-        findings.append(Finding(CHECK, "warning", f"the api does not find the model server {lost}", remedy))
+        findings.append(Finding(CHECK, "warning", f"the api does not find the model server {lost}", remedies.unknown))
     slow = [f"{name} {each['seconds']:.1f} s" for name, each in names.items() if each["seconds"] > SLOW_SECONDS]
     if slow:
-        remedy = "its name server does not answer: --resolver IP names one that does, --resolver none has nobody asked"
-        findings.append(Finding(CHECK, "warning", f"the api waits for names: {', '.join(slow)}", remedy))
+        findings.append(Finding(CHECK, "warning", f"the api waits for names: {', '.join(slow)}", remedies.slow))
     longest = max((float(each["seconds"]) for each in names.values()), default=0.0)
     return findings or [Finding(CHECK, "ok", f"the api finds {len(names)} names, each within {longest:.2f} s")]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from installer.cluster import migration, names, network, settings, storage, workloads
+from installer.cluster import authorities, migration, names, network, settings, storage, workloads
 from installer.cluster.site import LEFT_OUT, Object, Site, make
 from installer.release import dify
 
@@ -28,6 +28,8 @@ def contents(site: Site) -> dict[str, str]:
         "migration.yaml": _text(migration.program(site), migration.job(site)),
     }
     base |= {"ingress.yaml": _text(network.ingress(site)), "policies.yaml": _text(*network.policies(site))}
+    if company := authorities.config_map(site):
+        base["authorities.yaml"] = _text(company)
     for service in site.services:
         if service not in LEFT_OUT:
             base |= _service(site, service)

@@ -1,8 +1,4 @@
-"""Looks at a cluster with the user's own kubectl, as far as a written folder needs it; changes nothing.
-
-kubectl brings every way to sign in that a company has, and who applies the folder has it. The library, kubernetes 37.0
-of PyPI, is 74 MB of files to freeze, and has ways of its own.
-"""
+"""Looks at a cluster with the user's own kubectl, as far as a written folder needs it; changes nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +11,11 @@ from typing import Any
 
 import yaml
 
+from installer.cluster import kubectl
 from installer.cluster.site import CACHE, Object
 from installer.core import errors
-from installer.core.runner import Result, Runner
+from installer.core.runner import Runner
 
-ASK_SECONDS = 30.0
 POLL_SECONDS = 1.0
 # How the server's API names what cannot be found in the folder's own words: group/plural.
 PLURALS = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
@@ -30,6 +26,7 @@ class Wanted:
     """What a folder of `manifests` asks of a cluster: its objects, all but those of the overlays."""
 
     namespace: str
+    dify: str
     objects: tuple[Object, ...] = field(repr=False)
 
     def of_kind(self, *kinds: str) -> list[Object]:
@@ -87,8 +84,8 @@ class Seen:
 def read(folder: Path) -> Wanted:
     """Return what a folder asks for. Raises UsageError for one that `manifests` has not written."""
     try:
-        namespace = json.loads((folder / "manifests.json").read_text("utf-8"))["namespace"]
-        return Wanted(namespace=str(namespace), objects=tuple(_objects(folder)))
+        record = json.loads((folder / "manifests.json").read_text("utf-8"))
+        return Wanted(namespace=str(record["namespace"]), dify=str(record["dify"]), objects=tuple(_objects(folder)))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise errors.UsageError(
@@ -105,15 +102,16 @@ def _objects(folder: Path) -> Iterator[Object]:
 
 def look(wanted: Wanted, runner: Runner) -> Seen:
     """Ask the cluster that kubectl's configuration names."""
-    found = _ask(runner, "version", "--output=json")
+    found = kubectl.ask(runner, "version", "--output=json")
     if found.status == 127:
         return Seen(program=False)
     if not found.ok:
         return Seen(program=True, refused=found.last_words)
     version = json.loads(found.stdout)
     place = ("--namespace", wanted.namespace)
-    namespace = _get(runner, "namespace", wanted.namespace)
-    secrets = {name: _get(runner, "secret", name, *place, "--output=jsonpath={.type}") for name in wanted.secrets}
+    namespace = kubectl.get(runner, "namespace", wanted.namespace)
+    kind = "--output=jsonpath={.type}"
+    secrets = {name: kubectl.get(runner, "secret", name, *place, kind) for name in wanted.secrets}
     forbidden = [each for each in wanted.resources if not _may_create(runner, each, place)]
     if namespace is None and not _may_create(runner, "namespaces", ()):
         forbidden.append("namespaces")
@@ -121,10 +119,10 @@ def look(wanted: Wanted, runner: Runner) -> Seen:
         program=True,
         version=version,
         namespace=namespace,
-        classes=_list(runner, "storageclasses"),
-        ingress_classes=_list(runner, "ingressclasses"),
-        quotas=_list(runner, "resourcequotas", *place) or [],
-        limits=_list(runner, "limitranges", *place) or [],
+        classes=kubectl.list_all(runner, "storageclasses"),
+        ingress_classes=kubectl.list_all(runner, "ingressclasses"),
+        quotas=kubectl.list_all(runner, "resourcequotas", *place) or [],
+        limits=kubectl.list_all(runner, "limitranges", *place) or [],
         secrets={name: kind for name, kind in secrets.items() if kind is not None},
         forbidden=tuple(forbidden),
     )
@@ -160,12 +158,12 @@ def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
     place = ("--namespace", wanted.namespace)
     command = ["kubectl", "create", "--filename=-"]
     remedy = "read what kubectl says: your right to make a pod there, or one that was left behind"
-    runner.run(command, timeout=ASK_SECONDS, input=json.dumps(pod), remedy=remedy)
+    runner.run(command, timeout=kubectl.ASK_SECONDS, input=json.dumps(pod), remedy=remedy)
     try:
         deadline = time.monotonic() + seconds
         told = "it was not begun"
         while time.monotonic() < deadline:
-            found = _get(runner, "pod", name, *place) or {}
+            found = kubectl.get(runner, "pod", name, *place) or {}
             if found.get("status", {}).get("phase") in ("Succeeded", "Failed"):
                 return ""
             told = _waiting(found) or told
@@ -176,7 +174,7 @@ def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
     finally:
         # It runs nothing that would have to end in its own time.
         command = ["kubectl", "delete", "pod", name, *place, "--grace-period=1", "--ignore-not-found"]
-        runner.for_tidying().run(command, timeout=ASK_SECONDS, check=False)
+        runner.for_tidying().run(command, timeout=kubectl.ASK_SECONDS, check=False)
 
 
 def _waiting(pod: Object) -> str:
@@ -190,24 +188,5 @@ def _waiting(pod: Object) -> str:
     return next((f"{each['reason']}: {each['message']}" for each in unmet), "")
 
 
-def _ask(runner: Runner, *arguments: str) -> Result:
-    return runner.run(["kubectl", *arguments], timeout=ASK_SECONDS, check=False)
-
-
-def _get(runner: Runner, kind: str, name: str, *arguments: str) -> Any:
-    """Return an object, or what was asked of it; None where it is not there or may not be seen."""
-    output = () if any(each.startswith("--output") for each in arguments) else ("--output=json",)
-    found = _ask(runner, "get", kind, name, *arguments, *output)
-    if not found.ok:
-        return None
-    return json.loads(found.stdout) if output else found.stdout
-
-
-def _list(runner: Runner, kind: str, *arguments: str) -> list[Object] | None:
-    """Return all objects of a kind; None where they may not be seen."""
-    found = _ask(runner, "get", kind, *arguments, "--output=json")
-    return list(json.loads(found.stdout)["items"]) if found.ok else None
-
-
 def _may_create(runner: Runner, resource: str, place: tuple[str, ...]) -> bool:
-    return _ask(runner, "auth", "can-i", "create", resource, *place).stdout.strip() == "yes"
+    return kubectl.ask(runner, "auth", "can-i", "create", resource, *place).stdout.strip() == "yes"

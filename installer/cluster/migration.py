@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from installer.cluster import names, pods, settings
+from installer.cluster import authorities, names, pods, settings
 from installer.cluster.site import DATABASE, Object, Site, labels, make
 from installer.core import layout
 from installer.release import dify
@@ -37,13 +37,17 @@ def job(site: Site) -> Object:
         "resources": pods.needs(dify.API),
         "securityContext": pods.limits(dify.API),
     }
+    # Python's libraries read the file as soon as they are loaded.
+    trusted, mounted = authorities.volume(site, dify.API)
+    shared_mounts = {"volumeMounts": mounted} if mounted else {}
     asked = {"MODE": "migration", dify.MIGRATION_SWITCH: "true"}
-    migrate = {"name": "migrate", "env": [{"name": key, "value": value} for key, value in asked.items()], **shared}
+    migrate = {"name": "migrate", "env": [{"name": key, "value": value} for key, value in asked.items()]}
+    migrate |= {**shared_mounts, **shared}
     prove = {
         "name": "prove",
         "command": ["python3", "-I", path],
         "env": [{"name": dify.REQUIRE_MIGRATED, "value": "true"}],
-        "volumeMounts": [{"name": "program", "mountPath": layout.API_START_INSIDE, "readOnly": True}],
+        "volumeMounts": [{"name": "program", "mountPath": layout.API_START_INSIDE, "readOnly": True}, *mounted],
         **shared,
     }
     table = f"create table if not exists {pods.MIGRATED} (job text primary key)"
@@ -59,7 +63,7 @@ def job(site: Site) -> Object:
         "restartPolicy": "Never",
         "initContainers": [pods.waits_for_database(site), pods.waits_for_cache(site), migrate, prove],
         "containers": [record],
-        "volumes": [{"name": "program", "configMap": {"name": NAME}}],
+        "volumes": [{"name": "program", "configMap": {"name": NAME}}, *trusted],
     }
     fields = {"backoffLimit": TRIES, "template": {"metadata": {"labels": labels(NAME)}, "spec": spec}}
     return make(site, "batch/v1", "Job", name, NAME, spec=fields)

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Any
 
-from installer.cluster import names, probes, settings, storage
+from installer.cluster import authorities, names, probes, settings, storage
 from installer.cluster.site import CACHE, DATABASE, PORTS, Site, labels
 from installer.release import compose, dify
 
@@ -170,7 +170,8 @@ def _volumes(site: Site, service: str) -> tuple[list[dict[str, Any]], list[dict[
             {"name": "files", "mountPath": target, "subPath": settings.file_key(target), "readOnly": True}
             for target in sorted(files)
         ]
-    return volumes, mounts
+    trusted, mounted = authorities.volume(site, service)
+    return volumes + trusted, mounts + mounted
 
 
 def _seeds(site: Site, service: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from installer.cluster import names
+from installer.core import layout
 from installer.release import compose, dify, masks
 
 Object = dict[str, Any]
@@ -29,6 +30,9 @@ PORTS: dict[str, dict[str, int]] = {
 }
 DATABASE = "db_postgres"
 CACHE = "redis"
+# Where plugins' wheels and keys lie: below the daemon's data, which are a claim of its own (Dify 1.11.3,
+# docker-compose.yaml, and docker/.env.example, PLUGIN_STORAGE_LOCAL_ROOT).
+PLUGINS = "/app/storage/dify-installer"
 # What of compose's services has no place here: a claim's fsGroup gives the storage to its user.
 LEFT_OUT = ("init_permissions",)
 
@@ -39,7 +43,8 @@ class Site:
 
     `services` are those of the rendered compose file, `variables` the settings as containers get them, `images` the
     name with digest of each reference of the compose file, `project` the folder with upstream's files, `prepare` the
-    text of the program that tells whether the database was migrated (stack.prepare_api).
+    text of the program that tells whether the database was migrated (stack.prepare_api), `authorities` those in PEM
+    that Dify is to trust, or nothing, `owner_key` whether the owner has signed plugins of the bundle.
     """
 
     services: Mapping[str, compose.Service] = field(repr=False)
@@ -54,6 +59,8 @@ class Site:
     storage_class: str
     access_mode: str
     pull_secret: str
+    authorities: str = field(default="", repr=False)
+    owner_key: bool = False
     # The environments that were asked for before: hundreds of values each.
     known: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
@@ -75,11 +82,22 @@ class Site:
         if "MIGRATION_ENABLED" in result:
             # One Job does it: two at once are possible otherwise (dify#32297).
             result["MIGRATION_ENABLED"] = "false"
+        if self.authorities and (dify.SECRET_KEY in result or service == dify.MODEL_CALLER):
+            result |= dict.fromkeys(dify.CA_VARIABLES, dify.CA_IN_CONTAINER)
+        if service == dify.MODEL_CALLER:
+            result = self._offline_plugins() | result
         if service == dify.PROXY:
             # Encryption ends at the Ingress.
             result |= {"NGINX_PORT": "8080", "NGINX_HTTPS_ENABLED": "false"}
         self.known[service] = result
         return result
+
+    def _offline_plugins(self) -> dict[str, str]:
+        """Return what lets the daemon install from the wheels that came along, as `render.offline_plugins` does."""
+        wheels = f"--no-index --find-links={PLUGINS}/{layout.WHEELS}"
+        given = {dify.PIP_EXTRA_ARGS: self.variables.get(dify.PIP_EXTRA_ARGS, wheels)}
+        enabled, keys = dify.OWNER_KEYS
+        return given | ({enabled: "true", keys: f"{PLUGINS}/{layout.OWNER_KEY}"} if self.owner_key else {})
 
     def secrets(self, environment: Mapping[str, str]) -> set[str]:
         """Return the keys of an environment whose values must not be shown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from installer.cluster import migration, names, pods, settings, storage
+from installer.cluster import authorities, migration, names, pods, settings, storage
 from installer.cluster.site import Object, Site, labels, make
 from installer.release import dify
 
@@ -17,7 +17,8 @@ MIGRATED_FIRST = (dify.API, dify.WORKER, "worker_beat")
 
 def workload(site: Site, service: str) -> Object:
     """Return a service's Deployment or StatefulSet."""
-    checksum = settings.digest(*settings.environment(site, service), settings.files(site, service))
+    plain, secret = settings.environment(site, service)
+    checksum = settings.digest(plain, secret, settings.files(site, service), authorities.of(site, service))
     waits = []
     if service in MIGRATED_FIRST:
         waits = [pods.waits_for_migration(site, migration.job_name(site))]

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,13 +148,23 @@ def pack(place: layout.Installation, judged: Judged, path: Path, runner: Runner)
 
     Raises CommandFailed (disk), UsageError when there is such a file.
     """
+    require_new(path)
+    engine = choose.choose_engine(None, place, runner)
+    runner.hide(own_secrets(place))
+    return write(path, _texts(place, judged, engine), runner)
+
+
+def require_new(path: Path) -> None:
+    """Raise UsageError when there is such a file."""
     if path.exists():
         raise errors.UsageError(f"{path} exists already", "name another file")
-    engine = choose.choose_engine(None, place, runner)
-    runner.hide(_own_secrets(place))
+
+
+def write(path: Path, texts: Iterable[tuple[str, str]], runner: Runner) -> list[str]:
+    """Write texts, each with its name, to a tar.gz, 0600, masked; return the names. Raises CommandFailed (disk)."""
     packed = []
     with files.replacing(path.absolute(), mode=0o600) as target, tarfile.open(fileobj=target, mode="w:gz") as archive:
-        for name, text in _texts(place, judged, engine):
+        for name, text in texts:
             content = masks.scrub(runner.mask(text)).encode()
             entry = tarfile.TarInfo(f"dify-doctor/{name}")
             entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
@@ -163,7 +173,7 @@ def pack(place: layout.Installation, judged: Judged, path: Path, runner: Runner)
     return packed
 
 
-def _own_secrets(place: layout.Installation) -> list[str]:
+def own_secrets(place: layout.Installation) -> list[str]:
     """Return the secrets of an installation that do not stand in its `.env`."""
     paths = [place.admin_password, place.key]
     lines = [
@@ -177,7 +187,8 @@ def _texts(place: layout.Installation, judged: Judged, engine: Engine) -> Iterat
     found = {"overview": overview.as_fields(judged.glance), "findings": finding.as_list(judged.findings)}
     yield "doctor.json", json.dumps(found, indent=1, ensure_ascii=False)
     yield "doctor.txt", overview.as_text(judged.glance, time.time()) + "\n" + finding.as_text(judged.findings)
-    yield "settings.txt", _settings(place)
+    example = (place.project / layout.ENV_EXAMPLE).read_text("utf-8")
+    yield "settings.txt", shown_settings(settings.load(place), example)
     for path in (place.report, engine.written_file(place), place.applied, place.disk_history, place.model_servers):
         if path.is_file():
             yield path.name, path.read_text("utf-8", "replace")
@@ -192,10 +203,9 @@ def _texts(place: layout.Installation, judged: Judged, engine: Engine) -> Iterat
         yield f"host/{name}", result.stdout + result.stderr
 
 
-def _settings(place: layout.Installation) -> str:
-    """Return the settings as they may be shown."""
-    env = settings.load(place)
-    shown = masks.without_secrets(env.values, envfile.parse((place.project / layout.ENV_EXAMPLE).read_text("utf-8")))
+def shown_settings(env: settings.Settings, example: str) -> str:
+    """Return the settings as they may be shown; `example` is the text of upstream's."""
+    shown = masks.without_secrets(env.values, envfile.parse(example))
     return "\n".join(f"{key}={value}" for key, value in sorted(shown.items())) + "\n"
 
 

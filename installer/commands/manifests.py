@@ -11,16 +11,18 @@ from typing import Any
 
 from installer import VERSION
 from installer.bundle import manifest, verify
-from installer.cluster import folder
+from installer.cluster import authorities, folder
 from installer.cluster.site import DATABASE, LEFT_OUT, PORTS, Site
 from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.registry import reference
-from installer.release import compose, dify, env_history, external, intranet, render, settings
+from installer.release import compose, dify, env_history, external, intranet, render, settings, tls
 
 # What makes a folder ours, and the settings with their secrets, which a second run goes on with.
 RECORD = "manifests.json"
 SETTINGS = "settings.env"
+# The authorities that were given last, which a second run goes on with, too.
+AUTHORITIES = "ca-bundle.pem"
 UNSERVED = ("worker", "worker_beat")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -42,6 +44,7 @@ class Asked:
     storage_class: str = ""
     access_mode: str = "ReadWriteMany"
     pull_secret: str = ""
+    ca_bundle: Path | None = None
 
 
 def write(
@@ -69,6 +72,8 @@ def write(
     files.folder(asked.out)
     files.write(asked.out / RECORD, json.dumps(record, indent=2) + "\n")
     files.write(asked.out / SETTINGS, env.text, mode=0o600)
+    if site.authorities:
+        files.write(asked.out / AUTHORITIES, site.authorities)
     for name, text in made.items():
         files.folder((asked.out / name).parent)
         files.write(asked.out / name, text, mode=0o600 if name.endswith("-secrets.yaml") else 0o644)
@@ -164,7 +169,23 @@ def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.
         storage_class=asked.storage_class,
         access_mode=asked.access_mode,
         pull_secret=asked.pull_secret,
+        authorities=_authorities(asked),
+        owner_key=bundle.plugins is not None and any(each.path == layout.OWNER_KEY for each in bundle.plugins.others),
     )
+
+
+def _authorities(asked: Asked) -> str:
+    """Return the authorities that Dify is to trust, PEM: those of this run, else of the one before, else none."""
+    path = asked.ca_bundle or asked.out / AUTHORITIES
+    if asked.ca_bundle is None and not path.exists():
+        return ""
+    found = tls.read_authorities(path)
+    if len(found) > authorities.LARGEST:
+        raise errors.UsageError(
+            f"{path} has {len(found) // 1024} KiB, and kubectl applies no more than {authorities.LARGEST // 1024}",
+            "leave in it the company's own authorities, and the few others that Dify is to call",
+        )
+    return found.decode("utf-8", "replace")
 
 
 def _images(asked: Asked, bundle: manifest.Manifest) -> dict[str, str]:

@@ -187,13 +187,17 @@ def as_text(overview: Overview, now: float) -> str:
     lines.append(f"last backup: {overview.last_backup or 'never (`dify-installer backup PATH`)'}")
     if overview.kept:
         lines.append(f"kept: {overview.kept} (`dify-installer rollback` or `prune`)")
-    rows = [("service", "state", "for", "restarts", "image")]
-    rows += [_row(each, now) for each in overview.services]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines += ["", *("  ".join((*map(str.ljust, row[:4], widths), row[4])).rstrip() for row in rows), ""]
+    lines += ["", *table(overview.services, now), ""]
     if overview.changed:
         lines += [*overview.changed, "       do: run the install command again: it puts into effect what .env says", ""]
     return "\n".join(lines)
+
+
+def table(services: Sequence[Service], now: float) -> list[str]:
+    """Return services as the lines of a table; `now` in seconds since the epoch."""
+    rows = [("service", "state", "for", "restarts", "image"), *(_row(each, now) for each in services)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return ["  ".join((*map(str.ljust, row[:4], widths), row[4])).rstrip() for row in rows]
 
 
 def _row(service: Service, now: float) -> tuple[str, str, str, str, str]:

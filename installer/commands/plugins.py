@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from installer.commands import workspace
-from installer.core import layout
+from installer.bundle import manifest
+from installer.checks.inside import find_container
+from installer.cluster import plugins as wheels
+from installer.commands import status_cluster, workspace
+from installer.core import errors, layout
 from installer.core.console import Console
-from installer.engine.base import Engine
 from installer.images import plugins as carried
+from installer.release import dify
 from installer.workspace import plugins
 from installer.workspace.client import Client
 
@@ -19,7 +23,11 @@ PACKAGE = ".difypkg"
 
 
 def add(
-    client: Client, given: Sequence[Path], place: layout.Installation, engine: Engine, console: Console
+    client: Client,
+    given: Sequence[Path],
+    place: layout.Installation,
+    containers: workspace.Containers,
+    console: Console,
 ) -> list[plugins.Brought]:
     """Install packages, and those of files that `python -m build plugin` has made, with their wheels.
 
@@ -32,7 +40,47 @@ def add(
         else:
             described = carried.add_bundle(path, place)
             packages += [place.plugins / each.file.path for each in described.plugins.packages]
-    return workspace.bring(client, packages, engine, console)
+    return workspace.bring(client, packages, containers, console)
+
+
+def add_to_cluster(
+    client: Client,
+    given: Sequence[Path],
+    cluster: status_cluster.Cluster,
+    archive: Path,
+    console: Console,
+) -> list[plugins.Brought]:
+    """Install packages on a cluster, or those that the bundle brings; their wheels go into the daemon's claim before.
+
+    Raises WorkspaceFailed, UsageError and BundleDamaged as `add` does, CommandFailed where the pod does not take them.
+    """
+    with tempfile.TemporaryDirectory(prefix="dify-installer-") as folder:
+        place = layout.Installation(Path(folder))
+        packages, others, described = list[Path](), list[manifest.File](), list[manifest.Plugins]()
+        if not given:
+            wheels.lay_down(cluster.bundle, archive, place)
+            described += [cluster.bundle.plugins] if cluster.bundle.plugins is not None else []
+        for path in given:
+            if path.suffix == PACKAGE:
+                packages.append(path)
+            else:
+                described.append(carried.add_bundle(path, place).plugins)
+        for each in described:
+            packages += [place.plugins / package.file.path for package in each.packages]
+            others += each.others
+        if others:
+            wheels.send(place.plugins, others, _daemon(cluster), cluster.pods, console)
+        return workspace.bring(client, packages, cluster.containers, console)
+
+
+def _daemon(cluster: status_cluster.Cluster) -> str:
+    """Return the pod of the plugin daemon. Raises CommandFailed where none runs."""
+    pod = find_container(dify.MODEL_CALLER, cluster.containers())
+    if pod is None:
+        raise errors.CommandFailed(
+            "no pod of the plugin daemon runs", f"see why: dify-installer status --kubernetes {cluster.folder}"
+        )
+    return pod
 
 
 def as_list(found: Sequence[plugins.Plugin | plugins.Brought]) -> list[dict[str, Any]]:

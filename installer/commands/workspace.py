@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer.checks import front_door, models
-from installer.checks.inside import find_container
+from installer.checks import front_door, inside, models
 from installer.commands import report
 from installer.core import layout
 from installer.core.console import Console
 from installer.core.finding import Finding
+from installer.core.runner import Runner
 from installer.engine.base import Container, Engine
 from installer.plan import Plan
 from installer.release import dify, settings
@@ -23,6 +23,8 @@ from installer.workspace.client import Client, open_client
 
 # What Dify calls the languages of an account (constants/languages.py).
 LANGUAGES = {"en": "en-US", "ko": "ko-KR"}
+# Lists the containers of this Dify as they are now.
+Containers = Callable[[], list[Container]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,22 @@ def enter(
 ) -> Iterator[Entered]:
     """Sign in to the installation's console. Raises AccountRefused, ConsoleError, and UsageError for its `.env`."""
     env = settings.load(place)
-    runner = engine.runner
-    runner.hide([*env.secrets, *filter(None, [admin.password])])
     front = front_door.front_door(place, env.url, version, engine)
+    with sign_in(front, place, env, admin, language, engine.runner) as entered:
+        yield entered
+
+
+@contextlib.contextmanager
+def sign_in(
+    front: front_door.FrontDoor,
+    place: layout.Installation,
+    env: settings.Settings,
+    admin: account.Admin,
+    language: str,
+    runner: Runner,
+) -> Iterator[Entered]:
+    """Sign in through a front door; `place` is where notes of the account are kept. Raises as `enter` does."""
+    runner.hide([*env.secrets, *filter(None, [admin.password])])
     with open_client(front) as client:
         init_password = env.resolved.get("INIT_PASSWORD", "")
         yield Entered(client, account.enter(client, admin, place, init_password, LANGUAGES[language], runner))
@@ -56,16 +71,16 @@ def furnish(plan: Plan, result: report.Report, console: Console) -> None:
     request, place, engine = plan.request, plan.place, plan.engine
     if request.admin is None:
         return
-    inside = result.inside = report.Inside(account=request.admin.email)
+    told = result.inside = report.Inside(account=request.admin.email)
     with contextlib.ExitStack() as stack:
         with result.step("account", console) as step:
             entered = stack.enter_context(enter(place, engine, request.admin, request.language, plan.bundle.dify))
             step.seen = told_account(entered.account, place)
-            inside.password_file = str(place.admin_password) if entered.account.generated else ""
+            told.password_file = str(place.admin_password) if entered.account.generated else ""
         client = entered.client
         with result.step("add plugins", console) as step:
-            inside.plugins = bring(client, carried(plan), engine, console)
-            step.seen = told_plugins(inside.plugins)
+            told.plugins = bring(client, carried(plan), listing(engine), console)
+            step.seen = told_plugins(told.plugins)
         if not request.servers:
             result.notes.append(
                 "no model server was named: with --ollama-url or --vllm-url the models of that server are registered"
@@ -74,7 +89,7 @@ def furnish(plan: Plan, result: report.Report, console: Console) -> None:
         with result.step("models", console) as step:
             found = state.list_containers(engine)
             registered = register(client, request.servers, found, place, engine, console)
-            inside.models = [as_model(each) for each in registered]
+            told.models = [as_model(each) for each in registered]
             result.models += told_faults(registered)
             step.seen = told_models(registered)
         with result.step("answer", console) as step:
@@ -90,11 +105,16 @@ def carried(plan: Plan) -> list[Path]:
     return [plan.place.plugins / each.file.path for each in plan.bundle.plugins.packages]
 
 
-def bring(client: Client, packages: Sequence[Path], engine: Engine, console: Console) -> list[plugins.Brought]:
+def listing(engine: Engine) -> Containers:
+    """Return what lists the containers of an engine."""
+    return lambda: state.list_containers(engine)
+
+
+def bring(client: Client, packages: Sequence[Path], containers: Containers, console: Console) -> list[plugins.Brought]:
     """Install packages into the workspace. Raises WorkspaceFailed, and UsageError for what is no package."""
 
     def started() -> int:
-        found = (each for each in state.list_containers(engine) if each.service == dify.MODEL_CALLER)
+        found = (each for each in containers() if each.service == dify.MODEL_CALLER)
         return max((each.started for each in found), default=0)
 
     read = [plugins.read_package(path) for path in packages]
@@ -107,7 +127,7 @@ def register(
     asked: Sequence[models.Server],
     found: list[Container],
     place: layout.Installation,
-    engine: Engine,
+    engine: inside.Runtime,
     console: Console,
 ) -> list[registry.Registered]:
     """Register what the servers have."""
@@ -121,12 +141,15 @@ def judge_lacking(
     registered: Sequence[registry.Registered],
     found: list[Container],
     place: layout.Installation,
-    engine: Engine,
+    engine: inside.Runtime,
+    *,
+    from_here: bool = True,
 ) -> list[Finding]:
-    """Return why servers have given no model, or not all that were wanted of them."""
+    """Return why servers have given no model, or not all that were wanted of them; `from_here` as `check_servers`."""
     lacking = [server for server in asked if _lacks(server, [each.model for each in registered])]
     authorities = models.host_authorities(place)
-    checked = models.check_servers(lacking, found, authorities, layout.bundled(layout.PROBE), engine)
+    probe = layout.bundled(layout.PROBE)
+    checked = models.check_servers(lacking, found, authorities, probe, engine, from_here=from_here)
     return [each for each in checked if each.level != "ok"]
 
 
@@ -164,7 +187,7 @@ def _prove_knowledge(client: Client, plan: Plan, result: report.Report, console:
     language, answer = plan.request.language, result.inside.answer
     # A model that has not answered without knowledge is not asked with it.
     talker = (answer.provider, answer.model) if answer else None
-    runs = worker_watch(plan.engine)
+    runs = worker_watch(listing(plan.engine))
     try:
         found = knowledge.prove(client, embedder, knowledge.WORDS[language], runs, console, talker, ask.WORDS[language])
     except knowledge.KnowledgeFailed as error:
@@ -176,9 +199,9 @@ def _prove_knowledge(client: Client, plan: Plan, result: report.Report, console:
     return told_knowledge(found)
 
 
-def worker_watch(engine: Engine) -> Callable[[], bool]:
+def worker_watch(containers: Containers) -> Callable[[], bool]:
     """Return a function that tells whether the worker's container runs."""
-    return lambda: find_container(dify.WORKER, state.list_containers(engine)) is not None
+    return lambda: inside.find_container(dify.WORKER, containers()) is not None
 
 
 def told_account(entered: account.Entered, place: layout.Installation) -> str:

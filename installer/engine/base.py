@@ -148,6 +148,10 @@ class Engine(abc.ABC):
         command = [self.name, *arguments]
         return self.runner.run(command, timeout=timeout, env=env, input=input, check=check, remedy=remedy)
 
+    def execute(self, container: str, command: Sequence[str], *, timeout: float, input: str) -> Result:
+        """Run a program in a running container, with `input` on its standard input; a failure is a result, too."""
+        return self.run(["exec", "--interactive", container, *command], timeout=timeout, input=input, check=False)
+
     def container_name(self, service: str) -> str:
         """Return the name that compose gives to the container of a service of ours."""
         return self.separator.join((layout.COMPOSE_PROJECT, service, "1"))

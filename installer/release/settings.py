@@ -211,6 +211,19 @@ def load(place: layout.Installation) -> Settings:
     return _settings(found.text, envfile.resolve(found.text), example)
 
 
+def read(path: Path, example: str) -> Settings:
+    """Return the settings in a file of its own, as `manifests` writes it; `example` is the text of upstream's.
+
+    Raises UsageError when it cannot be read.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UsageError(f"{path} cannot be read: {error}", "name a file that is yours to read") from error
+    envfile.require_readable(text)
+    return _settings(text, envfile.resolve(text), example)
+
+
 def require_kept(place: layout.Installation) -> None:
     """Refuse to start containers from an `.env` that has lost keys: they would get upstream's public secrets.
 

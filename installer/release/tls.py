@@ -68,7 +68,12 @@ def _leaf(content: bytes, path: Path) -> x509.Certificate:
 
 def read_end(certificate: Path) -> datetime.datetime:
     """Return when a certificate ends. Raises UsageError when it cannot be read."""
-    return _leaf(_bytes(certificate), certificate).not_valid_after_utc
+    return end_of(_bytes(certificate), certificate)
+
+
+def end_of(content: bytes, where: Path) -> datetime.datetime:
+    """Return when the certificate in PEM ends that was read from `where`. Raises UsageError when it is none."""
+    return _leaf(content, where).not_valid_after_utc
 
 
 def require_accepted(certificate: Path, key: Path, host: str, policy: ssl.SSLContext) -> None:

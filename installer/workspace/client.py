@@ -45,10 +45,10 @@ class ConsoleError(errors.WorkspaceFailed):
 class Client:
     """Calls the console; paths begin behind `/console/api`. Every call raises ConsoleError where it fails."""
 
-    def __init__(self, session: requests.Session, url: str, logs: str) -> None:
+    def __init__(self, session: requests.Session, url: str, remedy: str) -> None:
         self.url = url
         self._session = session
-        self._logs = logs
+        self._remedy = remedy
 
     def get(self, path: str, **query: str | int) -> Any:
         """Return the JSON of an answer."""
@@ -135,16 +135,12 @@ class Client:
             words=words,
         )
 
-    @property
-    def _remedy(self) -> str:
-        return f"look at `dify-installer status` and {self._logs}"
-
 
 @contextlib.contextmanager
 def open_client(front: front_door.FrontDoor) -> Iterator[Client]:
     """Give a client that nobody has signed in with yet."""
     with front_door.open_session(front) as (session, url):
-        yield Client(session, url, front.logs)
+        yield Client(session, url, front.remedy)
 
 
 def _fields(answer: requests.Response) -> dict[str, Any]:

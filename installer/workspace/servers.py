@@ -10,7 +10,7 @@ from typing import Any, cast
 from installer.checks import inside
 from installer.checks.models import Kind, Server, Wanted
 from installer.checks.probe import probe as ask
-from installer.engine.base import Container, Engine
+from installer.engine.base import Container
 from installer.release import dify
 
 # A server without a word of it: what Dify's own form has as its default.
@@ -38,7 +38,7 @@ class Model:
 
 
 def find_models(
-    servers: Sequence[Server], found: list[Container], authorities: str, probe: Path, engine: Engine
+    servers: Sequence[Server], found: list[Container], authorities: str, probe: Path, engine: inside.Runtime
 ) -> list[Model]:
     """Ask each server, from the container whose plugins will call it, for its models.
 

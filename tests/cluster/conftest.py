@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import disks, newer, once, registry, sample, upstream, work
+from tests.e2e.conftest import disks, newer, once, owner_key, provided, registry, sample, upstream, work
 from tests.target.cluster import programs, settings
 from tests.target.cluster.node import Company, Node
 from tests.target.private_registry import PrivateRegistry
 
-__all__ = ["disks", "newer", "once", "registry", "sample", "upstream", "work"]
+__all__ = ["disks", "newer", "once", "owner_key", "provided", "registry", "sample", "upstream", "work"]
 
 
 @pytest.fixture(scope="session")

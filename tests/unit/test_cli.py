@@ -28,7 +28,7 @@ def test_help_lists_the_options_by_subject_and_cuts_nothing_off() -> None:
     assert [line.rstrip(":") for line in shown.splitlines() if line.rstrip(":") in subjects] == subjects
     for name, command in man.every_command(cli.cli).items():
         own = help_of(*name.split())
-        for dots in ("[ARGS]...", "[OPTIONS]...", "FILE...", "[NAME]..."):
+        for dots in ("[ARGS]...", "[OPTIONS]...", "[FILE]...", "[NAME]..."):
             own = own.replace(dots, "")
         assert "..." not in own, name
         last = (command.help or "").split("\n\n")[0].split()[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from installer.commands import manifests
 from installer.core import errors, layout
 from installer.core.console import Console
 from installer.registry import reference
-from installer.release import compose, envfile, external
+from installer.release import compose, envfile, external, tls
 from installer.stack import prepare_api
 from tests.target.images import SAMPLE
 from tests.unit.test_manifest import EXAMPLE
@@ -300,3 +301,60 @@ def test_a_database_of_others_is_refused_in_words(given: Given) -> None:
     with pytest.raises(errors.UsageError, match="PostgreSQL at db.intranet:5432") as caught:
         given.write(values=database)
     assert "secret" not in caught.value.message
+
+
+AUTHORITY = tls.make_self_signed("company.example", datetime.datetime.now(datetime.UTC)).certificate
+
+
+def test_the_companys_authorities_are_mounted_by_those_who_call_out(given: Given, tmp_path: Path) -> None:
+    company = tmp_path / "company.pem"
+    company.write_bytes(AUTHORITY)
+    before = given.write()
+    trusted = dataclasses.replace(given, out=tmp_path / "trusted")
+    files = trusted.write(ca_bundle=company, env=given.out / "settings.env")
+    (made,) = [each for each in objects(files, "ConfigMap") if each["metadata"]["name"] == "company-ca"]
+    assert made["data"] == {"ca-bundle.pem": AUTHORITY.decode()}
+    trusting = {
+        name.partition("-")[0]: {
+            mount["mountPath"]
+            for each in (*pod["initContainers"], *pod["containers"])
+            for mount in each.get("volumeMounts", ())
+            if mount["name"] == "company-ca"
+        }
+        for name, pod in pods(files).items()
+        if any(volume["name"] == "company-ca" for volume in pod["volumes"])
+    }
+    assert trusting == {each: {"/etc/company-ca"} for each in ("api", "worker", "plugin", "migration")}
+    for name in ("api", "worker", "plugin-daemon"):
+        assert environment(files, name)["SSL_CERT_FILE"] == "/etc/company-ca/ca-bundle.pem"
+        # They begin anew.
+        assert files[f"base/{name}.yaml"] != before[f"base/{name}.yaml"]
+    assert files["base/web.yaml"] == before["base/web.yaml"]
+    # The next run goes on with them.
+    assert trusted.write() == files
+
+
+def test_authorities_that_kubectl_does_not_apply_are_refused(given: Given, tmp_path: Path) -> None:
+    company = tmp_path / "company.pem"
+    company.write_text("not one")
+    with pytest.raises(errors.UsageError, match="no certificate in PEM form"):
+        given.write(ca_bundle=company)
+    company.write_bytes(AUTHORITY * 400)
+    with pytest.raises(errors.UsageError, match="kubectl applies no more than 200"):
+        given.write(ca_bundle=company)
+    assert not given.out.exists()
+
+
+def test_the_plugin_daemon_installs_from_the_wheels_in_its_claim(given: Given) -> None:
+    daemon = environment(given.write(), "plugin-daemon")
+    assert daemon["PIP_EXTRA_ARGS"] == "--no-index --find-links=/app/storage/dify-installer/wheels"
+    key = manifest.File(path=layout.OWNER_KEY, size=1, sha256="a" * 64, executable=False)
+    signed = manifest.Plugins(image="localhost/plugins:1", packages=(), others=(key,))
+    daemon = environment(
+        dataclasses.replace(given, bundle=dataclasses.replace(given.bundle, plugins=signed)).write(
+            values={"PIP_EXTRA_ARGS": "--index-url=http://pypi.example.com"}
+        ),
+        "plugin-daemon",
+    )
+    assert daemon["PIP_EXTRA_ARGS"] == "--index-url=http://pypi.example.com"
+    assert daemon["THIRD_PARTY_SIGNATURE_VERIFICATION_PUBLIC_KEYS"] == "/app/storage/dify-installer/keys/owner.pem"

@@ -91,7 +91,7 @@ def test_the_pages_tell_every_preflight_check(language: str) -> None:
 @each_language
 def test_the_pages_tell_every_check_of_a_cluster(language: str) -> None:
     page = read(LANGUAGES[language][2] / "kubernetes.md")
-    for check in docs.of_cluster():
+    for check in {**docs.of_cluster(), **docs.of_running()}:
         assert f"| `{check}` |" in page, check
 
 

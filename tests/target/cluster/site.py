@@ -68,14 +68,18 @@ class Site:
 
     def preflight(self, bundle: Bundle, *options: str) -> dict[str, str]:
         """Let a bundle's executable judge the cluster; return the level and what was seen of each check."""
-        kubectl = {"PATH": str(self.node.programs), "HOME": str(self.folder), "KUBECONFIG": str(self.node.kubeconfig)}
-        settled = ["env", "-i", *(f"{key}={value}" for key, value in kubectl.items())]
-        command = ["nsenter", f"--net={self.node.network}", *settled, str(bundle.executable), "preflight"]
-        done = subprocess.run(
-            [*command, "--kubernetes", str(self.out), "--json", *options], capture_output=True, text=True
-        )
+        done = self.with_kubectl(bundle, "preflight", *options)
         assert done.stdout, done.stderr
         return {each["check"]: f"{each['level']}: {each['seen']}" for each in json.loads(done.stdout)["findings"]}
+
+    def with_kubectl(self, bundle: Bundle, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of a bundle's executable on this folder, where kubectl reaches the cluster; JSON is asked."""
+        kubectl = {"PATH": str(self.node.programs), "HOME": str(self.folder), "KUBECONFIG": str(self.node.kubeconfig)}
+        settled = ["env", "-i", *(f"{key}={value}" for key, value in {**kubectl, **environment}.items())]
+        enter = ["nsenter", f"--net={self.node.network}", *settled, str(bundle.executable)]
+        return subprocess.run(
+            [*enter, *command, "--kubernetes", str(self.out), "--json"], capture_output=True, text=True
+        )
 
     def _installer(self, bundle: Bundle, *arguments: str) -> None:
         """Run a bundle's executable where the registry can be reached."""
