@@ -185,7 +185,7 @@ def _refused(answer: s3.Answer, storage: Storage, right: str) -> errors.Prefligh
         target = storage.bucket if right == LIST_RIGHT else f"{storage.bucket}/*"
         return errors.PreflightFailed(
             f"{where}: {storage.key} may not do all that Dify does in {storage.bucket}: {right} is refused",
-            f"its administrator allows {right} on arn:aws:s3:::{target}; docs/external.md has the whole policy",
+            f"its administrator allows {right} on arn:aws:s3:::{target}; docs/external.md lists all rights",
         )
     return errors.PreflightFailed(
         f"{where}: it refuses: {answer.message or 'no reason is given'} ({code}, {answer.status})",
