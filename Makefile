@@ -78,8 +78,10 @@ bench: system-packages $(VENV)/complete ## measure our way against the manual on
 life: system-packages $(VENV)/complete ## measure a backup and its way back against the manual one: tests/bench/LIFE.md (root, ten minutes)
 	$(RUN) -m tests.bench.life --work $(WORK) $(LIFE)
 
-growth: system-packages $(VENV)/complete ## measure how the cost grows with the bundle: tests/bench/GROWTH.md (root, 40 GB, half an hour)
+growth: system-packages $(VENV)/complete ## measure how the cost grows, and which way wins where: tests/bench/GROWTH.md, WAYS.md (root, 80 GB, two hours)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
 	$(RUN) -m tests.bench.growth --work $(WORK) $(GROWTH)
+	$(RUN) -m tests.bench.ways --work $(WORK)
 
 scale: system-packages cluster-packages $(VENV)/complete ## measure what clusters of 3, 30 and 300 nodes pull from one registry: tests/bench/SCALE.md (root, 10 GB)
 	KUBERNETES=$(KUBERNETES) $(RUN) -m tests.bench.scale --work $(WORK) $(SCALE)

@@ -470,8 +470,9 @@ SITE = (
         callback=_not_on_the_command_line,
         metavar="URL",
         group=OTHERS,
-        help="A Redis or Valkey of yours instead of our container, rediss://USER:PASSWORD@HOST:6379/0, or redis:// "
-        "without TLS; in the environment or the answer file, never on the command line.",
+        help="A Redis or Valkey of yours instead of our container, rediss://USER:PASSWORD@HOST:6379/0, redis:// "
+        "without TLS, or by sentinels, sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0; in the environment "
+        "or the answer file, never on the command line.",
     ),
     option(
         "--storage-url",

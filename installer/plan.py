@@ -504,7 +504,8 @@ def check_redis(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
     wanted = external.find_redis(env.resolved)
     if wanted is None:
         return
-    reach.require_not_here(wanted.host, wanted.port, wanted.where)
+    for host, port in wanted.addresses.values():
+        reach.require_not_here(host, port, wanted.where)
     seen = redis_server.look(wanted, authorities)
     security = "TLS" if wanted.tls else "no TLS"
     told = f"{wanted.where}, {seen.version}, {security}: databases {wanted.number} and {wanted.broker} can be used"
@@ -635,7 +636,7 @@ def warn_of_names(env: Settings, names: Names) -> Iterator[Finding]:
         ("vectors", external.find_vectors(env.resolved)),
     )
     for check, server in found:
-        if server is not None and asks_nobody and not _is_address(server.host):
+        if server is not None and asks_nobody and not all(_is_address(host) for host, _ in server.addresses.values()):
             yield Finding(
                 check,
                 "warning",

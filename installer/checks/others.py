@@ -24,16 +24,17 @@ def check(variables: Mapping[str, str], found: list[Container], probe: Path, eng
     api = inside.find_container(dify.API, found)
     if api is None or not servers:
         return []
-    questions = [{"host": each.host, "port": each.port} for each in servers]
+    named = {name: address for server in servers for name, address in server.addresses.items()}
+    questions = [{"host": host, "port": port} for host, port in named.values()]
     answers = inside.ask_inside(api, questions, probe, engine, function="connect")
     return [
         Finding(
-            check=f"api reaches {server.where}",
+            check=f"api reaches {name}",
             level="ok" if answer["kind"] == "ok" else "error",
             seen=str(answer["detail"]),
             remedy="" if answer["kind"] == "ok" else REMEDY,
         )
-        for server, answer in zip(servers, answers, strict=True)
+        for name, answer in zip(named, answers, strict=True)
     ]
 
 

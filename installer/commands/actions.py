@@ -32,15 +32,14 @@ class Action:
 def list_actions(plan: Plan) -> list[Action]:
     """Return what `install` would do with a plan that has passed, in its order; empty for what it would leave as is."""
     assert plan.settings is not None
+    settled = [*_settings(plan), *_intranet(plan), *_resolvers(plan), *_files(plan)]
+    images = _images(plan)
     actions = [
         *_podman(plan),
         *_folder(plan),
         *_upgrade(plan),
-        *_images(plan),
-        *_settings(plan),
-        *_intranet(plan),
-        *_resolvers(plan),
-        *_files(plan),
+        # An upgrade loads the new images while the older version runs with its settings.
+        *((*images, *settled) if plan.upgrade else (*settled, *images)),
         *_databases(plan),
         *_storage(plan),
         *_data(plan),

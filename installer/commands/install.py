@@ -6,7 +6,9 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 from installer import plan as plans
 from installer.backup import arrival as arrivals
@@ -20,14 +22,23 @@ from installer.engine import install_podman, podman_compose
 from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
 from installer.images import image_store, inventory, plugins, superseded, supply
+from installer.images.order import AS_THEY_COME, Order
 from installer.plan import Plan, Request
 from installer.registry import pull
 from installer.release import compose, env_history, external, masks, settings
 from installer.services import postgresql
-from installer.stack import api_start, project, run, state
+from installer.stack import ahead, api_start, project, run, state
 from installer.system import boot_unit, firewall, leftovers, own_copy
 from installer.upgrade import kept, rows
 from installer.upgrade.plan import Upgrade
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A project that is laid down: the compose file that is to run, and whether nginx has a new certificate."""
+
+    document: compose.Document
+    renewed: bool
 
 
 def install(request: Request, runner: Runner, console: Console) -> report.Report:
@@ -110,11 +121,25 @@ def _act(plan: Plan, held: lock.Held, result: report.Report, runner: Runner, con
     with ThreadPoolExecutor(1) as beside:
         # podman loads on one processor and a half: podman-compose's environment is made beside it.
         composer = beside.submit(_install_podman_compose, plan, result, runner)
-        _bring_images(plan, result, console)
+        laid = _settings(plan, result, console)
+        with _ahead(plan, laid.document, composer) as early:
+            _bring_images(plan, result, console, early.order)
     if plan.engine.needs_podman_compose:
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()
-    return _bring_up(plan, result, console)
+    return _bring_up(plan, laid, result, console)
+
+
+def _ahead(plan: Plan, document: compose.Document, composer: Future[str]) -> ahead.Ahead:
+    """Return what starts the api while images are brought: in a new installation alone, and not before its data."""
+    assert plan.settings is not None
+    waves: tuple[ahead.Wave, ...] = ()
+    one_by_one = plan.engine.proves_layers or plan.request.registry is not None
+    new = plan.arrival is None and plan.rows is None and not state.list_containers(plan.engine)
+    if one_by_one and new:
+        waves = ahead.plan_waves(document, plan.settings.resolved, plan.bundle.images)
+    name = partial(superseded.name, plan.place, engine=plan.engine)
+    return ahead.Ahead(plan.place, document, waves, plan.engine, name, composer)
 
 
 def _upgrade(
@@ -134,7 +159,7 @@ def _upgrade(
         if engine.needs_podman_compose:
             with result.step("podman-compose", console) as step:
                 step.seen = _install_podman_compose(plan, result, runner)
-        document = _bring_up(plan, result, console)
+        document = _bring_up(plan, _settings(plan, result, console), result, console)
         with result.step("rows", console) as step:
             step.seen = _compare(plan, result)
         _look(plan, document, result, console)
@@ -220,33 +245,36 @@ def _compare(plan: Plan, result: report.Report) -> str:
     return f"{compared.total} in {compared.tables} tables; {len(compared.fewer)} tables have fewer than before"
 
 
-def _bring_images(plan: Plan, result: report.Report, console: Console) -> None:
+def _bring_images(plan: Plan, result: report.Report, console: Console, wanted: Order = AS_THEY_COME) -> None:
     with result.step("images", console) as step:
         if plan.request.registry is not None:
-            step.seen = _pull(plan, plan.request.registry, console)
+            step.seen = _pull(plan, plan.request.registry, console, wanted)
             return
-        step.seen, note = supply.bring(plan.sources.supply, plan.place, plan.engine, plan.host, console)
+        step.seen, note = supply.bring(plan.sources.supply, plan.place, plan.engine, plan.host, console, wanted)
         result.notes += [note] if note else []
 
 
-def _pull(plan: Plan, registry: pull.Source, console: Console) -> str:
+def _pull(plan: Plan, registry: pull.Source, console: Console, wanted: Order) -> str:
     """Have the engine pull what it lacks; prove that all is there then, and say what was done."""
-    pulled = pull.pull(registry, plan.sources.offers, plan.place, plan.engine, console)
+    pulled = pull.pull(registry, plan.sources.offers, plan.place, plan.engine, console, wanted)
     needed = plugins.needed_images(plan.bundle, plan.place)
-    superseded.remember_names(plan.place, needed, inventory.list_present(plan.engine))
-    inventory.tag(needed, plan.engine)
+    superseded.name(plan.place, needed, plan.engine)
     return f"{len(pulled)} pulled from {registry.registry.host}, {len(needed) - len(pulled)} there already"
 
 
-def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Document:
-    """Lay the project down, start it and wait until Dify answers; return the compose file that runs."""
-    place, engine = plan.place, plan.engine
+def _settings(plan: Plan, result: report.Report, console: Console) -> Laid:
+    with result.step("settings", console) as step:
+        laid, step.seen = _lay_down(plan, result)
+    return laid
+
+
+def _bring_up(plan: Plan, laid: Laid, result: report.Report, console: Console) -> compose.Document:
+    """Start the project that is laid down, and wait until Dify answers; return the compose file that runs."""
+    place, engine, document = plan.place, plan.engine, laid.document
     if plan.bundle.plugins is not None:
         with result.step("plugins", console) as step:
             written = plugins.lay_down(plan.bundle, place, engine)
             step.seen = f"{len(plan.bundle.plugins.packages)} packages, {written} files written into {place.plugins}"
-    with result.step("settings", console) as step:
-        document, renewed, step.seen = _lay_down(plan, result)
     if plan.rows is not None and plan.rows.missing:
         with result.step("database", console) as step:
             step.seen = _make_databases(plan, plan.rows.missing)
@@ -254,7 +282,7 @@ def _bring_up(plan: Plan, result: report.Report, console: Console) -> compose.Do
         with result.step("data", console) as step:
             step.seen = _bring(plan, plan.arrival, document, result, console)
     with others.telling(lambda: _look_at_others(plan)):
-        _start(plan, document, result, console, renewed=renewed)
+        _start(plan, document, result, console, renewed=laid.renewed)
     if plan.arrival is not None and not plan.arrival.without_vectors:
         assert plan.settings is not None
         counted = vectors.count(plan.settings.resolved, state.list_ours(place, engine), engine)
@@ -326,8 +354,8 @@ def opens_firewall(plan: Plan) -> bool:
     return host.network.firewalld and host.user.root and plan.request.firewall and host.engine.asks_firewall
 
 
-def _lay_down(plan: Plan, result: report.Report) -> tuple[compose.Document, bool, str]:
-    """Write all files of the project; return what runs, whether the certificate is new, and what was done in words."""
+def _lay_down(plan: Plan, result: report.Report) -> tuple[Laid, str]:
+    """Write all files of the project; return what was laid down, and in words what was done."""
     place = plan.place
     assert plan.settings is not None
     project.lay_down(plan.bundle, layout.bundled(""), place)
@@ -337,9 +365,12 @@ def _lay_down(plan: Plan, result: report.Report) -> tuple[compose.Document, bool
         # Those of an earlier run stay when none are given.
         files.folder(place.ca_bundle.parent)
         files.write(place.ca_bundle, plan.authorities)
-    document = project.write_compose(place, plan.settings.resolved, plan.engine, plan.host, plan.bundle.images)
+    # The plugins' files come with the images.
+    coming = [place.plugins / file.path for file in plugins.find_missing(plan.bundle, place)]
+    choice = project.choose(place, plan.settings.resolved, plan.engine, plan.host, plan.bundle.images, coming)
+    document = project.write_compose(place, choice, plan.engine)
     result.url = plan.settings.url
-    return document, renewed, f"{place.env} {'written' if changed else 'unchanged'}"
+    return Laid(document, renewed), f"{place.env} {'written' if changed else 'unchanged'}"
 
 
 def _install_certificate(plan: Plan) -> bool:

@@ -48,9 +48,9 @@ class Docker(Engine):
     # docker compose, pkg/compose/convergence.go, `mustRecreate`.
     compose_replaces = True
     # What docker publishes goes past firewalld.
+    asks_firewall = False
     # Its daemon keeps them, root's alone (moby, container/container.go: config.v2.json, 0600).
     databases = ()
-    asks_firewall = False
     temporary = None
     _json_form = "{{json .}}"
 

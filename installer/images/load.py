@@ -20,6 +20,7 @@ from installer.engine.base import Engine
 from installer.host.facts import Host
 from installer.images import spool
 from installer.images.inventory import find_missing, layer_sizes, list_present
+from installer.images.order import AS_THEY_COME, Order
 
 # An image of 10 GiB from a slow disk; the whole run has no limit of its own here.
 LOAD_SECONDS = 3600.0
@@ -75,6 +76,7 @@ def load(
     engine: Engine,
     found: Host,
     console: Console,
+    order: Order = AS_THEY_COME,
 ) -> list[manifest.Image]:
     """Load those of the needed images that are missing and return them; `tag` is to follow.
 
@@ -84,33 +86,39 @@ def load(
     """
     wanted = find_missing(needed, list_present(engine))
     spool.clear(place)
+    for image in needed:
+        if image not in wanted:
+            order.arrived(image)
     if wanted:
         with console.progress("load images", sum(layer_sizes(wanted, bundle).values())) as bar:
             for part in list_parts(bundle, archive, wanted):
                 if engine.proves_layers:
-                    _load_one_by_one(part, place, engine, found, console, bar)
+                    _load_one_by_one(part, order, place, engine, found, console, bar)
                 else:
                     _load_whole(part, engine)
                     bar.update(sum(part.archive.layers.values()))
+                    for image in part.images:
+                        order.arrived(image)
     return wanted
 
 
 def _load_one_by_one(
-    part: Part, place: layout.Installation, engine: Engine, found: Host, console: Console, bar: Bar
+    part: Part, order: Order, place: layout.Installation, engine: Engine, found: Host, console: Console, bar: Bar
 ) -> None:
-    """Load each image by itself, the largest first, so that two that run together are busy to the end."""
+    """Load each image by itself."""
     workers = found.engine.spooled_images
-    order = sorted(part.images, key=lambda image: image.size, reverse=True)
+    images = order.sort(part.images)
     try:
-        temporary = spool.prepare(place, sum(image.size for image in order[:workers]))
+        temporary = spool.prepare(place, sum(sorted(image.size for image in images)[-workers:]))
         with ThreadPoolExecutor(1) as beside, ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(_load_one, image, part.path, place, temporary, engine) for image in order]
+            jobs = [pool.submit(_load_one, image, part.path, place, temporary, engine) for image in images]
             try:
                 left = dict(part.archive.layers)
-                for image, job in zip(order, jobs, strict=True):
+                for image, job in zip(images, jobs, strict=True):
                     job.result()
                     bar.update(sum(left.pop(layer, 0) for layer in image.layers))
                     beside.submit(_write_out, found, engine)
+                    order.arrived(image)
             except BaseException:
                 # First what waits, then what runs: else the next one starts when the first is ended.
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -57,6 +57,12 @@ def remember_names(place: layout.Installation, images: Iterable[manifest.Image],
     _write(place, record)
 
 
+def name(place: layout.Installation, images: Sequence[manifest.Image], engine: Engine) -> None:
+    """Remember the names that images get, and give them. Raises CommandFailed, as `inventory.tag` does."""
+    remember_names(place, images, inventory.list_present(engine))
+    inventory.tag(images, engine)
+
+
 def _write(place: layout.Installation, record: Record) -> None:
     if not record:
         place.loaded_images.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from installer.core.console import Console
 from installer.engine.base import Engine
 from installer.host.facts import Host
 from installer.images import image_store, inventory, load, mounted_store, plugins, superseded, unpacked_store
+from installer.images.order import AS_THEY_COME, Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,15 @@ def verify_supply(supply: Supply, full: bool, engine: Engine, console: Console) 
     return f"{embedded} and {load.verify_parts(needed, bundle, engine, console)} are as built"
 
 
-def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Host, console: Console) -> tuple[str, str]:
-    """Mount or unpack the images, where there is a store that serves here, or load them.
+def bring(
+    supply: Supply,
+    place: layout.Installation,
+    engine: Engine,
+    found: Host,
+    console: Console,
+    order: Order = AS_THEY_COME,
+) -> tuple[str, str]:
+    """Mount or unpack the images, where there is a store that serves here, or load them, in an order.
 
     Returns in words what was done, and why the store did not serve, or was not mounted, if it did or was not. Raises
     BundleDamaged, and CommandFailed when nothing of that can be done.
@@ -75,9 +83,8 @@ def bring(supply: Supply, place: layout.Installation, engine: Engine, found: Hos
             note = f"{error.message}; so the images were loaded from the archive"
             superseded.remember(place, supply.missing)
     needed = plugins.needed_images(supply.bundle, place)
-    loaded = load.load(supply.bundle, needed, supply.archive, place, engine, found, console)
-    superseded.remember_names(place, needed, inventory.list_present(engine))
-    inventory.tag(needed, engine)
+    loaded = load.load(supply.bundle, needed, supply.archive, place, engine, found, console, order)
+    superseded.name(place, needed, engine)
     superseded.remember(place, loaded, inventory.list_present(engine) if loaded else ())
     return _words("loaded", len(loaded), supply.bundle), note
 

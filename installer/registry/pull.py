@@ -21,6 +21,7 @@ from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.engine.base import Access, Engine
 from installer.images import inventory, superseded
+from installer.images.order import AS_THEY_COME, Order
 from installer.registry import client, credentials, manifests, reference
 
 TAG_SECONDS = 60.0
@@ -85,15 +86,21 @@ def in_words(source: Source, offers: Sequence[Offer], bundle: manifest.Manifest)
 
 
 def pull(
-    source: Source, offers: Sequence[Offer], place: layout.Installation, engine: Engine, console: Console
+    source: Source,
+    offers: Sequence[Offer],
+    place: layout.Installation,
+    engine: Engine,
+    console: Console,
+    order: Order = AS_THEY_COME,
 ) -> list[manifest.Image]:
     """Have the engine pull what it lacks of these images, and give each its name; return those that were pulled.
 
     Raises CommandFailed when the engine fails, or has not got the image whose ID was offered.
     """
     missing = inventory.find_missing([each.image for each in offers], inventory.list_present(engine))
-    wanted = [offer for offer in offers if offer.image in missing]
-    superseded.remember(place, [offer.image for offer in wanted])
+    offered = {offer.image.reference: offer for offer in offers if offer.image in missing}
+    wanted = [offered[image.reference] for image in order.sort(missing)]
+    superseded.remember(place, missing)
     with access(source) as right, console.progress("pull images", len(wanted), unit="images") as bar:
         for offer in wanted:
             engine.pull(offer.name, right)
@@ -101,6 +108,7 @@ def pull(
             # The name with the digest goes: by two names no image could be removed once it is superseded.
             engine.run(["rmi", offer.name], timeout=TAG_SECONDS, check=False)
             bar.update(1)
+            order.arrived(offer.image)
     images = [offer.image for offer in wanted]
     if lacking := inventory.find_missing(images, found := inventory.list_present(engine)):
         raise errors.CommandFailed(

@@ -31,6 +31,15 @@ HANDS_SIGNALS_ON = (
     "while kill -0 -- -$$! 2>/dev/null; do sleep 0.1; done; exit $${stopped:-$$status}"
 )
 DAEMON_COMMAND = ("/bin/bash", "-c", HANDS_SIGNALS_ON)
+# nginx and squid are started by a script behind the shell of `sh -c "… && /docker-entrypoint.sh"`, and were killed as
+# well. nginx takes that shell's place, since its script ends with `exec`. squid's does not: its group of processes is
+# told to end at once, SIGINT, since for SIGTERM squid waits 30 s for its clients (squid's documents,
+# `shutdown_lifetime`; main.cc, shut_down).
+HEARS_AS_FIRST = "exec {}"
+HEARS_INTERRUPT = (
+    "{{ setsid {} & program=$$!; trap 'ended=1; kill -s INT -- -$$program' TERM; wait $$program; status=$$?; "
+    'if [ "$${{ended:-}}" ]; then wait $$program; exit 0; fi; exit $$status; }}'
+)
 # Where the plugin daemon sees the install folder's plugins. It hands PIP_EXTRA_ARGS to uv, and reads further keys,
 # whose signature it takes, from files (plugin daemon 0.5.2, internal/types/app/config.go); the compose file passes
 # none of these on.

@@ -14,6 +14,7 @@ internal/db/pg/pg.go, pkg/utils/cache/redis.go):
   as well, which speaks no TLS: that gets its own word in DB_EXTRAS.
 - The api compares Redis's certificate as REDIS_SSL_CERT_REQS says; the daemon always does, with the authorities of the
   system, which SSL_CERT_FILE names (Go's crypto/x509).
+- By sentinels the api knows no TLS, and celery no user of theirs (api/extensions/ext_redis.py, ext_celery.py).
 """
 
 from __future__ import annotations
@@ -45,15 +46,25 @@ VECTOR_KEYS = (
     # The last two have the same value as the password (`dify.SECRETS`).
     *(dify.VECTOR_SSL_MODE, "PGVECTOR_POSTGRES_PASSWORD", "PGVECTO_RS_PASSWORD"),
 )
+BY_SENTINELS = "REDIS_USE_SENTINEL"
+SENTINEL_KEYS = (
+    *(BY_SENTINELS, "REDIS_SENTINELS", "REDIS_SENTINEL_SERVICE_NAME", "REDIS_SENTINEL_USERNAME"),
+    *("REDIS_SENTINEL_PASSWORD", "CELERY_USE_SENTINEL", "CELERY_SENTINEL_MASTER_NAME", "CELERY_SENTINEL_PASSWORD"),
+)
 REDIS_KEYS = (
     *("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_DB", "REDIS_USE_SSL"),
-    *("REDIS_SSL_CERT_REQS", "REDIS_SSL_CA_CERTS", "CELERY_BROKER_URL"),
+    *("REDIS_SSL_CERT_REQS", "REDIS_SSL_CA_CERTS", "CELERY_BROKER_URL", *SENTINEL_KEYS),
 )
 # The plugin daemon writes user, password and names without quotes into its connection string, and a database's name
 # into SQL; the api writes that name into a URL as it is.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LARGEST_REDIS_DB = 15
+SENTINEL, SENTINEL_PORT = "sentinel", 26379
 TRUE = "true"
+
+# Host and port.
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +86,11 @@ class Database:
         return f"PostgreSQL at {self.host}:{self.port}"
 
     @property
+    def addresses(self) -> dict[str, Address]:
+        """Return what is connected to, by its name for people."""
+        return {self.where: (self.host, self.port)}
+
+    @property
     def verifies(self) -> bool:
         """Whether the server's certificate is compared with the authorities."""
         return self.mode.startswith("verify")
@@ -82,7 +98,10 @@ class Database:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Redis:
-    """A Redis or Valkey server; `broker` is the number of the database that holds the queues."""
+    """A Redis or Valkey server; `broker` is the number of the database that holds the queues.
+
+    With sentinels, which are asked for the server of a service, `host` and `port` are those of the first of them.
+    """
 
     host: str
     port: int
@@ -91,11 +110,24 @@ class Redis:
     number: int
     broker: int
     tls: bool
+    sentinels: tuple[Address, ...] = ()
+    service: str = ""
+    sentinel_password: str = field(default="", repr=False)
 
     @property
     def where(self) -> str:
         """Return where it is, for people."""
+        if self.sentinels:
+            return (
+                f"Redis {self.service} of the sentinels {', '.join(f'{host}:{port}' for host, port in self.sentinels)}"
+            )
         return f"Redis at {self.host}:{self.port}"
+
+    @property
+    def addresses(self) -> dict[str, Address]:
+        """Return what is connected to first, by its name for people."""
+        sentinels = {f"the sentinel {host}:{port}": (host, port) for host, port in self.sentinels}
+        return sentinels or {self.where: (self.host, self.port)}
 
 
 def checked_database(text: str) -> Database:
@@ -127,6 +159,8 @@ def checked_vectors(text: str) -> Database:
 
 def checked_redis(text: str) -> Redis:
     """Return the server that a URL names. Raises UsageError, never with the URL: a password is in it."""
+    if text.startswith((f"{SENTINEL}:", f"{SENTINEL}s:")):
+        return _by_sentinels(text)
     url = urls.split(text, ("redis", "rediss"), "rediss://USER:PASSWORD@HOST:6379/0, rediss with TLS, redis without")
     host, port = urls.host_of(url, "Redis"), urls.port_of(url, "Redis", 6379)
     user = urls.word_of(url.username, "user", "Redis") if url.username else ""
@@ -136,21 +170,66 @@ def checked_redis(text: str) -> Redis:
             "the URL of Redis has parameters, which not all of Dify's programs understand",
             "leave them out; rediss:// means TLS, and the authorities are given with --ca-bundle",
         )
-    number = url.path.removeprefix("/") or "0"
-    if not number.isdecimal() or int(number) >= LARGEST_REDIS_DB:
-        raise errors.UsageError(
-            "the URL of Redis ends with what is not the number of a database",
-            f"give one from 0 to {LARGEST_REDIS_DB - 1}; the next one is used as well, for the queues",
-        )
+    number = _number(url.path.removeprefix("/"))
     return Redis(
         host=host,
         port=port,
         user=user,
         password=password,
-        number=int(number),
-        broker=int(number) + 1,
+        number=number,
+        broker=number + 1,
         tls=url.scheme == "rediss",
     )
+
+
+def _by_sentinels(text: str) -> Redis:
+    """Return the server that sentinels know: sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0."""
+    shape = "sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0"
+    login, _, hosts = text.partition("://")[2].partition("/")[0].rpartition("@")
+    # One host stands for all, since a URL has one.
+    url = urls.split(text.replace(f"@{hosts}/", "@host/", 1), (SENTINEL, f"{SENTINEL}s"), shape)
+    if url.scheme != SENTINEL:
+        raise errors.UsageError(
+            "Dify's programs cannot ask sentinels with TLS (Dify 1.11.3, api/extensions/ext_redis.py)",
+            "write sentinel://, where nobody else can listen; or name the server itself, with rediss://",
+        )
+    each = [urls.split(f"{SENTINEL}://{login}@{host}", (SENTINEL,), shape) for host in hosts.split(",")]
+    sentinels = tuple((urls.host_of(one, "sentinel"), urls.port_of(one, "sentinel", SENTINEL_PORT)) for one in each)
+    service, _, number = url.path.removeprefix("/").partition("/")
+    if not _SERVICE.fullmatch(service):
+        raise errors.UsageError(
+            "the URL of the sentinels names no service, or one that is not a valid name",
+            f"write what `sentinel monitor NAME` of their configuration says: {shape}",
+        )
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    if set(query) - {"sentinel-password"}:
+        raise errors.UsageError(
+            "the URL of the sentinels has parameters that Dify's programs do not understand",
+            "leave them out: sentinel-password=PASSWORD alone may stand behind the number",
+        )
+    first = _number(number)
+    return Redis(
+        host=sentinels[0][0],
+        port=sentinels[0][1],
+        user=urls.word_of(url.username, "user", "Redis") if url.username else "",
+        password=urls.word_of(url.password, "password", "Redis"),
+        number=first,
+        broker=first + 1,
+        tls=False,
+        sentinels=sentinels,
+        service=service,
+        sentinel_password=query.get("sentinel-password", ""),
+    )
+
+
+def _number(text: str) -> int:
+    """Return the number of Redis's database that a URL ends with. Raises UsageError."""
+    if text and (not text.isdecimal() or int(text) >= LARGEST_REDIS_DB):
+        raise errors.UsageError(
+            "the URL of Redis ends with what is not the number of a database",
+            f"give one from 0 to {LARGEST_REDIS_DB - 1}; the next one is used as well, for the queues",
+        )
+    return int(text or "0")
 
 
 def checked_name(name: str) -> str:
@@ -196,6 +275,9 @@ def redis_settings(redis: Redis) -> dict[str, str]:
     """Return the settings by which all of Dify's programs find Redis."""
     login = f"{quote(redis.user, safe='')}:{quote(redis.password, safe='')}"
     scheme = "rediss" if redis.tls else "redis"
+    brokers = [f"{scheme}://{login}@{redis.host}:{redis.port}/{redis.broker}"]
+    if redis.sentinels:
+        brokers = [f"{SENTINEL}://{login}@{host}:{port}/{redis.broker}" for host, port in redis.sentinels]
     return {
         "REDIS_HOST": redis.host,
         "REDIS_PORT": str(redis.port),
@@ -205,7 +287,15 @@ def redis_settings(redis: Redis) -> dict[str, str]:
         "REDIS_USE_SSL": str(redis.tls).lower(),
         "REDIS_SSL_CERT_REQS": "CERT_REQUIRED" if redis.tls else "CERT_NONE",
         "REDIS_SSL_CA_CERTS": dify.CA_IN_CONTAINER if redis.tls else "",
-        "CELERY_BROKER_URL": f"{scheme}://{login}@{redis.host}:{redis.port}/{redis.broker}",
+        "CELERY_BROKER_URL": ";".join(brokers),
+        BY_SENTINELS: str(bool(redis.sentinels)).lower(),
+        "REDIS_SENTINELS": ",".join(f"{host}:{port}" for host, port in redis.sentinels),
+        "REDIS_SENTINEL_SERVICE_NAME": redis.service,
+        "REDIS_SENTINEL_USERNAME": "",
+        "REDIS_SENTINEL_PASSWORD": redis.sentinel_password,
+        "CELERY_USE_SENTINEL": str(bool(redis.sentinels)).lower(),
+        "CELERY_SENTINEL_MASTER_NAME": redis.service,
+        "CELERY_SENTINEL_PASSWORD": redis.sentinel_password,
     }
 
 
@@ -265,7 +355,8 @@ def find_redis(variables: Mapping[str, str]) -> Redis | None:
     if not has_redis(variables):
         return None
     number, port = variables.get("REDIS_DB") or "0", variables.get("REDIS_PORT") or "6379"
-    broker = urlsplit(variables.get("CELERY_BROKER_URL", "")).path.removeprefix("/")
+    broker = urlsplit(variables.get("CELERY_BROKER_URL", "").partition(";")[0]).path.removeprefix("/")
+    sentinels = _sentinels(variables)
     return Redis(
         host=variables["REDIS_HOST"],
         port=int(port) if port.isdecimal() else 0,
@@ -273,8 +364,18 @@ def find_redis(variables: Mapping[str, str]) -> Redis | None:
         password=variables.get("REDIS_PASSWORD", ""),
         number=int(number) if number.isdecimal() else 0,
         broker=int(broker) if broker.isdecimal() else 1,
-        tls=variables.get("REDIS_USE_SSL", "").lower() == TRUE,
+        tls=variables.get("REDIS_USE_SSL", "").lower() == TRUE and not sentinels,
+        sentinels=sentinels,
+        service=variables.get("REDIS_SENTINEL_SERVICE_NAME", "") if sentinels else "",
+        sentinel_password=variables.get("REDIS_SENTINEL_PASSWORD", "") if sentinels else "",
     )
+
+
+def _sentinels(variables: Mapping[str, str]) -> tuple[Address, ...]:
+    if variables.get(BY_SENTINELS, "").lower() != TRUE:
+        return ()
+    pairs = (each.strip().rpartition(":") for each in variables.get("REDIS_SENTINELS", "").split(",") if each.strip())
+    return tuple((host, int(port)) for host, _, port in pairs if port.isdecimal())
 
 
 def profiles_of_ours(variables: Mapping[str, str]) -> str | None:
@@ -288,7 +389,7 @@ def profiles_of_ours(variables: Mapping[str, str]) -> str | None:
 
 def find_addresses(variables: Mapping[str, str]) -> set[tuple[str, int]]:
     """Return host and port of what an installation uses that is not its own; hosts in lower case."""
-    return {(each.host.lower(), each.port) for each in find_all(variables)}
+    return {(host.lower(), port) for each in find_all(variables) for host, port in each.addresses.values()}
 
 
 def find_all(variables: Mapping[str, str]) -> list[Database | Redis | storage.Storage]:

@@ -425,6 +425,24 @@ def daemon_that_hears(document: compose.Document, _choice: Choice) -> None:
         daemon["command"] = list(dify.DAEMON_COMMAND)
 
 
+def proxies_that_hear(document: compose.Document, _choice: Choice) -> None:
+    """Let nginx and squid hear that they are to end: nginx answers what has been asked, and nobody waits to kill them.
+
+    The last command of upstream's `sh -c "… && …"` is replaced, if it is a program and its arguments.
+    """
+    for name, instead in ((dify.PROXY, dify.HEARS_AS_FIRST), (dify.SSRF_PROXY, dify.HEARS_INTERRUPT)):
+        service = document["services"].get(name) or {}
+        entrypoint = service.get("entrypoint")
+        if isinstance(entrypoint, list) and entrypoint[:2] == ["sh", "-c"]:
+            before, separator, last = entrypoint[2].rpartition("&& ")
+            if _PROGRAM.fullmatch(last):
+                service["entrypoint"] = ["sh", "-c", f"{before}{separator}{instead.format(last)}"]
+
+
+# Nothing in it is of the shell's own.
+_PROGRAM = re.compile(r"[\w./-]+( [\w./-]+)*")
+
+
 def no_secrets_in_health_checks(document: compose.Document, _choice: Choice) -> None:
     """Let health checks take passwords from the environment of the container, and not from their command line.
 
@@ -490,6 +508,7 @@ ADDITIONS: tuple[Departure, ...] = (
     selinux_labels,
     time_to_end,
     daemon_that_hears,
+    proxies_that_hear,
     no_secrets_in_health_checks,
 )
 

@@ -59,6 +59,11 @@ class Storage:
         return f"S3 at {self.host}:{self.port}"
 
     @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Return host and port of what the containers have to reach, by its name for people."""
+        return {self.where: (self.host, self.port)}
+
+    @property
     def place(self) -> str:
         """Return where the files are, for people; two that are equal are one place."""
         return f"{self.where}, bucket {self.bucket}"

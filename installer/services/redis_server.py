@@ -6,11 +6,13 @@ What Dify needs (1.11.3): two databases, one for celery's queues (lists), one fo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from installer.core import errors
+from installer.release import external
 from installer.release.external import Redis
 from installer.services import reach, resp
 
@@ -38,6 +40,9 @@ def look(wanted: Redis, authorities: bytes | None) -> Seen:
 
     `authorities` are certificates, PEM. Raises PreflightFailed with the reason and what to do.
     """
+    warnings: list[tuple[str, str]] = []
+    if wanted.sentinels:
+        wanted, warnings = _ask_sentinels(wanted)
     context = None
     if wanted.tls:
         context = reach.make_context(verifies=True, names=True, authorities=authorities, where=wanted.where)
@@ -48,7 +53,54 @@ def look(wanted: Redis, authorities: bytes | None) -> Seen:
         for number in (wanted.number, wanted.broker):
             connection.ask("SELECT", str(number))
             _go_round(connection, wanted)
-    return Seen(version=version, warnings=tuple(_find_eviction(told, wanted)))
+    return Seen(version=version, warnings=(*warnings, *_find_eviction(told, wanted)))
+
+
+def _ask_sentinels(wanted: Redis) -> tuple[Redis, list[tuple[str, str]]]:
+    """Return the server that the sentinels name, and a warning for each of them that does not answer.
+
+    Raises PreflightFailed where none does, or they do not name the same one.
+    """
+    named: dict[external.Address, list[str]] = {}
+    failed: list[errors.PreflightFailed] = []
+    for host, port in wanted.sentinels:
+        try:
+            named.setdefault(_ask_sentinel(host, port, wanted), []).append(f"{host}:{port}")
+        except errors.PreflightFailed as error:
+            failed.append(error)
+    if not named:
+        raise failed[0]
+    if len(named) > 1:
+        told = "; ".join(f"{', '.join(who)}: {host}:{port}" for (host, port), who in named.items())
+        raise errors.PreflightFailed(
+            f"the sentinels do not name the same server for {wanted.service}: {told}",
+            "name sentinels of one system; right after a failover, wait until they agree",
+        )
+    ((host, port),) = named
+    reach.require_not_here(host, port, f"{wanted.where}, which is {host}:{port} now")
+    found = dataclasses.replace(wanted, host=host, port=port, sentinels=())
+    return found, [(error.message, error.remedy) for error in failed]
+
+
+def _ask_sentinel(host: str, port: int, wanted: Redis) -> external.Address:
+    """Ask one sentinel for the server of the service. Raises PreflightFailed."""
+    asked = dataclasses.replace(wanted, host=host, port=port, sentinels=(), user="")
+    try:
+        with _telling(asked), resp.Connection(host, port, SECONDS, None) as connection:
+            if wanted.sentinel_password:
+                connection.ask("AUTH", wanted.sentinel_password)
+            answer = connection.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", wanted.service)
+    except errors.PreflightFailed as error:
+        raise errors.PreflightFailed(
+            error.message.replace(asked.where, f"the sentinel {host}:{port}"),
+            error.remedy.replace("the password in", "sentinel-password in"),
+        ) from error
+    if not isinstance(answer, list) or len(answer) != 2 or not str(answer[1]).isdecimal():
+        raise errors.PreflightFailed(
+            f"the sentinel {host}:{port} knows no service {wanted.service}",
+            f"write what `sentinel monitor NAME` of its configuration says into {OPTION}",
+        )
+    return str(answer[0]), int(str(answer[1]))
 
 
 def _told(answer: resp.Reply) -> dict[str, str]:

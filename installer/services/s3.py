@@ -1,7 +1,7 @@
 """Asks an S3 server over HTTP, with requests signed as AWS Signature Version 4 has it; the bucket stands in the path.
 
 Source: Amazon's documents, "Signature Calculations for the Authorization Header: Transferring Payload in a Single
-Chunk"; the example of that page is a unit test. Why no library: docs/decisions/029.
+Chunk"; the example of that page is a unit test. Why no library: docs/decisions/030.
 """
 
 from __future__ import annotations

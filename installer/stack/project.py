@@ -51,24 +51,17 @@ def _is_settings(path: Path) -> bool:
     return len(path.parts) > 1 and path.parts[1] == "volumes"
 
 
-def write_compose(
-    place: layout.Installation,
-    variables: Mapping[str, str],
-    engine: Engine,
-    found: Host,
-    images: Iterable[manifest.Image] = (),
-) -> compose.Document:
+def write_compose(place: layout.Installation, choice: render.Choice, engine: Engine) -> compose.Document:
     """Write what the engine's compose reads, make the folders that it mounts, and return the services that run.
 
-    Upstream's own file is in the install folder already; `images` are the bundle's.
+    Upstream's own file is in the install folder already.
     """
     upstream = compose.load(place.upstream_compose)
-    choice = choose(place, variables, engine, found, images)
     path, text = engine.written_file(place), engine.render_file(upstream, choice)
     document = engine.services_of(upstream, choice)
     if not path.is_file() or path.read_bytes() != text.encode():
         files.write(path, text)
-    make_folders(place, document, variables)
+    make_folders(place, document, choice.variables)
     return document
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from installer.core import layout
@@ -71,16 +71,27 @@ def up(place: layout.Installation, wanted: Wanted, deadline: float, engine: Engi
 def up_alone(place: layout.Installation, service: str, document: compose.Document, engine: Engine) -> None:
     """Start one service that needs no other, and wait until it is ready. Raises CommandFailed, NotHealthy."""
     alone: compose.Document = {**document, "services": {service: document["services"][service]}}
-    command = [*engine.compose_command(place), "up", "--detach", *engine.up_options(), service]
-    limited = engine.runner.only(settings.NOT_FROM_ENV)
-    limited.run(command, timeout=ALONE_SECONDS, cwd=place.project)
+    start_some(place, [service], engine)
     deadline = time.monotonic() + ALONE_SECONDS
     while waiting := find_unready(alone, found := list_containers(engine), time.time()):
         if time.monotonic() > deadline:
             raise not_healthy(waiting, found, engine)
-        for container in found:
-            engine.hasten_health(container)
+        hasten(found, engine)
         time.sleep(POLL_SECONDS)
+
+
+def start_some(place: layout.Installation, services: Sequence[str], engine: Engine) -> None:
+    """Start services, and what they need that does not run. Raises CommandFailed."""
+    command = [*engine.compose_command(place), "up", "--detach", *engine.up_options(), *services]
+    limited = engine.runner.only(settings.NOT_FROM_ENV)
+    limited.run(command, timeout=ALONE_SECONDS, cwd=place.project)
+
+
+def hasten(found: Iterable[Container], engine: Engine) -> None:
+    """Ask for the health of what runs and is not healthy yet, ahead of its time."""
+    for container in found:
+        if container.state == "running" and container.health in ("starting", "unhealthy"):
+            engine.hasten_health(container)
 
 
 def _take_away(
@@ -138,9 +149,7 @@ def _look(document: compose.Document, deadline: float, engine: Engine, console: 
     if failed or time.monotonic() > deadline:
         console.waiting("")
         raise not_healthy(waiting, found, engine)
-    for container in found:
-        if container.state == "running" and container.health in ("starting", "unhealthy"):
-            engine.hasten_health(container)
+    hasten(found, engine)
 
 
 def refresh_proxy(document: compose.Document, engine: Engine) -> None:

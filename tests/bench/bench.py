@@ -1,9 +1,10 @@
 """`make bench`: our ways against what an expert types by hand, side by side on the same machine and images.
 
 By hand: `sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d`, in a project that is
-prepared already. Ours: the archive loaded, or the store of `make bundle` mounted. Every run gets a machine and
-file systems of its own: after a large removal ext4 creates files many times slower for a while, and would spoil the
-next run. Runs of the ways alternate; the table shows medians.
+prepared already. Ours: the archive loaded, or the store mounted, or unpacked where it may not be. In the first round
+also rootless, with docker, and what people do later. Every run gets a machine and file systems of its own: after a
+large removal ext4 creates files many times slower for a while, and would spoil the next run. Runs of the ways
+alternate; the table shows medians.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import yaml
 
 from installer.core import layout
 from installer.release import dify
 from tests.bench import ballast, host_load, report
+from tests.bench.hosts import DOCKER, ROOTFUL, ROOTLESS, UPDATED, Host
 from tests.bench.target import BUNDLE, arguments, booted, set_cache, watched
 from tests.target import bundle as bundles
 from tests.target import machine as machines
@@ -34,26 +37,43 @@ from tests.target.machine import Machine
 from tests.target.registry import Registry
 
 PREPARED = "/srv/prepared"
-URL = f"http://{machines.ADDRESS}/console/api/setup"
-ANSWERS = f"until curl --silent --fail --output /dev/null {URL}; do sleep 0.5; done"
-INSTALL = f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS}"
-BY_HAND = "cd /opt/dify/docker && ./../bin/podman-compose --project-name dify --file dify-compose.yaml"
+# Mounting is refused then, and the store is unpacked.
+NO_LOOPS = "for device in /dev/loop*; do umount $device && rm -f $device; done"
 # What is typed later, by way. What a reboot begins with is not measured: it has the stack come back by itself.
-SETTING, RESTART, REBOOT = "a changed setting", "a restart", "a reboot"
+SETTING, RESTART, UPDATE, REBOOT = "a changed setting", "a restart", "an update of one image", "a reboot"
 OURS_LATER = {
-    SETTING: f"{INSTALL} --no-boot --set LOG_LEVEL=DEBUG",
+    SETTING: f"{ROOTFUL.install()} --no-boot --set LOG_LEVEL=DEBUG",
     RESTART: "/opt/dify/bin/dify-installer restart",
-    REBOOT: INSTALL,
+    UPDATE: f"{ROOTFUL.install(UPDATED)} --no-boot",
+    REBOOT: ROOTFUL.install(UPDATED),
 }
 LATER = {
     "loaded": OURS_LATER,
     "mounted": OURS_LATER,
     "by hand": {
-        SETTING: f"sed -i 's/^LOG_LEVEL=.*/LOG_LEVEL=DEBUG/' /opt/dify/docker/.env && {BY_HAND} up --detach",
-        RESTART: f"{BY_HAND} restart",
+        SETTING: f"sed -i 's/^LOG_LEVEL=.*/LOG_LEVEL=DEBUG/' /opt/dify/docker/.env && {ROOTFUL.compose} up --detach",
+        # `podman-compose restart` starts nothing again that needs init_permissions, which has ended (podman 5.4: "some
+        # dependencies of container … are not started").
+        RESTART: f"{ROOTFUL.compose} down && {ROOTFUL.compose} up --detach",
+        # podman-compose goes on with a container whose image is an older one of that name.
+        UPDATE: " && ".join(
+            (*ROOTFUL.load(UPDATED).values(), f"{ROOTFUL.compose} down", f"{ROOTFUL.compose} up --detach")
+        ),
         REBOOT: "systemctl enable podman-restart",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to a Dify that answers: by which images, and what is done; `first` is done before, and not measured."""
+
+    name: str
+    host: Host
+    images: Literal["loaded", "mounted"]
+    measure: Callable[[Machine, Run, Host], None]
+    caches: tuple[str, ...] = ("cold",)
+    first: str = ""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,6 +86,7 @@ class Run:
 
     way: str
     cache: str
+    host: str
     seconds: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
     again: float = 0.0
@@ -79,31 +100,38 @@ def main() -> None:
     """Measure, keep every run in WORK/bench/runs.json, and write the table and the plot."""
     kept, rounds = arguments(__doc__, rounds=3)
     work = kept / "bench"
-    made = _bundle(kept)
-    bundles_of = _folders(made, work)
-    base = machines.base_root(kept)
-    prepared, podman = _prepared(bundles_of["loaded"], made, base, work)
-    ways: dict[str, tuple[Path, Callable[[Machine, Run], None]]] = {
-        "loaded": (bundles_of["loaded"], ours),
-        "mounted": (bundles_of["mounted"], ours),
-        "by hand": (bundles_of["loaded"], by_hand),
-        "floors": (bundles_of["loaded"], floors),
-    }
+    made, updated = _bundles(kept)
+    folders, later = _folders(made, work / "first"), _folders(updated, work / "updated")
+    prepared, podman = {}, ""
+    for host in HOSTS:
+        prepared[host.name], version = prepare(host, folders["loaded"], made, kept)
+        podman = podman or version
     runs = []
     for number in range(rounds):
-        for cache in ("cold", "warm"):
-            for way, (folder, measure) in ways.items():
-                run = Run(way=way, cache=cache)
-                with booted(base, {BUNDLE: folder, PREPARED: prepared}, work) as machine:
-                    set_cache(cache, folder)
-                    with watched(machine, run):
-                        measure(machine, run)
-                    if cache == "cold" and way in LATER:
-                        afterwards(machine, run, LATER[way])
-                runs.append(run)
-                print(f"round {number + 1}, {cache}: {way} {run.seconds:.1f} s {run.steps}", flush=True)
+        for way, cache in _turns(number):
+            bound = {BUNDLE: folders[way.images], PREPARED: prepared[way.host.name], UPDATED: later[way.images]}
+            run = Run(way=way.name, cache=cache, host=way.host.name)
+            with booted(machines.base_root(kept, way.host.engine), bound, work, way.host.disks) as machine:
+                if way.host.user != "root":
+                    machine.login(way.host.user)
+                machine.run(way.first or "true")
+                set_cache(cache, folders[way.images])
+                with watched(machine, run, way.host.disks):
+                    way.measure(machine, run, way.host)
+                if number == 0 and way.host is ROOTFUL and cache == "cold" and way.name in LATER:
+                    afterwards(machine, run, LATER[way.name])
+            runs.append(run)
+            print(
+                f"round {number + 1}, {cache}, {way.host.name}: {way.name} {run.seconds:.1f} s {run.steps}", flush=True
+            )
     alone = host_load.measure(made, work / "host", rounds)
     report.write(runs, alone, describe(made, podman), startup(made.executable))
+
+
+def _turns(number: int) -> list[tuple[Way, str]]:
+    """Return the ways of a round, and the cache of each: those with one cache alone have their turn once."""
+    ways = [way for way in WAYS if way.caches == BOTH or number == 0]
+    return [(way, cache) for cache in BOTH for way in ways if cache in way.caches]
 
 
 def startup(executable: Path) -> dict[str, float]:
@@ -137,36 +165,36 @@ def describe(made: Bundle, podman: str) -> dict[str, str]:
 # -- the ways
 
 
-def ours(machine: Machine, run: Run) -> None:
+def ours(machine: Machine, run: Run, host: Host) -> None:
     """The whole installation; its steps are those of its report."""
+    command = f"{host.install()} --no-boot"
     begun = time.monotonic()
-    machine.run(f"{INSTALL} --no-boot", timeout=1200)
+    machine.run(command, user=host.user, timeout=1200)
     run.seconds = time.monotonic() - begun
-    steps = json.loads(machine.read("/opt/dify/install-report.json"))["steps"]
+    steps = json.loads(machine.read(f"{host.folder}/install-report.json"))["steps"]
     run.steps = {step["name"]: step["seconds"] for step in steps}
     begun = time.monotonic()
-    machine.run(f"{INSTALL} --no-boot", timeout=1200)
+    machine.run(command, user=host.user, timeout=1200)
     run.again = time.monotonic() - begun
 
 
-def by_hand(machine: Machine, run: Run) -> None:
+def by_hand(machine: Machine, run: Run, host: Host) -> None:
     """What an expert types, in a project that he has prepared, and the wait until Dify answers."""
-    machine.run(f"cp -a {PREPARED}/. /opt/dify && rm -rf /opt/dify/logs")
+    machine.run(f"mkdir -p {host.folder} && cp -a {PREPARED}/. {host.folder} && rm -rf {host.folder}/logs")
     commands = {
-        "sha256sum -c": f"cd {BUNDLE} && sha256sum -c SHA256SUMS",
-        "podman load": f"podman load --quiet --input {BUNDLE}/{layout.IMAGES}",
-        "podman-compose up -d": f"{BY_HAND} up --detach",
-        "until it answers": ANSWERS,
+        **host.load(),
+        f"{COMPOSES[host.engine]} up -d": f"{host.compose} up --detach",
+        "until it answers": host.answers,
     }
     for name, command in commands.items():
         begun = time.monotonic()
-        machine.run(command, timeout=1200)
+        machine.run(command, user=host.user, timeout=1200)
         run.steps[name] = time.monotonic() - begun
     run.seconds = sum(run.steps.values())
 
 
 def afterwards(machine: Machine, run: Run, commands: dict[str, str]) -> None:
-    """What comes later: a setting is changed, the stack is restarted, the host is rebooted."""
+    """What comes later: a setting is changed, the stack restarted, an image updated, the host rebooted."""
     for name, command in commands.items():
         machine.run("sync")
         begun = time.monotonic()
@@ -175,11 +203,11 @@ def afterwards(machine: Machine, run: Run, commands: dict[str, str]) -> None:
             machine.kill()
             begun = time.monotonic()
             machine.boot()
-        machine.run(ANSWERS, timeout=1200)
+        machine.run(ROOTFUL.answers, timeout=1200)
         run.later[name] = time.monotonic() - begun
 
 
-def floors(machine: Machine, run: Run) -> None:
+def floors(machine: Machine, run: Run, _host: Host) -> None:
     """What no way can beat: reading the archive, and unpacking its layers with tar."""
     archive = machine.path(f"{BUNDLE}/{layout.IMAGES}")
     begun = time.monotonic()
@@ -208,13 +236,19 @@ def _layers(archive: Path) -> list[tuple[int, int]]:
 # -- the machines
 
 
-def _bundle(work: Path) -> Bundle:
-    source = _with_beat(work / "bench/source")
+def _bundles(work: Path) -> tuple[Bundle, Bundle]:
+    """Build the bundle, and one of the same Dify in which the image of the web page is another one."""
+    source, layers = with_beat(work / "bench/source"), ballast.layers(work / "bench")
+    changed = work / "bench/changed.tar"
+    with tarfile.open(changed, "w") as archive:
+        archive.addfile(tarfile.TarInfo("changed"))
+    newer = {**layers, "web": [*layers["web"], changed]}
     with Registry(work / "registry") as registry:
-        return bundles.make("bench", source, registry, work, ballast.layers(work / "bench"), ["--images", "both"])
+        made = bundles.make("bench", source, registry, work, layers, ["--images", "both"])
+        return made, bundles.make("bench-updated", source, registry, work, newer, ["--images", "both"])
 
 
-def _with_beat(source: Path) -> Path:
+def with_beat(source: Path) -> Path:
     """Return the sample with a third service of the api's image, as Dify has: its worker once more, as the beat."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(bundles.SAMPLE, source)
@@ -240,24 +274,31 @@ def _folders(made: Bundle, work: Path) -> dict[str, Path]:
     return folders
 
 
-def _prepared(folder_of_bundle: Path, made: Bundle, base: Path, work: Path) -> tuple[Path, str]:
-    """Return the project as an expert would have prepared it (installed once, without data), and podman's version.
+def prepare(host: Host, folder_of_bundle: Path, made: Bundle, kept: Path) -> tuple[Path, str]:
+    """Return the project as an expert would have prepared it (installed once, without data), and the engine's version.
 
     The version is asked in the booted machine: without /proc podman does not start.
     """
-    folder = work / "prepared"
+    folder = kept / "bench/prepared" / host.engine / host.user
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with booted(base, {BUNDLE: folder_of_bundle, PREPARED: folder}, work) as machine:
+    base, bound = machines.base_root(kept, host.engine), {BUNDLE: folder_of_bundle, PREPARED: folder}
+    with booted(base, bound, kept / "bench", host.disks) as machine:
+        if host.user != "root":
+            machine.login(host.user)
         machine.run(
-            f"cd {BUNDLE} && ./dify-installer --ip {machines.ADDRESS} --no-boot && /opt/dify/bin/dify-installer stop"
+            f"{host.install()} --no-boot && {host.folder}/bin/dify-installer stop", user=host.user, timeout=1200
         )
-        machine.run(f"cp -a /opt/dify/. {PREPARED} && rm -rf {PREPARED}/docker/volumes {PREPARED}/docker/.applied")
-        podman = machine.run("podman --version").stdout.strip()
-    shutil.copytree(made.payload / "docker/volumes", folder / "docker/volumes")
+        machine.run(f"cp -a {host.folder}/. {PREPARED} && rm -rf {PREPARED}/docker/volumes {PREPARED}/docker/.applied")
+        version = machine.run(f"{host.engine} --version", user=host.user).stdout.strip()
+    volumes = folder / "docker/volumes"
+    shutil.copytree(made.payload / "docker/volumes", volumes)
+    owner = (folder / "docker").stat()
+    for path in (volumes, *volumes.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
     shutil.rmtree(folder / "compiled")
-    _start_as_upstream(folder / "docker/dify-compose.yaml")
-    return folder, podman
+    _start_as_upstream(folder / host.rendered)
+    return folder, version
 
 
 def _start_as_upstream(path: Path) -> None:
@@ -272,6 +313,23 @@ def _start_as_upstream(path: Path) -> None:
             ours = (f":{layout.API_START_INSIDE}", f":{layout.COMPILED_INSIDE}")
             service["volumes"] = [each for each in service["volumes"] if not any(name in each for name in ours)]
     path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+HOSTS = (ROOTFUL, ROOTLESS, DOCKER)
+COMPOSES = {"podman": "podman-compose", "docker": "docker compose"}
+BOTH = ("cold", "warm")
+WAYS = (
+    Way("loaded", ROOTFUL, "loaded", ours, BOTH),
+    Way("mounted", ROOTFUL, "mounted", ours, BOTH),
+    Way("by hand", ROOTFUL, "loaded", by_hand, BOTH),
+    Way("floors", ROOTFUL, "loaded", floors, BOTH),
+    Way("unpacked", ROOTFUL, "mounted", ours, first=NO_LOOPS),
+    Way("loaded", ROOTLESS, "loaded", ours),
+    Way("unpacked", ROOTLESS, "mounted", ours),
+    Way("by hand", ROOTLESS, "loaded", by_hand),
+    Way("loaded", DOCKER, "loaded", ours),
+    Way("by hand", DOCKER, "loaded", by_hand),
+)
 
 
 if __name__ == "__main__":

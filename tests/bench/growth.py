@@ -75,7 +75,7 @@ def main() -> None:
     facts: dict[str, str] = {}
     for count, size in dict.fromkeys(BY_SIZE + BY_COUNT):
         bundle = filler.add(sample, count, size, filler.Ballast(tars), work)
-        _freeze(bundle, kept / "build")
+        freeze_bundle(bundle, kept / "build")
         runs[count, size] = []
         for _ in range(1 if size >= LARGE_BYTES else rounds):
             with target.booted(base, {target.BUNDLE: bundle.folder}, work) as machine:
@@ -87,7 +87,7 @@ def main() -> None:
     growth_report.write([runs[each] for each in BY_SIZE], [runs[each] for each in BY_COUNT], facts)
 
 
-def _freeze(bundle: Bundle, work: Path) -> None:
+def freeze_bundle(bundle: Bundle, work: Path) -> None:
     """Write the bundle's executable, with what the build of the sample has left in `work`."""
     runner, console = Runner(), Console()
     ready = os.environ.get("PORTABLE_PYTHON")

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench import bench
+from tests.bench.hosts import ROOTFUL
 from tests.bench.target import BUNDLE, arguments, booted, set_cache
 from tests.target import bundle as bundles
 from tests.target import machine as machines
@@ -172,7 +173,7 @@ class Answering:
     def _ask(self) -> None:
         last = time.monotonic()
         while not self._over.wait(0.25):
-            asked = f"curl --silent --fail --max-time 2 --output /dev/null {bench.URL}"
+            asked = f"curl --silent --fail --max-time 2 --output /dev/null {ROOTFUL.url}"
             answered = self._machine.run(asked, check=False).returncode == 0
             now = time.monotonic()
             self.silent[0] += 0.0 if answered else now - last

@@ -44,7 +44,7 @@ def arguments(description: str | None, rounds: int) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machine]:
+def booted(base: Path, bound: Mapping[str, Path], work: Path, disks: Mapping[str, str] = DISKS) -> Iterator[Machine]:
     """Give a booted machine with fresh file systems; `bound` are folders of this host by their paths inside.
 
     Nothing is left of the file systems: with a large bundle they are much larger than what is kept.
@@ -52,10 +52,10 @@ def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machin
     folder = work / "machines" / "target"
     shutil.rmtree(folder, ignore_errors=True)
     machine = Machine.clone(base, folder)
-    disks = {folder / name: work / "machines" / f"{name.replace('/', '-')}.img" for name in DISKS.values()}
+    images = {folder / name: work / "machines" / f"{name.replace('/', '-')}.img" for name in disks.values()}
     mounted: list[Path] = []
     try:
-        for target, image in disks.items():
+        for target, image in images.items():
             mounted.append(fresh_disk(image, target))
         for inside, source in bound.items():
             target = machine.path(inside)
@@ -68,7 +68,7 @@ def booted(base: Path, bound: Mapping[str, Path], work: Path) -> Iterator[Machin
         machine.kill()
         for target in reversed(mounted):
             subprocess.run(["umount", str(target)], check=True)
-        for image in disks.values():
+        for image in images.values():
             image.unlink(missing_ok=True)
         machine.destroy()
         # The disk is the next measurement's.
@@ -81,11 +81,12 @@ def fresh_disk(image: Path, target: Path) -> Path:
     image.touch()
     os.truncate(image, DISK_BYTES)
     subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)], check=True)
-    mode = target.stat().st_mode & 0o7777 if target.exists() else 0o755
     target.mkdir(parents=True, exist_ok=True)
+    before = target.stat()
     subprocess.run(["mount", "-o", "loop", str(image), str(target)], check=True)
     (target / "lost+found").rmdir()
-    target.chmod(mode)
+    target.chmod(before.st_mode & 0o7777)
+    os.chown(target, before.st_uid, before.st_gid)
     return target
 
 
@@ -99,13 +100,13 @@ def set_cache(cache: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def watched(machine: Machine, run: Peaks) -> Iterator[None]:
+def watched(machine: Machine, run: Peaks, disks: Mapping[str, str] = DISKS) -> Iterator[None]:
     """Note processor time, and the peaks of memory and of each disk, while something runs."""
-    before = {name: used(machine.root / path) for name, path in DISKS.items()}
-    run.disk = dict.fromkeys(DISKS, 0)
+    before = {name: used(machine.root / path) for name, path in disks.items()}
+    run.disk = dict.fromkeys(disks, 0)
 
     def sample() -> None:
-        for name, path in DISKS.items():
+        for name, path in disks.items():
             run.disk[name] = max(run.disk[name], used(machine.root / path) - before[name])
         run.memory = max(run.memory, _resident())
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ from tests.e2e.test_upgrade import carry, versions
 from tests.target.bundle import Bundle
 from tests.target.neighbour import NEIGHBOUR, Neighbour
 from tests.target.newer import NEW, OLD
-from tests.target.servers import Authority, Postgres, Redis
+from tests.target.servers import PASSWORD as OF_SERVERS
+from tests.target.servers import Authority, Postgres, Redis, Sentinel
 
 # As a password is that nobody has to write down; in a URL, most of it is encoded.
 SECRET, CACHE_SECRET = "Jr7/kP+2:w@9xQ~mT4vZ", "aV9_nB3.xL7-cE5!tR1w"
@@ -237,6 +239,46 @@ def test_a_backup_says_that_the_rows_are_not_in_it_and_brings_the_rest_back(comp
     assert inside(server, "api", "cat /app/api/storage/mine.txt") == "mine\n"
     server.run("rm", "-rf", restored["kept"])
     Console(server.machine, server.url).login()
+
+
+@rootful
+@pytest.mark.feature("a Redis of the company's own by sentinels, and a failover", "works; Dify follows")
+def test_sentinels_are_asked_and_followed(company: Company) -> None:
+    beside, users = company.cache.enter, f"user dify on >{CACHE_SECRET} {RIGHTS}"
+    login = f"masterauth {OF_SERVERS}\n"
+    behind = f"{login}replicaof {NEIGHBOUR} 6391\n"
+    with (
+        Redis(NEIGHBOUR, 6391, beside, tls=False, users=users, more=login) as first,
+        Redis(NEIGHBOUR, 6392, beside, tls=False, users=users, more=behind) as second,
+        Sentinel("mymaster", first, 26379, beside, password="of-sentinels") as sentinel,
+    ):
+        asked = f"sentinel://dify:{CACHE_SECRET}@{NEIGHBOUR}:26379/mymaster/0?sentinel-password="
+        wrong = company.install(DIFY_INSTALLER_REDIS_URL=f"{asked}wrong")
+        assert wrong.returncode == 4, wrong.stderr
+        assert "sentinel-password" in wrong.stderr
+        done = company.install(DIFY_INSTALLER_REDIS_URL=f"{asked}of-sentinels")
+        assert done.returncode == 0, done.stderr
+        assert check_of(company.server, "status", check=f"api reaches the sentinel {NEIGHBOUR}:26379")["level"] == "ok"
+        console = Console(company.server.machine, company.server.url)
+        console.login()
+        assert "db0" in first.ask("INFO", "keyspace")
+        until("num-slaves 1", lambda: "num-slaves\n1\n" in sentinel.ask("SENTINEL", "MASTER", "mymaster"))
+        assert sentinel.ask("SENTINEL", "FAILOVER", "mymaster").strip() == "OK"
+        until("the other one leads", lambda: "role:master" in second.ask("INFO", "replication"))
+        until("the first one follows", lambda: "role:slave" in first.ask("INFO", "replication"))
+        console.login()
+        assert check_of(company.server, "doctor", check="redis")["level"] == "ok"
+        back = company.install()
+        assert back.returncode == 0, back.stderr
+        assert company.server.env()["REDIS_USE_SENTINEL"] == "false"
+
+
+def until(what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
 
 
 @each_journey

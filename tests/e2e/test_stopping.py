@@ -95,6 +95,15 @@ def test_the_plugin_daemon_hears_that_it_is_to_end(server: Server) -> None:
     assert server.machine.read("/app/told") == "ended\n"
 
 
+def test_every_program_hears_that_it_is_to_end(server: Server) -> None:
+    assert server.installer("stop").returncode == 0
+    shown = server.run("podman", "ps", "--all", "--format", "{{.Names}} {{.ExitCode}}").stdout.split()
+    status = dict(zip(shown[::2], shown[1::2], strict=True))
+    assert "137" not in status.values(), status
+    assert {status[server.container(name)] for name in ("nginx", "ssrf_proxy")} == {"0"}
+    assert server.installer("start", "--timeout", "200").returncode == 0
+
+
 def test_a_stack_that_starts_says_so_and_the_unit_is_active_once_it_answers(server: Server) -> None:
     server.run("systemctl", "stop", "dify.service")
     server.run("systemctl", "start", "--no-block", "dify.service")

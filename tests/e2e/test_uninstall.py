@@ -20,8 +20,13 @@ LEFT_OUT = (
     *("/var/lib/containers", "/var/lib/docker", "/var/lib/containerd", "/home/dify/.local/share/containers"),
     *("/var/lib/systemd/random-seed", "/var/lib/systemd/timers"),
 )
+# systemd's own, which come and go with services that a bus call starts (PrivateTmp=, systemd.exec(5)).
+PRIVATE = "/var/tmp/systemd-private-"
 for folder, folders, files in os.walk("/"):
-    folders[:] = [name for name in folders if os.path.join(folder, name) not in LEFT_OUT]
+    folders[:] = [
+        name for name in folders
+        if (path := os.path.join(folder, name)) not in LEFT_OUT and not path.startswith(PRIVATE)
+    ]
     for name in (*folders, *files):
         path = os.path.join(folder, name)
         if path not in LEFT_OUT:

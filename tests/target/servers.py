@@ -310,6 +310,38 @@ def root_with_pgvector(work: Path) -> Path:
     return root
 
 
+class Sentinel(_Server):
+    """A sentinel that watches one Redis as a service of this name, alone; it speaks without TLS."""
+
+    def __init__(
+        self, service: str, watched: Redis, port: int | None = None, enter: Sequence[str] = (), *, password: str = ""
+    ) -> None:
+        super().__init__(watched.address, port, enter)
+        self.service, self.watched, self.password = service, watched, password
+
+    def __enter__(self) -> Sentinel:
+        lines = [f"bind {self.address}", f"port {self.port}", "protected-mode no", f"dir {self.folder}"]
+        lines += [f"sentinel monitor {self.service} {self.watched.address} {self.watched.port} 1"]
+        lines += [f"sentinel auth-pass {self.service} {PASSWORD}"]
+        lines += [f"requirepass {self.password}"] if self.password else []
+        configuration = self.folder / "sentinel.conf"
+        configuration.write_text("\n".join(lines) + "\n")
+        # It writes what it finds out into that file.
+        self._give(configuration)
+        self.launch(["redis-server", str(configuration), "--sentinel"])
+        return self
+
+    def answers(self) -> bool:
+        """Tell whether it takes a question."""
+        return self.ask("PING").strip() == "PONG"
+
+    def ask(self, *words: str) -> str:
+        """Ask it; return the answer's text, an item a line."""
+        command = [*self.enter, "redis-cli", "-h", self.address, "-p", str(self.port), "--no-auth-warning", *words]
+        environment = {**os.environ, "REDISCLI_AUTH": self.password} if self.password else None
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+
 def find_postgres() -> Path:
     """Return the folder of PostgreSQL's programs, Debian's newest or those on the path. Raises LookupError."""
     found = sorted(DEBIAN.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))

@@ -88,10 +88,41 @@ def test_a_wrong_url_is_refused_without_its_password(url: str, why: str) -> None
     assert "secret" not in caught.value.message + caught.value.remedy
 
 
+SENTINELS = "sentinel://app:p%40ss@10.0.0.7:26380,ten.intranet/mymaster/2?sentinel-password=other%26one"
+
+
+def test_a_redis_by_sentinels_goes_through_the_settings_and_back() -> None:
+    found = external.checked_redis(SENTINELS)
+    assert found.sentinels == (("10.0.0.7", 26380), ("ten.intranet", 26379))
+    assert list(found.addresses) == ["the sentinel 10.0.0.7:26380", "the sentinel ten.intranet:26379"]
+    assert (found.service, found.number, found.broker, found.tls) == ("mymaster", 2, 3, False)
+    assert (found.user, found.password, found.sentinel_password) == ("app", "p@ss", "other&one")
+    assert "p@ss" not in repr(found) and "other&one" not in repr(found)
+    made = external.redis_settings(found)
+    assert made["REDIS_SENTINELS"] == "10.0.0.7:26380,ten.intranet:26379"
+    assert made["REDIS_USE_SENTINEL"] == made["CELERY_USE_SENTINEL"] == "true"
+    brokers = ("sentinel://app:p%40ss@10.0.0.7:26380/3", "sentinel://app:p%40ss@ten.intranet:26379/3")
+    assert made["CELERY_BROKER_URL"] == ";".join(brokers)
+    assert external.find_redis(made) == found
+    assert external.find_addresses(made) == {("10.0.0.7", 26380), ("ten.intranet", 26379)}
+    # The next one is a server by itself: nothing of the sentinels stays.
+    plain = external.redis_settings(external.checked_redis(REDIS))
+    assert external.find_redis(made | plain) == external.checked_redis(REDIS)
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
         ("http://:secret@h", "shape"),
+        ("sentinel://:secret@h,localhost/s", "the container itself"),
+        ("sentinel://:secret@h,h:0/s", "port"),
+        ("sentinel://:secret@h", "names no service"),
+        ("sentinel://:secret@h/a%20b/0", "names no service"),
+        ("sentinel://:secret@h/s/15", "number of a database"),
+        ("sentinel://:secret@h/s/0?db=1", "parameters"),
+        ("sentinel://h/s", "no password"),
+        ("sentinels://:secret@h/s", "with TLS"),
+        ("sentinel://:secret@,h/s", "shape"),
         ("redis://h", "no password"),
         ("redis://:secret@localhost", "the container itself"),
         ("redis://:secret@redis", "a service of Dify's own"),

@@ -33,6 +33,11 @@ def place(tmp_path: Path) -> layout.Installation:
     return installation
 
 
+def write_compose(place: layout.Installation, variables: dict[str, str], engine: Podman) -> compose.Document:
+    """Write what podman-compose reads, as a host without SELinux has it."""
+    return project.write_compose(place, project.choose(place, variables, engine, hosts.GOOD, ()), engine)
+
+
 def container(created: int) -> Container:
     """Return the api's container, running."""
     return Container(
@@ -43,10 +48,10 @@ def container(created: int) -> Container:
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", bytes(range(256)), b"services: ["])
 def test_a_rendered_file_that_was_damaged_is_rendered_anew(place: layout.Installation, content: bytes) -> None:
-    project.write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})), hosts.GOOD)
+    write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})))
     right = place.compose.read_bytes()
     place.compose.write_bytes(content)
-    document = project.write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})), hosts.GOOD)
+    document = write_compose(place, {"SECRET_KEY": "x"}, Podman(Runner({})))
     assert place.compose.read_bytes() == right
     assert document == compose.load(place.compose)
 
@@ -56,7 +61,7 @@ def test_a_note_of_what_was_started_that_was_damaged_counts_as_another(
     place: layout.Installation, content: bytes
 ) -> None:
     engine = Podman(Runner({}))
-    document = project.write_compose(place, {"SECRET_KEY": "x"}, engine, hosts.GOOD)
+    document = write_compose(place, {"SECRET_KEY": "x"}, engine)
     found = [container(created=1)]
     applied.write(place, document, {"SECRET_KEY": "x"}, found, engine)
     assert run._as_configured(place, document, found, engine)
@@ -67,7 +72,7 @@ def test_a_note_of_what_was_started_that_was_damaged_counts_as_another(
 
 def test_what_has_changed_is_known_by_the_container_and_its_settings(place: layout.Installation) -> None:
     engine = Podman(Runner({}))
-    document = project.write_compose(place, {"SECRET_KEY": "x"}, engine, hosts.GOOD)
+    document = write_compose(place, {"SECRET_KEY": "x"}, engine)
     (api,) = found = [container(created=1)]
     applied.write(place, document, {"SECRET_KEY": "x"}, found, engine)
     assert applied.find_changed(place, document, {"SECRET_KEY": "x"}, found) == []
@@ -80,7 +85,7 @@ def test_what_has_changed_is_known_by_the_container_and_its_settings(place: layo
 
 def test_who_reads_an_installation_hides_its_secrets(place: layout.Installation) -> None:
     runner = Runner({})
-    project.write_compose(place, {}, Podman(runner), hosts.GOOD)
+    write_compose(place, {}, Podman(runner))
     project.read_installed(place, Podman(runner))
     assert runner.mask("SECRET_KEY=to-be-hidden") == "SECRET_KEY=********"
 
@@ -97,7 +102,7 @@ def test_who_reads_an_installation_hides_its_secrets(place: layout.Installation)
 def test_an_env_that_cannot_be_read_is_told_by_whoever_reads_an_installation(
     place: layout.Installation, content: bytes | None, told: str
 ) -> None:
-    project.write_compose(place, {}, Podman(Runner({})), hosts.GOOD)
+    write_compose(place, {}, Podman(Runner({})))
     place.env.unlink() if content is None else place.env.write_bytes(content)
     with pytest.raises((errors.UsageError, errors.CommandFailed), match=told) as caught:
         project.read_installed(place, Podman(Runner({})))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,49 @@ def overridden(*, selinux: bool) -> dict[str, Any]:
     choice = render.Choice(variables=VARIABLES, selinux=selinux)
     result: dict[str, Any] = yaml.safe_load(render.override(UPSTREAM, choice))["services"]
     return result
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "ending"),
+    [
+        (["sh", "-c", "cp /a /b && /docker-entrypoint.sh"], "cp /a /b && exec /docker-entrypoint.sh"),
+        (["sh", "-c", "sh /run/start.sh -x"], "exec sh /run/start.sh -x"),
+        # What may be more than a program is left as it is.
+        (["sh", "-c", "a && b || c"], None),
+        (["sh", "-c", "a && b &"], None),
+        (["sh", "-c", "a && X=1 b"], None),
+        (["/docker-entrypoint.sh"], None),
+        ("/docker-entrypoint.sh", None),
+    ],
+)
+def test_nginx_takes_the_place_of_the_shell_that_starts_it(entrypoint: Any, ending: str | None) -> None:
+    document = {"services": {"nginx": {"entrypoint": entrypoint}}}
+    render.proxies_that_hear(document, render.Choice(variables={}, selinux=False))
+    assert document["services"]["nginx"]["entrypoint"] == (["sh", "-c", ending] if ending else entrypoint)
+
+
+# As squid behind upstream's script: it ends for SIGINT, which shells behind `&` are deaf for, and a helper stays.
+DEAF_HELPER = """
+sleep 20 &
+exec python3 -c 'import signal, sys; signal.signal(2, lambda *_: sys.exit(3)); print(flush=True); signal.pause()'
+"""
+
+
+@pytest.mark.parametrize(("script", "ended", "status"), [(DEAF_HELPER, True, 0), ("echo; exit 7", False, 7)])
+def test_squid_is_told_to_end_by_the_shell_that_starts_it(
+    tmp_path: Path, script: str, ended: bool, status: int
+) -> None:
+    program = tmp_path / "start.sh"
+    program.write_text(script)
+    document = {"services": {"ssrf_proxy": {"entrypoint": ["sh", "-c", f"true && sh {program}"]}}}
+    render.proxies_that_hear(document, render.Choice(variables={}, selinux=False))
+    command = [word.replace("$$", "$") for word in document["services"]["ssrf_proxy"]["entrypoint"]]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.readline()
+    if ended:
+        running.terminate()
+    assert running.wait(10) == status
 
 
 def test_docker_gets_only_what_upstreams_file_lacks() -> None:

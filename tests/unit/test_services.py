@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from installer.core import errors
 from installer.release import external
 from installer.services import postgresql, reach, redis_server
 from tests.target import servers
-from tests.target.servers import Authority, Postgres, Redis
+from tests.target.servers import Authority, Postgres, Redis, Sentinel
 
 SECRET = "s3cret/with+signs:in@it"
 
@@ -281,6 +282,67 @@ def test_a_redis_without_tls_or_with_a_memory_that_throws_away(cache: Redis) -> 
         assert "TLS does not come about" in redis_refusal(plain, tls=True).message
         ((seen, _),) = redis_server.look(redis_of(plain), None).warnings
         assert "allkeys-lru" in seen
+
+
+@pytest.fixture
+def watched() -> Iterator[Redis]:
+    """A Redis without TLS, as Dify reaches one by sentinels."""
+    with Redis(tls=False, users=f"user dify on >{SECRET} ~* &* +@all") as running:
+        yield running
+
+
+def by_sentinels(server: Redis, *sentinels: Sentinel | int, **fields: Any) -> external.Redis:
+    addresses = tuple((server.address, each if isinstance(each, int) else each.port) for each in sentinels)
+    return redis_of(server, host="nowhere", port=1, sentinels=addresses, service="mymaster", **fields)
+
+
+def anywhere(*_: object) -> None:
+    """Let a server be on loopback, where those of these tests are."""
+
+
+def test_sentinels_name_the_server_that_is_looked_at(watched: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = servers.free_port()
+    with (
+        Sentinel("mymaster", watched, password="of-sentinels") as sentinel,
+        Sentinel("mymaster", watched, password="of-sentinels") as another,
+    ):
+        wanted = by_sentinels(watched, sentinel, dead, another, sentinel_password="of-sentinels")
+        with pytest.raises(errors.PreflightFailed, match=r"which is 127\.0\.0\.1:\d+ now.*is the container itself"):
+            redis_server.look(wanted, None)
+        monkeypatch.setattr(reach, "require_not_here", anywhere)
+        seen = redis_server.look(wanted, None)
+        assert seen.version.startswith(("Redis ", "Valkey "))
+        ((told, remedy),) = seen.warnings
+        assert f"the sentinel 127.0.0.1:{dead}: nothing listens there" in told and remedy
+        assert watched.ask("INFO", "keyspace").strip() == "# Keyspace"
+
+
+def test_sentinels_refuse_in_words(watched: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "require_not_here", anywhere)
+    with (
+        Redis(tls=False, users="user dify on >x ~* &* +@all") as other,
+        Sentinel("mymaster", watched, password="of-sentinels") as sentinel,
+        Sentinel("mymaster", other, password="of-sentinels") as stranger,
+    ):
+
+        def refusal(*asked: Sentinel | int, **fields: Any) -> errors.PreflightFailed:
+            with pytest.raises(errors.PreflightFailed) as caught:
+                redis_server.look(
+                    by_sentinels(watched, *asked, **{"sentinel_password": "of-sentinels", **fields}), None
+                )
+            assert caught.value.remedy and "of-sentinels" not in caught.value.message + caught.value.remedy
+            return caught.value
+
+        assert "nothing listens" in refusal(servers.free_port()).message
+        wrong = refusal(sentinel, sentinel_password="another-one")
+        assert "the sentinel" in wrong.message and "sentinel-password" in wrong.remedy
+        nobody = dataclasses.replace(
+            by_sentinels(watched, sentinel, sentinel_password="of-sentinels"), service="another"
+        )
+        with pytest.raises(errors.PreflightFailed, match="knows no service another"):
+            redis_server.look(nobody, None)
+        assert "do not name the same server" in refusal(sentinel, stranger).message
+        assert "refuses the password of dify" in refusal(sentinel, password="wrong").message
 
 
 def test_a_replica_is_refused(cache: Redis) -> None:

@@ -7,6 +7,7 @@ import urllib.parse
 import uuid
 
 import redis
+import redis.sentinel
 
 ENV = os.environ
 MYSQL = ENV.get("DB_TYPE") == "mysql"
@@ -102,7 +103,20 @@ def safety():
     return {"ssl_cert_reqs": wanted, "ssl_ca_certs": ENV.get("REDIS_SSL_CA_CERTS") or None}
 
 
+def sentinels():
+    """Return those whom the settings name; the api reaches them, and what they name, without TLS (ext_redis.py)."""
+    nodes = [each.split(":") for each in ENV["REDIS_SENTINELS"].split(",")]
+    login = {"username": ENV.get("REDIS_SENTINEL_USERNAME"), "password": ENV.get("REDIS_SENTINEL_PASSWORD")}
+    return redis.sentinel.Sentinel(
+        [(host, int(port)) for host, port in nodes], sentinel_kwargs={"socket_timeout": 1, **login}
+    )
+
+
 def cache():
+    if ENV.get("REDIS_USE_SENTINEL", "").lower() == "true":
+        login = {"username": ENV.get("REDIS_USERNAME") or None, "password": ENV["REDIS_PASSWORD"]}
+        number = int(ENV.get("REDIS_DB", "0"))
+        return sentinels().master_for(ENV["REDIS_SENTINEL_SERVICE_NAME"], **login, db=number, decode_responses=True)
     encrypted = ENV.get("REDIS_USE_SSL", "").lower() == "true"
     return redis.Redis(
         host=ENV["REDIS_HOST"],
@@ -119,6 +133,12 @@ def cache():
 def broker():
     """Return the queues; their certificate is compared as the cache's is (api/extensions/ext_celery.py)."""
     url = ENV["CELERY_BROKER_URL"]
+    if ENV.get("CELERY_USE_SENTINEL", "").lower() == "true":
+        # As kombu reads it: user, password and number of the first one.
+        first = urllib.parse.urlsplit(url.split(";")[0])
+        user, password = (urllib.parse.unquote(each or "") for each in (first.username, first.password))
+        login = {"username": user or None, "password": password}
+        return sentinels().master_for(ENV["CELERY_SENTINEL_MASTER_NAME"], **login, db=int(first.path.lstrip("/")))
     return redis.Redis.from_url(url, **(safety() if url.startswith("rediss:") else {}))
 
 
