@@ -468,7 +468,7 @@ def export_command(
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
 @options.apply(
     (
-        *(options.IDENTITY, options.WITHOUT_VECTORS, options.DB_RESTORED),
+        *(options.IDENTITY, options.WITHOUT_VECTORS, options.DB_RESTORED, options.STORAGE_FILLED),
         *(options.FOLDER, options.TIMEOUT, options.JSON, options.SILENT),
     )
 )
@@ -477,6 +477,7 @@ def restore_command(
     identity: Path | None,
     without_vectors: bool,
     db_restored: bool,
+    storage_filled: bool,
     folder: Path | None,
     timeout: float,
     as_json: bool,
@@ -496,6 +497,7 @@ def restore_command(
         identity=identity,
         without_vectors=without_vectors,
         restored=db_restored,
+        filled=storage_filled,
     )
     if as_json:
         print_result(envelope.to_json("restore", passed=True, file=str(path), **restore.as_fields(done)))

@@ -29,7 +29,7 @@ from installer.core.console import read_size
 from installer.engine.base import NAMES, Name
 from installer.plan import DEFAULT_TIMEOUT, LANGUAGES, Language, Request
 from installer.registry import credentials, forms, pull, reference
-from installer.release import dify, external, intranet, resolvers, settings
+from installer.release import dify, external, intranet, resolvers, settings, storage
 from installer.workspace import account
 
 PREFIX = "DIFY_INSTALLER_"
@@ -261,7 +261,7 @@ def _model_option(name: str, variable: str, what: str) -> Callable[[Function], F
 
 
 # These hold a password, and more.
-WITHOUT_FILE = ("--db-url", "--redis-url")
+WITHOUT_FILE = ("--db-url", "--redis-url", "--storage-url", "--vector-url")
 
 
 def _not_on_the_command_line(context: click.Context, parameter: click.Parameter, value: Value) -> Value:
@@ -331,6 +331,12 @@ DB_RESTORED = option(
     is_flag=True,
     group=OTHERS,
     help="You have brought the database of yours to the moment of what comes back: its rows are not in it.",
+)
+STORAGE_FILLED = option(
+    "--storage-filled",
+    is_flag=True,
+    group=OTHERS,
+    help="You have brought the files to where they are to be: those of the backup, or of this installation.",
 )
 
 # With which account to work inside of Dify.
@@ -442,6 +448,7 @@ SITE = (
     IDENTITY,
     WITHOUT_VECTORS,
     DB_RESTORED,
+    STORAGE_FILLED,
     FOLDER,
     RUNTIME,
     option("--install-podman", is_flag=True, group=PLACE, help="Install podman with dnf if it is missing (root)."),
@@ -479,6 +486,26 @@ SITE = (
         help="A Redis or Valkey of yours instead of our container, rediss://USER:PASSWORD@HOST:6379/0, redis:// "
         "without TLS, or by sentinels, sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0; in the environment "
         "or the answer file, never on the command line.",
+    ),
+    option(
+        "--storage-url",
+        type=Checked("url", storage.checked),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A bucket of an S3 server of yours instead of our folder for files, "
+        "s3://ACCESS_KEY:SECRET_KEY@HOST:PORT/BUCKET?region=…, with &tls=disable for http; in the environment or the "
+        "answer file, never on the command line.",
+    ),
+    option(
+        "--vector-url",
+        type=Checked("url", external.checked_vectors),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A PostgreSQL with pgvector of yours for the vectors instead of our vector store, "
+        "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in the environment or the answer file, never on the "
+        "command line. For a new installation.",
     ),
     DB_COPIED,
     option(
@@ -770,6 +797,9 @@ class Given:
     plain_http: bool = False
     db_url: external.Database | None = None
     redis_url: external.Redis | None = None
+    storage_url: storage.Storage | None = None
+    vector_url: external.Database | None = None
+    storage_filled: bool = False
     db_copied: bool = False
     db_restored: bool = False
     allow_intranet: tuple[str, ...] = ()
@@ -848,13 +878,16 @@ def make_request(**options: Any) -> Request:
         keep_example=given.keep_example,
         db_copied=given.db_copied,
         db_restored=given.db_restored,
+        storage_filled=given.storage_filled,
     )
 
 
 def _of_others(given: Given) -> dict[str, str]:
     """Return the settings of the services that run already."""
     values = external.database_settings(given.db_url) if given.db_url else {}
-    return values | (external.redis_settings(given.redis_url) if given.redis_url else {})
+    values |= external.redis_settings(given.redis_url) if given.redis_url else {}
+    values |= storage.settings(given.storage_url) if given.storage_url else {}
+    return values | (external.vector_settings(given.vector_url) if given.vector_url else {})
 
 
 def _registry(given: Given) -> pull.Source | None:
@@ -919,14 +952,25 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
         faults.append("--admin-password-file and the password itself are both given: leave out one of the two")
     if intranet.NONE in given.allow_intranet and len(set(given.allow_intranet)) > 1:
         faults.append(f"--allow-intranet {intranet.NONE} lets nothing through: give it alone, or leave it out")
+    faults.extend(_find_one_word_for_two(given))
     faults.extend(_find_told_twice(given))
     faults.extend(_told(resolvers.joined, given.resolvers))
     _require_models_agree(given, faults)
 
 
+def _find_one_word_for_two(given: Given) -> Iterator[str]:
+    """Yield what is wrong where the api's driver would compare certificates for rows that do not ask for it."""
+    rows, vectors = given.db_url, given.vector_url
+    if rows and vectors and vectors.verifies and rows.mode == "require":
+        yield (
+            "--db-url says sslmode=require, and --vector-url one that compares: the api has one word for the "
+            "authorities of both: give both the same sslmode"
+        )
+
+
 def _find_told_twice(given: Given) -> Iterator[str]:
     for key in sorted(_of_others(given).keys() & {pair.partition("=")[0] for pair in given.values}):
-        yield f"--set {key}=… says what --db-url or --redis-url says: leave out one of the two"
+        yield f"--set {key}=… says what a URL of a service of yours says: leave out one of the two"
 
 
 def _require_models_agree(given: Given, faults: list[str]) -> None:

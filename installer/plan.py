@@ -31,9 +31,9 @@ from installer.host import resolvers as host_resolvers
 from installer.host.facts import Host, Wanted
 from installer.images import inventory, supply
 from installer.registry import pull
-from installer.release import compose, dify, env_history, envfile, external, resolvers, settings
+from installer.release import compose, dify, env_history, envfile, external, resolvers, settings, storage
 from installer.release.settings import Settings
-from installer.services import postgresql, reach, redis_server
+from installer.services import bucket, pgvector, postgresql, reach, redis_server
 from installer.stack import project
 from installer.upgrade import plan as upgrades
 from installer.workspace import account
@@ -75,6 +75,7 @@ class Request:
     without_vectors: bool = False
     db_copied: bool = False  # the administrator has a copy of a database that is not ours
     db_restored: bool = False  # and has brought it to the moment of the backup
+    storage_filled: bool = False  # the files are where they are to be from now on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +221,7 @@ def make_plan(request: Request, sources: Sources) -> Plan:
         env = compute_settings(carrying, found, sources.bundle, place, move)
         sources.engine.runner.hide(env.secrets)
     with _refusing("restore", refusals):
-        require_suitable(arrival, env, place, sources.parts, restored=request.db_restored)
+        require_suitable(arrival, env, place, sources.parts, request)
     with _refusing("upgrade", refusals):
         moved = upgrades.check(move, sources.bundle, env, copied=request.db_copied) if move is not None else []
     with _refusing("certificate", refusals):
@@ -237,6 +238,12 @@ def make_plan(request: Request, sources: Sources) -> Plan:
             others += rows.findings if rows is not None else ()
         with _refusing("redis", refusals):
             others += check_redis(env, trusted)
+        with _refusing("vectors", refusals):
+            require_one_store_of_vectors(found, env, place)
+            others += check_vectors(env, trusted)
+        with _refusing("storage", refusals):
+            require_one_place_of_files(found, env, place, filled=request.storage_filled)
+            others += check_storage(env, trusted, key_is_new=is_key_new(carrying, found), begins=found is None)
     existing = found.text if found else None
     ports = env.ports if env else settings.published_ports(request.asked, envfile.parse(existing or ""))
     wanted = _wanted(request, sources, ports, move)
@@ -316,14 +323,14 @@ def require_suitable(
     env: Settings | None,
     place: layout.Installation,
     parts: Sequence[Part],
-    *,
-    restored: bool = False,
+    request: Request,
 ) -> None:
     """Raise BackupRefused when this bundle cannot take the backup, PreflightFailed when there is no room for it."""
     if arrival is None or env is None:
         return
     upstream = compose.load(layout.bundled(layout.PROJECT) / layout.COMPOSE_FILE)
-    arrivals.require_suitable(arrival, env.resolved, upstream, restored=restored)
+    restored, filled = request.db_restored, request.storage_filled
+    arrivals.require_suitable(arrival, env.resolved, upstream, restored=restored, filled=filled)
     arrivals.require_room(place, parts)
 
 
@@ -506,6 +513,38 @@ def check_redis(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
     yield from (Finding("redis", "warning", seen, remedy) for seen, remedy in seen.warnings)
 
 
+def check_vectors(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
+    """A PostgreSQL of yours lets Dify keep its vectors there, with pgvector; nothing for a vector store of our own."""
+    wanted = external.find_vectors(env.resolved)
+    if wanted is None:
+        return
+    reach.require_not_here(wanted.host, wanted.port, wanted.where)
+    seen = pgvector.look(wanted, authorities)
+    told = f"{wanted.where}, {wanted.name}, version {seen.version}, sslmode={wanted.mode}: pgvector {seen.extension}"
+    yield Finding("vectors", "ok", f"{told} can be used")
+
+
+def check_storage(
+    env: Settings, authorities: bytes | None, *, key_is_new: bool, begins: bool = False
+) -> Iterator[Finding]:
+    """A bucket of yours lets Dify keep its files there, and does not hold another's; nothing for a folder of ours."""
+    wanted = storage.find(env.resolved)
+    if wanted is None:
+        return
+    reach.require_not_here(wanted.host, wanted.port, wanted.where)
+    seen = bucket.look(wanted, authorities, key_is_new=key_is_new)
+    held = "it holds the files of a Dify" if seen.holds_a_dify else "it holds no files of a Dify yet"
+    yield Finding("storage", "ok", f"{storage.in_words(wanted)}: files can be kept there; {held}")
+    if begins and seen.holds_a_dify:
+        yield Finding(
+            "storage",
+            "warning",
+            f"the Dify that begins here goes on with the files in {wanted.place}: what it deletes is deleted for all",
+            "let no other Dify use this bucket; for a trial, name a copy of it",
+        )
+    yield from (Finding("storage", "warning", seen, remedy) for seen, remedy in seen.warnings)
+
+
 def is_key_new(request: Request, existing: env_history.Existing | None) -> bool:
     """Tell whether this run generates SECRET_KEY."""
     kept = envfile.parse(existing.text).get(dify.SECRET_KEY) if existing else ""
@@ -523,13 +562,79 @@ def require_one_place_of_rows(existing: env_history.Existing | None, env: Settin
         )
 
 
-OWN_ROWS = "db/data"
+def require_one_place_of_files(
+    existing: env_history.Existing | None, env: Settings, place: layout.Installation, *, filled: bool
+) -> None:
+    """Raise PreflightFailed where files lie in another place than the one that is named: they would be left behind."""
+    if existing is None or filled:
+        return
+    before, after = storage.find(envfile.resolve(existing.text)), storage.find(env.resolved)
+    if _place(before, place) == _place(after, place) or (before is None and not _holds_files(place)):
+        return
+    raise errors.PreflightFailed(
+        f"the files of this installation are in {_place(before, place)}, and are to be in {_place(after, place)} from "
+        "now on: they do not go there by themselves",
+        "leave the storage as it is; or `dify-installer stop`, have them copied there (docs/external.md), and run the "
+        "same command with --storage-filled",
+    )
+
+
+def require_one_store_of_vectors(
+    existing: env_history.Existing | None, env: Settings, place: layout.Installation
+) -> None:
+    """Raise PreflightFailed where vectors lie in another store than the one that is named: Dify would not find them."""
+    if existing is None:
+        return
+    before = envfile.resolve(existing.text)
+    there, here = _store(before), _store(env.resolved)
+    own, stays_own = external.find_vectors(before) is None, external.find_vectors(env.resolved) is None
+    if there == here or (own and stays_own):
+        return
+    if own and not files.holds_anything(place.volumes / before.get(dify.VECTOR_STORE, "")):
+        return
+    raise errors.PreflightFailed(
+        f"this installation has its vectors in {there}, and a knowledge base stays with the store that it was made "
+        "with",
+        f"leave {there} as it is; another store is for a new installation",
+    )
+
+
+def _store(variables: Mapping[str, str]) -> str:
+    found = external.find_vectors(variables)
+    if found is None:
+        return variables.get(dify.VECTOR_STORE, "")
+    return f"{found.name} at {found.host}:{found.port}"
+
+
+def _place(found: storage.Storage | None, place: layout.Installation) -> str:
+    return str(place.volumes) if found is None else found.place
+
+
+def _holds_files(place: layout.Installation) -> bool:
+    """Tell whether a folder of ours holds files of people; upstream's mark is none, what we may not read counts."""
+    try:
+        found = [each.name for each in (place.volumes / OWN_FILES).iterdir()]
+    except FileNotFoundError:
+        found = []
+    except PermissionError:
+        return True
+    return any(name != FIRST_MARK for name in found) or files.holds_anything(place.volumes / OWN_PLUGINS)
+
+
+OWN_ROWS, OWN_FILES, OWN_PLUGINS = "db/data", "app/storage", "plugin_daemon/plugin"
+# What upstream's compose file writes there before there is anything (service init_permissions).
+FIRST_MARK = ".init_permissions"
 
 
 def warn_of_names(env: Settings, names: Names) -> Iterator[Finding]:
     """A server that is named can be found by the containers, too."""
     asks_nobody = resolvers.read(env.resolved.get(dify.RESOLVERS)) == resolvers.NONE or not names.answering
-    found = (("postgresql", external.find_database(env.resolved)), ("redis", external.find_redis(env.resolved)))
+    found = (
+        ("postgresql", external.find_database(env.resolved)),
+        ("redis", external.find_redis(env.resolved)),
+        ("storage", storage.find(env.resolved)),
+        ("vectors", external.find_vectors(env.resolved)),
+    )
     for check, server in found:
         if server is not None and asks_nobody and not all(_is_address(host) for host, _ in server.addresses.values()):
             yield Finding(
@@ -556,6 +661,8 @@ CHECKS: dict[str, Callable[..., object]] = {
     "resolver": check_resolver,
     "postgresql": check_database,
     "redis": check_redis,
+    "vectors": check_vectors,
+    "storage": check_storage,
     "settings": compute_settings,
     "certificate": find_certificate,
 }

@@ -15,7 +15,18 @@ from installer.core import errors, files, layout
 from installer.core.console import Console, size
 from installer.core.finding import Finding
 from installer.engine.base import Engine, parse_version
-from installer.release import carry, compose, dify, dify_store, env_history, envfile, external, resolvers, settings
+from installer.release import (
+    carry,
+    compose,
+    dify,
+    dify_store,
+    env_history,
+    envfile,
+    external,
+    resolvers,
+    settings,
+    storage,
+)
 from installer.stack import project, run, state
 
 # Dify's own migrations bring older tables to today's. How far back that holds was not tried: this is as far as we say
@@ -32,6 +43,7 @@ OF_THIS_HOST = {*dify.URLS, *dify.PORTS.values(), *dify.HTTPS, *dify.HOSTS, dify
 OF_THIS_BUNDLE = (
     {dify.VECTOR_STORE, dify.DB_TYPE, compose.PROFILES, *dify.FIXED}
     | {"DB_HOST", "DB_PORT", dify.DB_EXTRAS, dify.DB_SSL_MODE, "INTERNAL_FILES_URL", *external.REDIS_KEYS}
+    | {*external.VECTOR_KEYS}
     | {key for secret in dify.SECRETS for key in (*secret.keys, *(key for key, _ in secret.within))}
 ) - {dify.SECRET_KEY}
 # Folders that only a Dify that has run has anything in.
@@ -87,15 +99,25 @@ def find_obstacle(version: str) -> tuple[str, str] | None:
 
 
 def require_suitable(
-    arrival: Arrival, variables: Mapping[str, str], upstream: compose.Document, *, restored: bool = False
+    arrival: Arrival,
+    variables: Mapping[str, str],
+    upstream: compose.Document,
+    *,
+    restored: bool = False,
+    filled: bool = False,
 ) -> None:
     """Raise BackupRefused for a backup that this bundle cannot take.
 
     `variables` are the settings of the installation, as they are or will be, `upstream` its compose file; `restored`
-    says that the rows of a database that is not ours are those of the backup.
+    says that the rows of a database that is not ours are those of the backup, `filled` that its files are in the
+    bucket.
     """
     head, path = arrival.head, arrival.path
     _require_rows(arrival, external.find_database(variables), restored=restored)
+    if not filled:
+        _require_files(arrival, storage.find(variables))
+    if not arrival.without_vectors:
+        _require_vectors(arrival, external.find_vectors(variables))
     if obstacle := find_obstacle(head.dify):
         why, remedy = obstacle
         raise errors.BackupRefused(f"{path} is of Dify {head.dify}, and {why}", remedy)
@@ -130,6 +152,40 @@ def _require_rows(arrival: Arrival, database: external.Database | None, *, resto
             "or rows without their files, are half a Dify",
             f"{loaded}; then run the same command with --db-restored",
         )
+
+
+def _require_files(arrival: Arrival, here: storage.Storage | None) -> None:
+    """Raise BackupRefused where the files are to be in a bucket that is not that of the backup: rows without files.
+
+    Where there is none here, the backup's own settings go on, and with them its bucket or its files.
+    """
+    there = storage.find(envfile.parse(arrival.env))
+    if here is None or (there is not None and there.place == here.place):
+        return
+    path, where = arrival.path, "in it" if there is None else f"not in it, but in {there.place}"
+    raise errors.BackupRefused(
+        f"{here.place} is not ours: the files of {path} are {where}, and do not go into that bucket by themselves",
+        "have them copied there (docs/external.md); then run the same command with --storage-filled",
+    )
+
+
+def _require_vectors(arrival: Arrival, here: external.Database | None) -> None:
+    """Raise BackupRefused where the vectors are to be in a database that is not that of the backup, or only there."""
+    there = external.find_vectors(envfile.parse(arrival.env))
+    places = [None if each is None else (each.host, each.port, each.name) for each in (here, there)]
+    if places[0] == places[1]:
+        return
+    path = arrival.path
+    if there is not None:
+        raise errors.BackupRefused(
+            f"{path} has no vectors: they are in {there.name} at {there.where}, which is not ours",
+            "name it with --vector-url; or leave the vectors behind: --without-vectors",
+        )
+    assert here is not None
+    raise errors.BackupRefused(
+        f"{here.where} is not ours: the vectors that {path} brings do not go into {here.name} by themselves",
+        "leave out --vector-url; or leave the vectors behind: --without-vectors",
+    )
 
 
 def _require_readable(head: Head, here: str) -> None:
@@ -206,9 +262,13 @@ def _names(keys: Iterable[str]) -> str:
 def text_for(arrival: Arrival, place: layout.Installation, example: str) -> str:
     """Return the `.env` of an installation that takes a backup: what goes on of both, as it is to be written."""
     here = place.env.read_text("utf-8")
+    stays = {*storage.KEYS} if storage.find(envfile.parse(here)) else set()
     if not arrival.head.ours or arrival.head.dify != verify.check_embedded(layout.bundled("")).dify:
-        return env_history.marked(envfile.edit(env_history.unmarked(here), dict(carried(arrival, example).values)))
-    kept = {*OF_THIS_HOST}
+        goes_on = {key: value for key, value in carried(arrival, example).values.items() if key not in stays}
+        return env_history.marked(envfile.edit(env_history.unmarked(here), goes_on))
+    kept = {*OF_THIS_HOST, *stays}
+    if external.find_vectors(envfile.parse(here)):
+        kept |= {dify.VECTOR_STORE, compose.PROFILES, *external.VECTOR_KEYS}
     if external.has_database(envfile.parse(here)):
         kept |= {dify.DB_TYPE, compose.PROFILES, *external.DATABASE_KEYS}
     if external.has_redis(envfile.parse(here)) or external.has_redis(envfile.parse(arrival.env)):

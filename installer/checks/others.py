@@ -1,4 +1,4 @@
-"""Asks from inside whether a database and a Redis of others can be reached: that this host reaches them says little."""
+"""Asks from inside whether servers of others can be reached: that this host reaches them says little."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REMEDY = (
 
 def check(variables: Mapping[str, str], found: list[Container], probe: Path, engine: Engine) -> list[Finding]:
     """Have the api's container connect to each of them; nothing where all are our own, or the api does not run."""
-    servers = [each for each in (external.find_database(variables), external.find_redis(variables)) if each is not None]
+    servers = external.find_all(variables)
     api = inside.find_container(dify.API, found)
     if api is None or not servers:
         return []

@@ -16,7 +16,7 @@ from installer.engine.base import Container
 from installer.host.judge import network
 from installer.images import inventory, plugins
 from installer.plan import Plan
-from installer.release import compose, dify, envfile, external, intranet, render, resolvers, tls
+from installer.release import compose, dify, envfile, external, intranet, render, resolvers, storage, tls
 from installer.stack import applied, project, state
 from installer.system import boot_unit, own_copy
 
@@ -41,6 +41,7 @@ def list_actions(plan: Plan) -> list[Action]:
         # An upgrade loads the new images while the older version runs with its settings.
         *((*images, *settled) if plan.upgrade else (*settled, *images)),
         *_databases(plan),
+        *_storage(plan),
         *_data(plan),
         *_containers(plan),
         *_firewall(plan),
@@ -102,6 +103,12 @@ def _upgrade(plan: Plan) -> list[Action]:
         ("are gone, and were set here", move.carried.gone),
     )
     return actions + [Action("upgrade", f"settings that {how}: {', '.join(keys)}") for how, keys in told if keys]
+
+
+def _storage(plan: Plan) -> list[Action]:
+    assert plan.settings is not None
+    found = storage.find(plan.settings.resolved)
+    return [Action("storage", f"Dify keeps its files in {found.place}")] if found else []
 
 
 def _databases(plan: Plan) -> list[Action]:

@@ -26,7 +26,7 @@ from installer.core.console import Console, size
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Container, Engine
-from installer.release import compose, dify, dify_store, external, settings
+from installer.release import compose, dify, dify_store, external, settings, storage
 from installer.stack import project, state
 from installer.system import backup_timer
 from installer.upgrade import kept
@@ -205,8 +205,27 @@ def not_in_it(database: external.Database) -> str:
     )
 
 
+def files_not_in_it(found: storage.Storage) -> str:
+    """Say that the files in a bucket that is not ours are not in a backup, and what that asks for."""
+    return (
+        f"the files, which are not ours: {found.place}. Have a copy of them as well, or let the bucket keep versions: "
+        "files that are newer than the rows do no harm, rows without their files do"
+    )
+
+
+def vectors_not_in_it(found: external.Database) -> str:
+    """Say that the vectors in a database that is not ours are not in a backup, and what that asks for."""
+    return (
+        f"the vectors, which are not ours: {found.where}, {found.name}. Have it dumped as well: without them nothing "
+        "is found in the knowledge bases"
+    )
+
+
 def _head(place: layout.Installation, env: settings.Settings) -> Head:
-    at = external.find_database(env.resolved)
+    at, files_at = external.find_database(env.resolved), storage.find(env.resolved)
+    not_ours = [not_in_it(at)] if at else []
+    not_ours += [files_not_in_it(files_at)] if files_at else []
+    not_ours += [vectors_not_in_it(vectors_at)] if (vectors_at := external.find_vectors(env.resolved)) else []
     return Head(
         dify=verify.check_embedded(layout.bundled("")).dify,
         installer=VERSION,
@@ -216,7 +235,7 @@ def _head(place: layout.Installation, env: settings.Settings) -> Head:
         url=env.url,
         vector_store=env.resolved.get(dify.VECTOR_STORE, ""),
         database=databases.kind_of(env.resolved),
-        left_out=LEFT_OUT if at is None else (not_in_it(at), *LEFT_OUT),
+        left_out=(*not_ours, *LEFT_OUT),
         database_at="" if at is None else f"{at.where}, {at.name} and {at.plugins}",
         store_version=dify_store.find_version(compose.load(place.upstream_compose), env.resolved),
     )

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,20 +103,26 @@ def _judge_inside(place: layout.Installation, found: list[Container], engine: En
 
 
 def _judge_others(place: layout.Installation) -> list[Finding]:
-    """Judge the database and Redis of others as an installation would, from this host."""
+    """Judge the databases, Redis and bucket of others as an installation would, from this host."""
     findings: list[Finding] = []
     env = settings.load(place)
     authorities = plan.installed_authorities(place)
-    try:
-        seen = plan.check_database(env, authorities, key_is_new=False)
-        findings += seen.findings if seen is not None else ()
-    except errors.PreflightFailed as error:
-        findings.append(Finding("postgresql", "error", error.message, error.remedy))
-    try:
-        findings += plan.check_redis(env, authorities)
-    except errors.PreflightFailed as error:
-        findings.append(Finding("redis", "error", error.message, error.remedy))
+    looks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "postgresql": lambda: _findings_of(plan.check_database(env, authorities, key_is_new=False)),
+        "redis": lambda: plan.check_redis(env, authorities),
+        "vectors": lambda: plan.check_vectors(env, authorities),
+        "storage": lambda: plan.check_storage(env, authorities, key_is_new=False),
+    }
+    for check, look in looks.items():
+        try:
+            findings += look()
+        except errors.PreflightFailed as error:
+            findings.append(Finding(check, "error", error.message, error.remedy))
     return findings
+
+
+def _findings_of(seen: plan.SeenDatabase | None) -> Iterable[Finding]:
+    return seen.findings if seen is not None else ()
 
 
 def _judge_firewall(place: layout.Installation, engine: Engine) -> list[Finding]:

@@ -136,7 +136,7 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
 
 
 def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.Settings) -> Site:
-    if others := external.in_words(env.resolved):
+    if others := external.rows_in_words(env.resolved):
         raise errors.UsageError(
             f"these settings use what is not Dify's own ({'; '.join(others)}), and manifests have a database and a "
             "Redis of their own so far",

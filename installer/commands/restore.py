@@ -43,13 +43,14 @@ def restore(
     identity: Path | None = None,
     without_vectors: bool = False,
     restored: bool = False,
+    filled: bool = False,
 ) -> Restored:
     """Put what a backup holds in the place of what an installation holds, and wait until Dify answers.
 
     All of the file is proved first. Afterwards both sides are compared: rows of each table, files of each folder. If
     anything fails, what was there before is put back and started. `restored` says that the rows of a database that is
-    not ours are those of the backup. Raises BackupRefused, PreflightFailed, CommandFailed,
-    NotHealthy, AlreadyRunning, UsageError; nothing has changed then.
+    not ours are those of the backup, `filled` that its files are in the bucket. Raises BackupRefused, PreflightFailed,
+    CommandFailed, NotHealthy, AlreadyRunning, UsageError; nothing has changed then.
     """
     memory = logfile.begin()
     begun = time.monotonic()
@@ -64,7 +65,8 @@ def restore(
             exchange.put_back(place, document, engine, console)
         exchange.require_possible(place)
         variables = settings.load(place).resolved
-        arrival.require_suitable(here, variables, compose.load(place.upstream_compose), restored=restored)
+        upstream = compose.load(place.upstream_compose)
+        arrival.require_suitable(here, variables, upstream, restored=restored, filled=filled)
         arrival.require_room(place, found)
         kept = exchange.begin(place, document, engine)
         try:

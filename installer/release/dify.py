@@ -161,10 +161,13 @@ DB_TYPE = "DB_TYPE"
 # How a database of others is reached (`release.external`): the api reads the one, the plugin daemon the other, and
 # upstream's compose file hands neither on.
 DB_EXTRAS, DB_SSL_MODE = "DB_EXTRAS", "DB_SSL_MODE"
+# How the vectors of others are reached: the key is ours, and libpq, in the api's containers, reads the variables.
+VECTOR_SSL_MODE, LIBPQ_SSL_MODE, LIBPQ_CA = "PGVECTOR_SSL_MODE", "PGSSLMODE", "PGSSLROOTCERT"
 
 # Keys that say where data lie: a new release's default must not lead away from them.
 WHERE_DATA_ARE = (
     *(VECTOR_STORE, "VECTOR_INDEX_NAME_PREFIX", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT"),
+    *("S3_ENDPOINT", "S3_BUCKET_NAME", "S3_REGION", "PLUGIN_STORAGE_TYPE", "PLUGIN_STORAGE_OSS_BUCKET"),
     *(DB_TYPE, "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE", "PGDATA"),
 )
 
@@ -205,7 +208,7 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 CA_FOLDER_IN_CONTAINER = "/etc/company-ca"
 CA_IN_CONTAINER = f"{CA_FOLDER_IN_CONTAINER}/ca-bundle.pem"
 # The plugin daemon's driver reads it (pgx 5.5.5, pgconn/config.go).
-DAEMON_DATABASE_CA = "PGSSLROOTCERT"
+DAEMON_DATABASE_CA = LIBPQ_CA
 
 
 # Seconds that a service gets to end after its stop signal before it is killed; every other one ends within

@@ -1,5 +1,7 @@
 """Services that a company runs already: where Dify is to find its database and its Redis, and the settings for that.
 
+Where it keeps its files is in `release.storage`.
+
 What each program reads (Dify 1.11.3, api/configs/middleware; plugin daemon 0.5.2, internal/types/app/config.go,
 internal/db/pg/pg.go, pkg/utils/cache/redis.go):
 
@@ -7,6 +9,9 @@ internal/db/pg/pg.go, pkg/utils/cache/redis.go):
 - The plugin daemon has no other DB_SSL_MODE than `disable` and `require`, and takes DB_EXTRAS for server options, so it
   must not get those of the api. Its driver reads PGSSLROOTCERT, and `require` compares the certificate's issuer then,
   as `verify-ca` does (pgx 5.5.5, pgconn/config.go, configTLS); no setting makes it compare the name.
+- For vectors in pgvector the api says nothing of TLS (core/rag/datasource/vdb/pgvector/pgvector.py), and libpq takes
+  PGSSLMODE and PGSSLROOTCERT then (its documents, "Environment Variables"). It would take them for a database of ours
+  as well, which speaks no TLS: that gets its own word in DB_EXTRAS.
 - The api compares Redis's certificate as REDIS_SSL_CERT_REQS says; the daemon always does, with the authorities of the
   system, which SSL_CERT_FILE names (Go's crypto/x509).
 - By sentinels the api knows no TLS, and celery no user of theirs (api/extensions/ext_redis.py, ext_celery.py).
@@ -14,29 +19,32 @@ internal/db/pg/pg.go, pkg/utils/cache/redis.go):
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from installer.core import errors
-from installer.release import compose, dify
+from installer.release import compose, dify, storage, urls
 
 Mode = Literal["disable", "require", "verify-ca", "verify-full"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 # Whoever does not say how is not to send a password to whom it may concern.
 DEFAULT_MODE: Mode = "verify-full"
 POSTGRESQL = "postgresql"
-REDIS_SERVICE = "redis"
-# Our own databases' services, the older releases' name as well; OceanBase and SeekDB are reached by their kind.
-OWN_DATABASES = ("", "db", *(values["DB_HOST"] for values in dify.DATABASES.values()), "oceanbase", "seekdb")
+# The name of the vector store, and of our own service for it.
+PGVECTOR, VECTOR_OPTION = "pgvector", "--vector-url"
 DEFAULT_DATABASE, DEFAULT_PLUGINS = "dify", "dify_plugin"
 PLUGINS_KEY = "DB_PLUGIN_DATABASE"
 DATABASE_KEYS = (
     *("DB_HOST", "DB_PORT", "DB_USERNAME", "DB_PASSWORD", "DB_DATABASE", PLUGINS_KEY),
     *(dify.DB_EXTRAS, dify.DB_SSL_MODE),
+)
+VECTOR_KEYS = (
+    *("PGVECTOR_HOST", "PGVECTOR_PORT", "PGVECTOR_USER", "PGVECTOR_PASSWORD", "PGVECTOR_DATABASE"),
+    # The last two have the same value as the password (`dify.SECRETS`).
+    *(dify.VECTOR_SSL_MODE, "PGVECTOR_POSTGRES_PASSWORD", "PGVECTO_RS_PASSWORD"),
 )
 BY_SENTINELS = "REDIS_USE_SENTINEL"
 SENTINEL_KEYS = (
@@ -50,8 +58,6 @@ REDIS_KEYS = (
 # The plugin daemon writes user, password and names without quotes into its connection string, and a database's name
 # into SQL; the api writes that name into a URL as it is.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-_UNWRITABLE = re.compile(r"[\s'\\]")
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LARGEST_REDIS_DB = 15
 SENTINEL, SENTINEL_PORT = "sentinel", 26379
@@ -72,6 +78,7 @@ class Database:
     name: str
     plugins: str = DEFAULT_PLUGINS
     mode: Mode
+    option: str = "--db-url"  # that names it
 
     @property
     def where(self) -> str:
@@ -125,10 +132,10 @@ class Redis:
 
 def checked_database(text: str) -> Database:
     """Return the server that a URL names. Raises UsageError, never with the URL: a password is in it."""
-    url = _split(text, (POSTGRESQL, "postgres"), "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=verify-full")
+    url = urls.split(text, (POSTGRESQL, "postgres"), "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=verify-full")
     # What comes first tells of a password that is not encoded: nothing of it is to be in a message.
-    host, port = _host(url, "database"), _port(url, "database", 5432)
-    user, password = _word(url.username, "user", "database"), _word(url.password, "password", "database")
+    host, port = urls.host_of(url, "database"), urls.port_of(url, "database", 5432)
+    user, password = urls.word_of(url.username, "user", "database"), urls.word_of(url.password, "password", "database")
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     if unknown := sorted(set(query) - {"sslmode"}):
         raise errors.UsageError(
@@ -145,14 +152,19 @@ def checked_database(text: str) -> Database:
     return Database(host=host, port=port, user=user, password=password, name=name, mode=mode)
 
 
+def checked_vectors(text: str) -> Database:
+    """Return the database for vectors that a URL names. Raises UsageError, never with the URL: a password is in it."""
+    return replace(checked_database(text), plugins="", option=VECTOR_OPTION)
+
+
 def checked_redis(text: str) -> Redis:
     """Return the server that a URL names. Raises UsageError, never with the URL: a password is in it."""
     if text.startswith((f"{SENTINEL}:", f"{SENTINEL}s:")):
         return _by_sentinels(text)
-    url = _split(text, ("redis", "rediss"), "rediss://USER:PASSWORD@HOST:6379/0, rediss with TLS, redis without")
-    host, port = _host(url, "Redis"), _port(url, "Redis", 6379)
-    user = _word(url.username, "user", "Redis") if url.username else ""
-    password = _word(url.password, "password", "Redis")
+    url = urls.split(text, ("redis", "rediss"), "rediss://USER:PASSWORD@HOST:6379/0, rediss with TLS, redis without")
+    host, port = urls.host_of(url, "Redis"), urls.port_of(url, "Redis", 6379)
+    user = urls.word_of(url.username, "user", "Redis") if url.username else ""
+    password = urls.word_of(url.password, "password", "Redis")
     if url.query:
         raise errors.UsageError(
             "the URL of Redis has parameters, which not all of Dify's programs understand",
@@ -175,14 +187,14 @@ def _by_sentinels(text: str) -> Redis:
     shape = "sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0"
     login, _, hosts = text.partition("://")[2].partition("/")[0].rpartition("@")
     # One host stands for all, since a URL has one.
-    url = _split(text.replace(f"@{hosts}/", "@host/", 1), (SENTINEL, f"{SENTINEL}s"), shape)
+    url = urls.split(text.replace(f"@{hosts}/", "@host/", 1), (SENTINEL, f"{SENTINEL}s"), shape)
     if url.scheme != SENTINEL:
         raise errors.UsageError(
             "Dify's programs cannot ask sentinels with TLS (Dify 1.11.3, api/extensions/ext_redis.py)",
             "write sentinel://, where nobody else can listen; or name the server itself, with rediss://",
         )
-    each = [_split(f"{SENTINEL}://{login}@{host}", (SENTINEL,), shape) for host in hosts.split(",")]
-    sentinels = tuple((_host(one, "sentinel"), _port(one, "sentinel", SENTINEL_PORT)) for one in each)
+    each = [urls.split(f"{SENTINEL}://{login}@{host}", (SENTINEL,), shape) for host in hosts.split(",")]
+    sentinels = tuple((urls.host_of(one, "sentinel"), urls.port_of(one, "sentinel", SENTINEL_PORT)) for one in each)
     service, _, number = url.path.removeprefix("/").partition("/")
     if not _SERVICE.fullmatch(service):
         raise errors.UsageError(
@@ -199,8 +211,8 @@ def _by_sentinels(text: str) -> Redis:
     return Redis(
         host=sentinels[0][0],
         port=sentinels[0][1],
-        user=_word(url.username, "user", "Redis") if url.username else "",
-        password=_word(url.password, "password", "Redis"),
+        user=urls.word_of(url.username, "user", "Redis") if url.username else "",
+        password=urls.word_of(url.password, "password", "Redis"),
         number=first,
         broker=first + 1,
         tls=False,
@@ -230,74 +242,6 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _split(text: str, schemes: tuple[str, ...], shape: str) -> SplitResult:
-    try:
-        url = urlsplit(text)
-    except ValueError:
-        url = urlsplit("")
-    # A password that holds one of these and is not encoded ends the URL early.
-    if url.scheme not in schemes or url.fragment or url.hostname is None:
-        raise errors.UsageError(
-            f"the URL is not of the shape {shape}", "in user and password write / ? # @ : % as %2F %3F %23 %40 %3A %25"
-        )
-    return url
-
-
-def _host(url: SplitResult, what: str) -> str:
-    host = url.hostname or ""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        address = None
-    if (address is not None and (address.is_loopback or address.is_unspecified)) or is_local_name(host):
-        raise errors.UsageError(
-            f"{host} is the container itself for Dify's programs, not this machine: they would not find the {what}",
-            "give the address or name by which other machines reach it",
-        )
-    if address is not None and address.version == 6:
-        raise errors.UsageError(
-            f"the address of the {what} is an IPv6 address, and the containers' networks have IPv4 alone",
-            "give a name, or an IPv4 address",
-        )
-    if not _HOST.fullmatch(host):
-        raise errors.UsageError(f"the host of the {what} is neither a name nor an address", "correct it")
-    if host in (*OWN_DATABASES, REDIS_SERVICE):
-        raise errors.UsageError(
-            f"{host} is the name of a service of Dify's own", "give another name of that host, or its address"
-        )
-    return host
-
-
-def is_local_name(host: str) -> bool:
-    """Tell whether a name means the machine, or container, that looks it up (RFC 6761, 6.3)."""
-    return host == "localhost" or host.endswith(".localhost") or host.startswith("localhost.")
-
-
-def _port(url: SplitResult, what: str, usual: int) -> int:
-    try:
-        port = url.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise errors.UsageError(f"the port of the {what} is not a valid one", "give a number from 1 to 65535")
-    return port or usual
-
-
-def _word(text: str | None, what: str, whose: str) -> str:
-    word = unquote(text or "")
-    if not word:
-        raise errors.UsageError(
-            f"the URL of the {whose} names no {what}, and Dify's programs need one", f"write the {what} into it"
-        )
-    if _UNWRITABLE.search(word) or "${" in word:
-        raise errors.UsageError(
-            f"the {what} of the {whose} holds a space, a quote, a backslash or ${{: the plugin daemon or the compose "
-            "programs would read it differently",
-            f"have it changed to one without them; letters, digits and _ - . ~ ! * are safe in a {what}",
-        )
-    return word
-
-
 def database_settings(database: Database) -> dict[str, str]:
     """Return the settings by which all of Dify's programs find a database."""
     extras = f"sslmode={database.mode}"
@@ -311,6 +255,19 @@ def database_settings(database: Database) -> dict[str, str]:
         "DB_DATABASE": database.name,
         dify.DB_EXTRAS: extras,
         dify.DB_SSL_MODE: "disable" if database.mode == "disable" else "require",
+    }
+
+
+def vector_settings(database: Database) -> dict[str, str]:
+    """Return the settings by which the api keeps its vectors in a database."""
+    return {
+        dify.VECTOR_STORE: PGVECTOR,
+        "PGVECTOR_HOST": database.host,
+        "PGVECTOR_PORT": str(database.port),
+        "PGVECTOR_USER": database.user,
+        "PGVECTOR_PASSWORD": database.password,
+        "PGVECTOR_DATABASE": database.name,
+        dify.VECTOR_SSL_MODE: database.mode,
     }
 
 
@@ -345,12 +302,12 @@ def redis_settings(redis: Redis) -> dict[str, str]:
 def has_database(variables: Mapping[str, str]) -> bool:
     """Tell whether the settings name a database that is not one of our containers."""
     kind = variables.get(dify.DB_TYPE) or POSTGRESQL
-    return kind == POSTGRESQL and variables.get("DB_HOST", "") not in OWN_DATABASES
+    return kind == POSTGRESQL and variables.get("DB_HOST", "") not in urls.OWN_DATABASES
 
 
 def has_redis(variables: Mapping[str, str]) -> bool:
     """Tell whether the settings name a Redis that is not our container."""
-    return variables.get("REDIS_HOST", "") not in ("", REDIS_SERVICE)
+    return variables.get("REDIS_HOST", "") not in ("", urls.REDIS_SERVICE)
 
 
 def find_database(variables: Mapping[str, str]) -> Database | None:
@@ -372,6 +329,24 @@ def find_database(variables: Mapping[str, str]) -> Database | None:
         name=variables.get("DB_DATABASE") or DEFAULT_DATABASE,
         plugins=variables.get(PLUGINS_KEY) or DEFAULT_PLUGINS,
         mode=mode,
+    )
+
+
+def find_vectors(variables: Mapping[str, str]) -> Database | None:
+    """Return the database that the settings name for vectors, if it is not one of our containers."""
+    if variables.get(dify.VECTOR_STORE) != PGVECTOR or variables.get("PGVECTOR_HOST", "") in ("", PGVECTOR):
+        return None
+    found, port = variables.get(dify.VECTOR_SSL_MODE, ""), variables.get("PGVECTOR_PORT") or "5432"
+    return Database(
+        host=variables["PGVECTOR_HOST"],
+        port=int(port) if port.isdecimal() else 0,
+        user=variables.get("PGVECTOR_USER") or "postgres",
+        password=variables.get("PGVECTOR_PASSWORD", ""),
+        name=variables.get("PGVECTOR_DATABASE") or "postgres",
+        plugins="",
+        # What libpq does where nothing is said is nearest to this one.
+        mode=next((each for each in MODES if each == found), "disable"),
+        option=VECTOR_OPTION,
     )
 
 
@@ -403,27 +378,41 @@ def _sentinels(variables: Mapping[str, str]) -> tuple[Address, ...]:
     return tuple((host, int(port)) for host, _, port in pairs if port.isdecimal())
 
 
-def profiles_without_database(variables: Mapping[str, str]) -> str | None:
-    """Return COMPOSE_PROFILES without that of a database of ours; None where nothing is to change."""
-    if not has_database(variables):
-        return None
+def profiles_of_ours(variables: Mapping[str, str]) -> str | None:
+    """Return COMPOSE_PROFILES without those of what others run; None where nothing is to change."""
+    theirs = {variables.get(dify.DB_TYPE) or POSTGRESQL} if has_database(variables) else set()
+    theirs |= {PGVECTOR} if find_vectors(variables) else set()
     active = compose.active_profiles(variables)
-    left = [name for name in active if name != (variables.get(dify.DB_TYPE) or POSTGRESQL)]
+    left = [name for name in active if name not in theirs]
     return ",".join(left) if len(left) < len(active) else None
 
 
 def find_addresses(variables: Mapping[str, str]) -> set[tuple[str, int]]:
     """Return host and port of what an installation uses that is not its own; hosts in lower case."""
-    servers = (find_database(variables), find_redis(variables))
-    return {(host.lower(), port) for each in servers if each is not None for host, port in each.addresses.values()}
+    return {(host.lower(), port) for each in find_all(variables) for host, port in each.addresses.values()}
 
 
-def in_words(variables: Mapping[str, str]) -> list[str]:
-    """Say what an installation uses that is not its own, without secrets."""
+def find_all(variables: Mapping[str, str]) -> list[Database | Redis | storage.Storage]:
+    """Return the servers that an installation uses and that are not its own."""
+    found = (find_database(variables), find_redis(variables), storage.find(variables), find_vectors(variables))
+    # One server may have the rows and the vectors.
+    return list({each.where: each for each in found if each is not None}.values())
+
+
+def rows_in_words(variables: Mapping[str, str]) -> list[str]:
+    """Say which databases and which Redis an installation uses that are not its own, without secrets."""
     told = []
     if database := find_database(variables):
         told.append(f"{database.where}, {database.name} and {database.plugins}, as {database.user}, {database.mode}")
     if redis := find_redis(variables):
         security = "TLS" if redis.tls else "without TLS"
         told.append(f"{redis.where}, databases {redis.number} and {redis.broker}, {security}")
+    if vectors := find_vectors(variables):
+        told.append(f"{vectors.where}, {vectors.name} with the vectors, as {vectors.user}, {vectors.mode}")
     return told
+
+
+def in_words(variables: Mapping[str, str]) -> list[str]:
+    """Say what an installation uses that is not its own, without secrets."""
+    files = storage.find(variables)
+    return [*rows_in_words(variables), *([storage.in_words(files)] if files else [])]

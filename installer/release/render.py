@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from installer.core import layout
-from installer.release import compose, dify, envfile, external, intranet, resolvers
+from installer.release import compose, dify, envfile, external, intranet, resolvers, storage, urls
 
 HEADER = """\
 # Rendered by dify-installer from docker-compose.yaml, which lies beside it untouched.
@@ -123,7 +123,7 @@ def only_active_services(document: compose.Document, choice: Choice) -> None:
     """
     document["services"] = compose.active_services(document, choice.variables)
     if external.has_redis(choice.variables):
-        document["services"].pop(external.REDIS_SERVICE, None)
+        document["services"].pop(urls.REDIS_SERVICE, None)
     for service in document["services"].values():
         service.pop("profiles", None)
 
@@ -252,7 +252,7 @@ def company_ca(document: compose.Document, choice: Choice) -> None:
 
 
 def services_of_others(document: compose.Document, choice: Choice) -> None:
-    """Hand on how a database and a Redis of others are reached: upstream's file has not all that the programs read.
+    """Hand on how servers of others are reached: upstream's file has not all that the programs read.
 
     The plugin daemon must not get the api's parameters of the database: it takes them for options of the server
     (`release.external`).
@@ -265,6 +265,8 @@ def services_of_others(document: compose.Document, choice: Choice) -> None:
             continue
         for key in redis:
             environment.setdefault(key, f"${{{key}:-}}")
+        if name != dify.MODEL_CALLER:
+            _hand_on_to_the_api(environment, choice.variables, own_rows=database is None)
         if database is None:
             continue
         if name == dify.MODEL_CALLER:
@@ -273,6 +275,19 @@ def services_of_others(document: compose.Document, choice: Choice) -> None:
                 environment[dify.DAEMON_DATABASE_CA] = dify.CA_IN_CONTAINER
         else:
             environment[dify.DB_EXTRAS] = f"${{{dify.DB_EXTRAS}:-}}"
+
+
+def _hand_on_to_the_api(environment: dict[str, Any], variables: Mapping[str, str], *, own_rows: bool) -> None:
+    """Hand on how a bucket and a database for vectors of others are reached."""
+    if storage.find(variables) is not None:
+        environment.setdefault(storage.STYLE, f"${{{storage.STYLE}:-auto}}")
+    if (vectors := external.find_vectors(variables)) is None:
+        return
+    environment[dify.LIBPQ_SSL_MODE] = vectors.mode
+    if vectors.verifies:
+        environment[dify.LIBPQ_CA] = dify.CA_IN_CONTAINER
+    if own_rows:
+        environment.setdefault(dify.DB_EXTRAS, f"${{{dify.DB_EXTRAS}:-sslmode=disable}}")
 
 
 def offline_plugins(document: compose.Document, choice: Choice) -> None:

@@ -178,7 +178,7 @@ def compute(
     changes |= _secrets({**values, **changes}, existing is None, asked.values, known - emptied, data)
     text = env_history.marked(envfile.edit(text, changes))
     values = envfile.read(text)
-    if (profiles := external.profiles_without_database(values)) is not None:
+    if (profiles := external.profiles_of_ours(values)) is not None:
         text = env_history.marked(envfile.edit(env_history.unmarked(text), {compose.PROFILES: profiles}))
         values = envfile.read(text)
     _require_usable(values)

@@ -27,7 +27,6 @@ ALWAYS_THERE = ("postgres", "template1")
 # What Dify's own compose file gives its own (POSTGRES_MAX_CONNECTIONS).
 USUAL_CONNECTIONS = 100
 ENCODING = "UTF8"
-OPTION = "--db-url"
 # Codes of PostgreSQL's manual, "PostgreSQL Error Codes".
 WRONG_PASSWORD, NOT_LET_IN, NO_DATABASE, NO_PRIVILEGE = "28P01", "28000", "3D000", "42501"
 FULL, STARTING = "53300", "57P03"
@@ -43,7 +42,7 @@ class Seen:
     warnings: tuple[tuple[str, str], ...]
 
 
-class _Refused(Exception):
+class RefusedError(Exception):
     """The server has answered with an error: its code and its words."""
 
     def __init__(self, code: str, words: str) -> None:
@@ -55,7 +54,7 @@ class Connection:
     """A connection to one database; closes at the end of a `with` block."""
 
     def __init__(self, database: Database, name: str, authorities: bytes | None) -> None:
-        """Connect. Raises PreflightFailed for what is no answer of PostgreSQL, _Refused for one that is."""
+        """Connect. Raises PreflightFailed for what is no answer of PostgreSQL, RefusedError for one that is."""
         from pg8000 import native
 
         self.name = name
@@ -89,7 +88,7 @@ class Connection:
             self._connection.close()
 
     def run(self, question: str, **values: str) -> list[tuple[Any, ...]]:
-        """Ask, and return the rows. Raises _Refused, PreflightFailed."""
+        """Ask, and return the rows. Raises RefusedError, PreflightFailed."""
         with _telling(self._database):
             return [tuple(row) for row in self._connection.run(question, **values) or ()]
 
@@ -101,15 +100,15 @@ class Connection:
 
 @contextlib.contextmanager
 def _telling(database: Database) -> Iterator[None]:
-    """Raise _Refused for an answer of the server, PreflightFailed for whatever else keeps it from answering."""
+    """Raise RefusedError for an answer of the server, PreflightFailed for whatever else keeps it from answering."""
     from pg8000 import exceptions
 
-    with reach.telling(database.where, url=OPTION, plain=f"?sslmode=disable in {OPTION}"):
+    with reach.telling(database.where, url=database.option, plain=f"?sslmode=disable in {database.option}"):
         try:
             yield
         except exceptions.DatabaseError as error:
             found = error.args[0] if error.args and isinstance(error.args[0], Mapping) else {}
-            raise _Refused(str(found.get("C", "")), str(found.get("M", error))) from error
+            raise RefusedError(str(found.get("C", "")), str(found.get("M", error))) from error
         except exceptions.InterfaceError as error:
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
@@ -118,10 +117,10 @@ def _telling(database: Database) -> Iterator[None]:
                     f"{database.where} speaks no TLS, and sslmode={database.mode} asks for it: the password would be "
                     "sent unprotected",
                     "switch it on there (ssl = on, with a certificate); or, where nobody else can listen, "
-                    f"?sslmode=disable in {OPTION}",
+                    f"?sslmode=disable in {database.option}",
                 ) from error
             raise errors.PreflightFailed(
-                f"{database.where} does not answer as PostgreSQL does: {error}", f"correct {OPTION}"
+                f"{database.where} does not answer as PostgreSQL does: {error}", f"correct {database.option}"
             ) from error
 
 
@@ -133,14 +132,16 @@ def look(database: Database, authorities: bytes | None, *, key_is_new: bool) -> 
     """
     wanted = (database.name, database.plugins)
     with contextlib.ExitStack() as stack:
-        opened = {name: connection for name in wanted if (connection := _open(database, name, authorities, stack))}
+        opened = {
+            name: connection for name in wanted if (connection := open_database(database, name, authorities, stack))
+        }
         missing = tuple(name for name in wanted if name not in opened)
         server = next(iter(opened.values()), None) or _open_any(database, authorities, stack, missing)
-        version = _require_version(server, database)
+        version = require_version(server, database)
         if missing:
             _require_may_make(server, database, missing)
         for name, connection in opened.items():
-            _require_usable(connection, database, with_extension=name == database.name)
+            require_usable(connection, database, with_extension=name == database.name)
         revision = ""
         if database.name in opened:
             revision = _require_ours(opened[database.name], database, key_is_new=key_is_new)
@@ -159,7 +160,7 @@ def count_rows(database: Database, authorities: bytes | None) -> dict[str, dict[
     counted: dict[str, dict[str, int]] = {}
     for name in (database.name, database.plugins):
         with contextlib.ExitStack() as stack:
-            if (connection := _open(database, name, authorities, stack)) is None:
+            if (connection := open_database(database, name, authorities, stack)) is None:
                 continue
             try:
                 tables = connection.run(
@@ -168,11 +169,11 @@ def count_rows(database: Database, authorities: bytes | None) -> dict[str, dict[
                 )
                 counted[name] = {
                     f"{schema}.{table}": int(
-                        connection.one(f"SELECT count(*) FROM {_quoted(schema)}.{_quoted(table)}")  # noqa: S608
+                        connection.one(f"SELECT count(*) FROM {quoted(schema)}.{quoted(table)}")  # noqa: S608
                     )
                     for schema, table in tables
                 }
-            except _Refused as error:
+            except RefusedError as error:
                 raise _told(error, database, name) from error
     return counted
 
@@ -180,7 +181,7 @@ def count_rows(database: Database, authorities: bytes | None) -> dict[str, dict[
 def read_revision(database: Database, authorities: bytes | None) -> str:
     """Return what Dify's migrations have come to; empty where there is no Dify. Raises PreflightFailed."""
     with contextlib.ExitStack() as stack:
-        connection = _open(database, database.name, authorities, stack)
+        connection = open_database(database, database.name, authorities, stack)
         if connection is None or connection.one("SELECT to_regclass('alembic_version')::text") is None:
             return ""
         return str(connection.one("SELECT max(version_num) FROM alembic_version") or "")
@@ -192,16 +193,18 @@ def create(database: Database, names: tuple[str, ...], authorities: bytes | None
         server = _open_any(database, authorities, stack, names)
         for name in names:
             try:
-                server.run(f"CREATE DATABASE {_quoted(name)} TEMPLATE template0 ENCODING '{ENCODING}'")
-            except _Refused as error:
+                server.run(f"CREATE DATABASE {quoted(name)} TEMPLATE template0 ENCODING '{ENCODING}'")
+            except RefusedError as error:
                 raise _told(error, database, name) from error
 
 
-def _open(database: Database, name: str, authorities: bytes | None, stack: contextlib.ExitStack) -> Connection | None:
+def open_database(
+    database: Database, name: str, authorities: bytes | None, stack: contextlib.ExitStack
+) -> Connection | None:
     """Connect to a database; return None where there is none of that name. Raises PreflightFailed."""
     try:
         return stack.enter_context(Connection(database, name, authorities))
-    except _Refused as error:
+    except RefusedError as error:
         if error.code == NO_DATABASE:
             return None
         raise _told(error, database, name) from error
@@ -212,19 +215,19 @@ def _open_any(
 ) -> Connection:
     for name in ALWAYS_THERE:
         with contextlib.suppress(errors.PreflightFailed):
-            if (found := _open(database, name, authorities, stack)) is not None:
+            if (found := open_database(database, name, authorities, stack)) is not None:
                 return found
     raise _must_be_made(database, missing)
 
 
-def _told(error: _Refused, database: Database, name: str) -> errors.PreflightFailed:
+def _told(error: RefusedError, database: Database, name: str) -> errors.PreflightFailed:
     """Return the error that an answer of the server means, with its remedy."""
-    user = _quoted(database.user)
+    user = quoted(database.user)
     entry = f"{'host' if database.mode == 'disable' else 'hostssl'} {name} {database.user} ADDRESS/32 scram-sha-256"
     remedies = {
         WRONG_PASSWORD: (
             f"it refuses the password of {database.user}",
-            f"correct the password in {OPTION}; or its administrator sets it: ALTER ROLE {user} PASSWORD '…'",
+            f"correct the password in {database.option}; or its administrator sets it: ALTER ROLE {user} PASSWORD '…'",
         ),
         NOT_LET_IN: (
             f"it does not let {database.user} in: {error.words}",
@@ -235,7 +238,7 @@ def _told(error: _Refused, database: Database, name: str) -> errors.PreflightFai
         ),
         NO_PRIVILEGE: (
             f"{database.user} may not connect to {name}: {error.words}",
-            f"its administrator runs: GRANT CONNECT, CREATE ON DATABASE {_quoted(name)} TO {user}",
+            f"its administrator runs: GRANT CONNECT, CREATE ON DATABASE {quoted(name)} TO {user}",
         ),
         FULL: (
             f"it takes no further connection: {error.words}",
@@ -243,11 +246,12 @@ def _told(error: _Refused, database: Database, name: str) -> errors.PreflightFai
         ),
         STARTING: (f"it does not take questions yet: {error.words}", "wait until it has started"),
     }
-    seen, remedy = remedies.get(error.code, (f"it refuses: {error.words} ({error.code})", f"correct {OPTION}"))
+    seen, remedy = remedies.get(error.code, (f"it refuses: {error.words} ({error.code})", f"correct {database.option}"))
     return errors.PreflightFailed(f"{database.where}: {seen}", remedy)
 
 
-def _require_version(server: Connection, database: Database) -> str:
+def require_version(server: Connection, database: Database) -> str:
+    """Return the server's version. Raises PreflightFailed for one that Dify does not work with, and for a standby."""
     number = int(server.one("SELECT current_setting('server_version_num')"))
     version = str(server.one("SELECT current_setting('server_version')")).split()[0]
     if not OLDEST <= number // 10000 <= NEWEST:
@@ -257,7 +261,7 @@ def _require_version(server: Connection, database: Database) -> str:
         )
     if server.one("SELECT pg_is_in_recovery()"):
         raise errors.PreflightFailed(
-            f"{database.where} is a standby, which can only be read", f"name the primary server in {OPTION}"
+            f"{database.where} is a standby, which can only be read", f"name the primary server in {database.option}"
         )
     return version
 
@@ -269,7 +273,7 @@ def _require_may_make(server: Connection, database: Database, missing: tuple[str
 
 def _must_be_made(database: Database, missing: tuple[str, ...]) -> errors.PreflightFailed:
     made = " ".join(
-        f"CREATE DATABASE {_quoted(name)} OWNER {_quoted(database.user)} TEMPLATE template0 ENCODING '{ENCODING}';"
+        f"CREATE DATABASE {quoted(name)} OWNER {quoted(database.user)} TEMPLATE template0 ENCODING '{ENCODING}';"
         for name in missing
     )
     return errors.PreflightFailed(
@@ -278,9 +282,9 @@ def _must_be_made(database: Database, missing: tuple[str, ...]) -> errors.Prefli
     )
 
 
-def _require_usable(connection: Connection, database: Database, *, with_extension: bool) -> None:
+def require_usable(connection: Connection, database: Database, *, with_extension: bool) -> None:
     """Raise PreflightFailed where Dify's programs could not make their tables in a database, and use them."""
-    name, user = connection.name, _quoted(database.user)
+    name, user = connection.name, quoted(database.user)
     where = f"{database.where}, {name}"
     encoding = connection.one(
         "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
@@ -295,31 +299,33 @@ def _require_usable(connection: Connection, database: Database, *, with_extensio
     if not may:
         raise errors.PreflightFailed(
             f"{where}: {database.user} may not make tables in the schema {schema or 'public'}",
-            f"its administrator runs, in {name}: GRANT USAGE, CREATE ON SCHEMA {_quoted(schema or 'public')} TO "
-            f"{user}; or: ALTER DATABASE {_quoted(name)} OWNER TO {user}",
+            f"its administrator runs, in {name}: GRANT USAGE, CREATE ON SCHEMA {quoted(schema or 'public')} TO "
+            f"{user}; or: ALTER DATABASE {quoted(name)} OWNER TO {user}",
         )
     if with_extension:
-        _require_extension(connection, database, where)
+        if not _has_extension(connection):
+            raise _no_extension(database)
+        require_may_add(connection, database, EXTENSION)
     _require_own_tables(connection, database, where)
     _go_round(connection, where, with_extension=with_extension)
 
 
-def _require_extension(connection: Connection, database: Database, where: str) -> None:
-    if connection.one("SELECT true FROM pg_extension WHERE extname = :name", name=EXTENSION):
+def require_may_add(connection: Connection, database: Database, extension: str) -> None:
+    """Raise PreflightFailed for an extension that the server has, and neither the database nor its user may add."""
+    if connection.one("SELECT true FROM pg_extension WHERE extname = :name", name=extension):
         return
-    if not _has_extension(connection):
-        raise _no_extension(database)
-    may = connection.one(
-        "SELECT has_database_privilege(current_database(), 'CREATE') AND bool_or(trusted) "
-        "FROM pg_available_extension_versions WHERE name = :name",
-        name=EXTENSION,
+    trusted = connection.one(
+        "SELECT bool_or(trusted) FROM pg_available_extension_versions WHERE name = :name", name=extension
     )
+    may = trusted and connection.one("SELECT has_database_privilege(current_database(), 'CREATE')")
     superuser = connection.one("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     if not may and not superuser:
+        name, user = quoted(connection.name), quoted(database.user)
         raise errors.PreflightFailed(
-            f"{where}: the extension {EXTENSION} is missing, and {database.user} may not add it",
-            f'its administrator runs, in {connection.name}: CREATE EXTENSION "{EXTENSION}"; or: '
-            f"GRANT CREATE ON DATABASE {_quoted(connection.name)} TO {_quoted(database.user)}",
+            f"{database.where}, {connection.name}: the extension {extension} is missing, and {database.user} may not "
+            "add it",
+            f'its administrator runs, in {connection.name}: CREATE EXTENSION "{extension}"'
+            + (f"; or: GRANT CREATE ON DATABASE {name} TO {user}" if trusted else ""),
         )
 
 
@@ -344,7 +350,7 @@ def _require_own_tables(connection: Connection, database: Database, where: str) 
         raise errors.PreflightFailed(
             f"{where}: tables there belong to {', '.join(owners)}, and {database.user} could not change them",
             f"its administrator runs, in {connection.name}: "
-            + " ".join(f"REASSIGN OWNED BY {_quoted(each)} TO {_quoted(database.user)};" for each in owners),
+            + " ".join(f"REASSIGN OWNED BY {quoted(each)} TO {quoted(database.user)};" for each in owners),
         )
 
 
@@ -365,14 +371,14 @@ def _go_round(connection: Connection, where: str, *, with_extension: bool) -> No
         for step in steps:
             connection.run(step)
         read = connection.one(f"SELECT note FROM {table}")  # noqa: S608 - the name is ours
-    except _Refused as error:
+    except RefusedError as error:
         what = step.partition(table)[0].strip() or step
         raise errors.PreflightFailed(
             f"{where}: `{what}` is refused: {error.words} ({error.code})",
             "its administrator lets this user do that: Dify does the same at its first start",
         ) from error
     finally:
-        with contextlib.suppress(_Refused, errors.PreflightFailed):
+        with contextlib.suppress(RefusedError, errors.PreflightFailed):
             connection.run("ROLLBACK")
     if read != "가나다라" or connection.one("SELECT to_regclass(:name)::text", name=table) is not None:
         raise errors.PreflightFailed(
@@ -409,10 +415,10 @@ def _find_limits(server: Connection, database: Database) -> Iterator[tuple[str, 
     allowed = min(most, limit) if limit >= 0 else most
     if allowed < USUAL_CONNECTIONS:
         seen = f"{database.where} lets {database.user} have {allowed} connections; Dify's own has {USUAL_CONNECTIONS}"
-        limit_of_user = f"ALTER ROLE {_quoted(database.user)} CONNECTION LIMIT {USUAL_CONNECTIONS}"
+        limit_of_user = f"ALTER ROLE {quoted(database.user)} CONNECTION LIMIT {USUAL_CONNECTIONS}"
         yield seen, f"its administrator raises max_connections, or the limit of the user: {limit_of_user}"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """Return a name as SQL takes it literally."""
     return '"' + name.replace('"', '""') + '"'

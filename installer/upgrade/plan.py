@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from installer.core.console import size
 from installer.core.finding import Finding
 from installer.engine.base import Engine
 from installer.host import parse
-from installer.release import carry, compose, env_history, external, settings
+from installer.release import carry, compose, env_history, external, settings, storage
 from installer.stack import project
 from installer.upgrade import kept, versions
 
@@ -110,6 +110,7 @@ def check(
         _require_copy(move, external.find_database(env.resolved), copied=copied)
     told = "its copy is made" if move.begun else f"a copy of it needs {size(move.data_bytes)}"
     found = [Finding("upgrade", "ok", f"from Dify {move.before} to {move.after}; {told}")]
+    found += told_of_others(env.resolved) if env is not None else ()
     if move.carried.gone:
         found.append(
             Finding(
@@ -129,6 +130,16 @@ def check(
             )
         )
     return found
+
+
+def told_of_others(variables: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what is not in the copy, since it lies where it is not ours."""
+    if found := storage.find(variables):
+        told = f"the files in {found.place} are not ours: they are not in that copy, and stay as they are"
+        yield Finding("upgrade", "info", told)
+    if vectors := external.find_vectors(variables):
+        told = f"the vectors in {vectors.name} at {vectors.where} are not ours: they are not in that copy, either"
+        yield Finding("upgrade", "info", told)
 
 
 def _require_copy(move: Upgrade, database: external.Database | None, *, copied: bool) -> None:

@@ -18,6 +18,7 @@ if [ "${1:-}" != demo ]; then
         openssh-client    # Ansible
         zstd age          # backups are opened by standard tools
         postgresql redis-server   # a company's own, beside Dify
+        python3-swift             # an S3 server (OpenStack Swift), likewise
         make patch perl   # the bootloader, and the portable Python where none is given
     )
 fi

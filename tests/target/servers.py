@@ -1,12 +1,14 @@
-"""A company's own PostgreSQL and Redis, real ones of this host, with TLS and an authority of their own."""
+"""A company's own PostgreSQL, Redis and S3, real ones of this host, with TLS and an authority of their own."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import http.client
 import ipaddress
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -20,12 +22,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from installer.release import storage
+from installer.services import s3
 from tests.target import machine
+from tests.target.images import NO_CLUSTER
 
 START_SECONDS = 30.0
+S3_SERVER = Path(__file__).parent / "s3_server.py"
 # Who may not be root: neither server runs as root.
 NOBODY = "nobody"
 DEBIAN = Path("/usr/lib/postgresql")
+# A Debian of its own, whose PostgreSQL has pgvector: that of the host may have none.
+OF_A_ROOT, ROOT_PACKAGES = DEBIAN / "17/bin", "postgresql-17,postgresql-17-pgvector"
 POSTGRESQL_CONF = """\
 listen_addresses = '{address}'
 port = {port}
@@ -120,9 +128,9 @@ def free_port() -> int:
 class _Server:
     """A program with a folder of its own, which goes with it; `enter` is what runs it where it can be reached."""
 
-    def __init__(self, address: str, port: int | None, enter: Sequence[str]) -> None:
-        self.address, self.port, self.enter = address, port or free_port(), list(enter)
-        self.folder = Path(tempfile.mkdtemp(prefix="dify-server-"))
+    def __init__(self, address: str, port: int | None, enter: Sequence[str], root: Path | None = None) -> None:
+        self.address, self.port, self.enter, self.root = address, port or free_port(), list(enter), root
+        self.folder = Path(tempfile.mkdtemp(prefix="dify-server-", dir=root / "srv" if root else None))
         self.authority = Authority()
         self.present(*self.authority.sign(address, "db.intranet"))
         (self.folder / "ca.crt").write_bytes(self.authority.certificate)
@@ -145,7 +153,14 @@ class _Server:
         if os.geteuid() != 0:
             return list(command)
         user = pwd.getpwnam(NOBODY)
+        if self.root is not None:
+            return ["chroot", f"--userspec={user.pw_uid}:{user.pw_gid}", "--groups=", str(self.root), *command]
         return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *command]
+
+    @property
+    def inside(self) -> Path:
+        """Return the folder as the program sees it, which may have a root of its own."""
+        return Path("/") / self.folder.relative_to(self.root) if self.root else self.folder
 
     def launch(self, command: Sequence[str]) -> None:
         """Start the program; it dies with us."""
@@ -179,20 +194,26 @@ class Postgres(_Server):
     """A cluster of PostgreSQL; `user` is the owner of the databases of its name and NAME_plugin."""
 
     def __init__(
-        self, address: str = "127.0.0.1", port: int | None = None, enter: Sequence[str] = (), *, ssl: bool = True
+        self,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        enter: Sequence[str] = (),
+        *,
+        ssl: bool = True,
+        root: Path | None = None,
     ) -> None:
-        super().__init__(address, port, enter)
+        super().__init__(address, port, enter, root)
         self.ssl = ssl
-        self.programs = find_postgres()
+        self.programs = find_postgres() if root is None else OF_A_ROOT
 
     def __enter__(self) -> Postgres:
-        data = self.folder / "data"
+        data = self.inside / "data"
         self._give(self.folder)
         (self.folder / "password").write_text(PASSWORD)
         self._give(self.folder / "password")
         made = [str(self.programs / "initdb"), "--pgdata", str(data), "--username", ADMIN, "--encoding=UTF8"]
         made += ["--locale=C.UTF-8", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"]
-        made += [f"--pwfile={self.folder / 'password'}"]
+        made += [f"--pwfile={self.inside / 'password'}"]
         subprocess.run(self.as_nobody(made), check=True, capture_output=True, cwd=self.folder)
         self.let_in("host all all all scram-sha-256")
         self.start()
@@ -205,10 +226,10 @@ class Postgres(_Server):
     def start(self) -> None:
         """Start it with what is so now."""
         settings = POSTGRESQL_CONF.format(
-            address=self.address, port=self.port, folder=self.folder, ssl="on" if self.ssl else "off"
+            address=self.address, port=self.port, folder=self.inside, ssl="on" if self.ssl else "off"
         )
         (self.folder / "data/postgresql.conf").write_text(settings)
-        self.launch([str(self.programs / "postgres"), "-D", str(self.folder / "data")])
+        self.launch([str(self.programs / "postgres"), "-D", str(self.inside / "data")])
 
     def restart(self) -> None:
         """End it and start it with what is so now."""
@@ -227,8 +248,10 @@ class Postgres(_Server):
 
     def _psql(self, text: str, database: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.programs / "psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
-        command += ["--set=ON_ERROR_STOP=1", f"--host={self.folder}", f"--port={self.port}", f"--username={ADMIN}"]
-        return subprocess.run([*command, f"--dbname={database}"], input=text, capture_output=True, text=True)
+        command += ["--set=ON_ERROR_STOP=1", f"--host={self.inside}", f"--port={self.port}", f"--username={ADMIN}"]
+        command.append(f"--dbname={database}")
+        command = command if self.root is None else self.as_nobody(command)
+        return subprocess.run(command, input=text, capture_output=True, text=True)
 
     def give(self, user: str, password: str, *names: str) -> None:
         """Make a user with no right but his own databases, as an administrator does."""
@@ -271,6 +294,22 @@ class Redis(_Server):
         return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
 
 
+def root_with_pgvector(work: Path) -> Path:
+    """Return the folder of a Debian with PostgreSQL and pgvector, made once. Needs root and mmdebstrap."""
+    root = work / "root-pgvector"
+    if not root.is_dir():
+        partial = work / "root-pgvector.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={ROOT_PACKAGES}"]
+        command += [f"--essential-hook={NO_CLUSTER}", "trixie", str(partial), *machine.mirrors()]
+        subprocess.run(command, check=True, capture_output=True)
+        # PostgreSQL, which is not root, has its shared memory there.
+        (partial / "dev/shm").mkdir(parents=True, exist_ok=True)
+        (partial / "dev/shm").chmod(0o1777)
+        partial.rename(root)
+    return root
+
+
 class Sentinel(_Server):
     """A sentinel that watches one Redis as a service of this name, alone; it speaks without TLS."""
 
@@ -310,3 +349,77 @@ def find_postgres() -> Path:
     if not found and on_path is None:
         raise LookupError("PostgreSQL is not installed: tests/target/packages.sh installs it")
     return found[-1].parent if found else Path(str(on_path)).resolve().parent
+
+
+class Bucket(_Server):
+    """An S3 server (OpenStack Swift) with a bucket: KEY may write into it, READER read it, STRANGER nothing."""
+
+    KEY, READER, STRANGER = "company:dify", "company:reader", "company:stranger"
+    NAME, REGION = "dify", "us-east-1"
+
+    def __init__(
+        self, address: str = "127.0.0.1", port: int | None = None, enter: Sequence[str] = (), *, tls: bool = True
+    ) -> None:
+        super().__init__(address, port, enter)
+        self.tls = tls
+
+    def __enter__(self) -> Bucket:
+        groups = {self.KEY: ".admin", self.READER: ".reseller_reader", self.STRANGER: ""}
+        users = (f"user_{user.replace(':', '_')} = {PASSWORD} {group}\n" for user, group in groups.items())
+        (self.folder / "users").write_text("".join(users))
+        self.start()
+        for name in (self.NAME, "others"):
+            self.ask("PUT", name)
+        return self
+
+    def start(self) -> None:
+        """Start it with what it holds."""
+        command = ["/usr/bin/python3", "-P", str(S3_SERVER), str(self.folder), self.address, str(self.port)]
+        self.launch([*command, *(["tls"] if self.tls else [])])
+
+    def answers(self) -> bool:
+        """Tell whether it takes a question."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.ask("GET", "")[0] == 200
+        return False
+
+    def keys(self) -> list[str]:
+        """Return the names of all that is in the bucket."""
+        return re.findall("<Key>([^<]*)</Key>", self.ask("GET", self.NAME)[1].decode())
+
+    def put(self, key: str, content: bytes = b"of a Dify") -> None:
+        """Write an object."""
+        assert self.ask("PUT", f"{self.NAME}/{key}", content)[0] == 200
+
+    def remove(self, key: str) -> None:
+        """Remove an object."""
+        assert self.ask("DELETE", f"{self.NAME}/{key}")[0] == 204
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+    ) -> tuple[int, bytes]:
+        """Ask as its administrator, by a socket: another network can be where it listens."""
+        with contextlib.closing(_BySocket(self.folder / "socket")) as connection:
+            now = datetime.datetime.now(datetime.UTC)
+            headers = s3.sign(self.wanted(), now, method, f"/{path}", {}, content)
+            connection.request(method, f"/{path}", body=content, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def wanted(self, **fields: object) -> storage.Storage:
+        """Return what Dify is told of it."""
+        told = {"host": self.address, "port": self.port, "tls": self.tls, "key": self.KEY, "secret": PASSWORD}
+        return storage.Storage(**{**told, "bucket": self.NAME, "region": self.REGION, **fields})  # type: ignore[arg-type]
+
+
+class _BySocket(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))

@@ -155,7 +155,7 @@ def test_the_command_line_is_refused_and_the_environment_and_the_answer_file_are
 
 
 def test_one_thing_is_said_once() -> None:
-    with pytest.raises(errors.UsageError, match="--set DB_HOST=… says what --db-url"):
+    with pytest.raises(errors.UsageError, match="--set DB_HOST=… says what a URL of a service of yours says"):
         asked(["--set", "DB_HOST=x"], {"DIFY_INSTALLER_DB_URL": URL})
     # Which databases the plugin daemon uses the URL does not say.
     assert asked(["--set", "DB_PLUGIN_DATABASE=x"], {"DIFY_INSTALLER_DB_URL": URL}).asked.values
@@ -208,7 +208,7 @@ def test_our_own_are_no_others() -> None:
     assert external.find_database(env.resolved) is None
     assert external.find_redis(env.resolved) is None
     assert external.in_words(env.resolved) == []
-    assert external.profiles_without_database(env.resolved) is None
+    assert external.profiles_of_ours(env.resolved) is None
 
 
 def document_of(project: Path) -> compose.Document:
