@@ -32,7 +32,7 @@ MINUTES ?= 30
 SEED ?=
 
 .PHONY: help bundle test test-cluster check demo bench life growth scale faults docs selinux format lock release clean \
-    system-packages demo-packages cluster-packages
+    system-packages demo-packages bench-packages cluster-packages
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -71,7 +71,7 @@ demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it
 docs: $(VENV)/complete ## write the tables in docs/ that are made from the code: commands, options, exit codes, checks, host features
 	$(RUN) -m tests.docs
 
-bench: system-packages $(VENV)/complete ## measure our way against the manual one: tests/bench/RESULTS.md (root, 10 GB, half an hour)
+bench: system-packages bench-packages $(VENV)/complete ## measure our way against the manual one: tests/bench/RESULTS.md (root, 10 GB, half an hour)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
 	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
 
@@ -95,6 +95,9 @@ selinux: $(VENV)/complete ## install on a virtual machine with SELinux enforcing
 
 system-packages: ## install the Debian packages that the tests need (root)
 	@PYTHON=$(PYTHON) bash tests/target/packages.sh
+
+bench-packages: ## install the Debian packages that the benchmark needs (root)
+	@PYTHON=$(PYTHON) bash tests/target/packages.sh bench
 
 cluster-packages: ## install the Debian packages that the test cluster needs (root)
 	@PYTHON=$(PYTHON) bash tests/target/packages.sh cluster

@@ -27,7 +27,7 @@ import yaml
 
 from installer.core import layout
 from installer.release import dify
-from tests.bench import ballast, host_load, report
+from tests.bench import ballast, host_load, push, report
 from tests.bench.hosts import DOCKER, ROOTFUL, ROOTLESS, UPDATED, Host
 from tests.bench.target import BUNDLE, arguments, booted, set_cache, watched
 from tests.target import bundle as bundles
@@ -99,6 +99,7 @@ class Run:
 def main() -> None:
     """Measure, keep every run in WORK/bench/runs.json, and write the table and the plot."""
     kept, rounds = arguments(__doc__, rounds=3)
+    push.require_skopeo()
     work = kept / "bench"
     made, updated = _bundles(kept)
     folders, later = _folders(made, work / "first"), _folders(updated, work / "updated")
@@ -125,7 +126,8 @@ def main() -> None:
                 f"round {number + 1}, {cache}, {way.host.name}: {way.name} {run.seconds:.1f} s {run.steps}", flush=True
             )
     alone = host_load.measure(made, work / "host", rounds)
-    report.write(runs, alone, describe(made, podman), startup(made.executable))
+    sent = push.measure(made, work / "registry", rounds)
+    report.write(runs, alone, sent, describe(made, podman), startup(made.executable))
 
 
 def _turns(number: int) -> list[tuple[Way, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tests.bench import host_load
 from tests.bench.host_load import Load
 from tests.bench.hosts import ROOTFUL
+from tests.bench.push import Sent
 
 if TYPE_CHECKING:
     from tests.bench.bench import Run
@@ -36,8 +37,13 @@ WAYS = (*OURS, "by hand", "floors")
 COLOURS = {"loaded": "#1f77b4", "mounted": "#2ca02c", "by hand": "#ff7f0e", "floors": "#7f7f7f"}
 
 
-def write(runs: list[Run], alone: list[Load], described: dict[str, str], startup: dict[str, float]) -> None:
-    """Write table, plot and the runs themselves; `alone` are loads by the host's podman, `startup` seconds."""
+def write(
+    runs: list[Run], alone: list[Load], sent: list[Sent], described: dict[str, str], startup: dict[str, float]
+) -> None:
+    """Write table, plot and the runs.
+
+    `alone` are loads by the host's podman, `sent` what went into a registry, `startup` seconds.
+    """
     everywhere = runs
     runs = [run for run in everywhere if run.host == ROOTFUL.name and run.way in WAYS]
     rounds = len(runs) // (len({run.way for run in runs}) * len({run.cache for run in runs}))
@@ -47,6 +53,7 @@ def write(runs: list[Run], alone: list[Load], described: dict[str, str], startup
     parts += ["\n## Other hosts, with a cold cache\n\n", _hosts(everywhere)]
     parts += ["\n## Afterwards, until Dify answers again\n\n", _later(runs)]
     parts += [f"\n## Verify and load alone, with podman {host_load.version()}\n\n", _alone(alone)]
+    parts += ["\n## Into a private registry, with a cold cache\n\n", _sent(sent)]
     parts += ["\n## What else it takes\n\n", _peaks(runs), "\n", _startup(runs, startup)]
     parts += ["\n![seconds of each way, by step](results.svg)\n"]
     (HERE / "RESULTS.md").write_text("".join(parts))
@@ -54,6 +61,7 @@ def write(runs: list[Run], alone: list[Load], described: dict[str, str], startup
         "runs": [dataclasses.asdict(run) for run in everywhere],
         "alone": [dataclasses.asdict(load) for load in alone],
     }
+    kept["sent"] = [dataclasses.asdict(each) for each in sent]
     (HERE / "runs.json").write_text(json.dumps(kept, indent=1) + "\n")
     _plot(runs)
 
@@ -128,6 +136,17 @@ def _alone(loads: list[Load]) -> str:
     hand = median(times["by hand"])
     rows = [[way, f"{median(each):.1f}", _range(each), f"{median(each) / hand:.2f}"] for way, each in times.items()]
     return _table(["way", "median, s", "range", "ratio"], rows)
+
+
+def _sent(sent: list[Sent]) -> str:
+    by_way = {way: [each for each in sent if each.way == way] for way in ("push", "skopeo")}
+    hand = median(each.seconds for each in by_way["skopeo"])
+    rows = []
+    for way, each in by_way.items():
+        times = [one.seconds for one in each]
+        again = f"{median(one.again for one in each):.1f}"
+        rows.append([way, f"{median(times):.1f}", _range(times), f"{median(times) / hand:.2f}", again])
+    return _table(["way", "median, s", "range", "ratio", "once more, s"], rows)
 
 
 def _startup(runs: list[Run], startup: dict[str, float]) -> str:

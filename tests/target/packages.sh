@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# packages.sh [demo|cluster]: installs what the tests need, or the demo alone, or the tests and the test cluster, on
-# Debian or Ubuntu, unless it is there already.
+# packages.sh [demo|bench|cluster]: installs what the tests need, or the demo alone, or the tests and the benchmark or
+# the test cluster, on Debian or Ubuntu, unless it is there already.
 set -euo pipefail
 
 python=${PYTHON:-python3}
@@ -21,6 +21,9 @@ if [ "${1:-}" != demo ]; then
         python3-swift             # an S3 server (OpenStack Swift), likewise
         make patch perl   # the bootloader, and the portable Python where none is given
     )
+fi
+if [ "${1:-}" = bench ]; then
+    packages+=(skopeo)    # sends images into a registry by hand
 fi
 if [ "${1:-}" = cluster ]; then
     packages+=(
