@@ -329,6 +329,7 @@ def test_rows_are_changed_by_an_upgrade_only_when_there_is_a_copy(company: Compa
     assert "--db-copied" in refused.stderr
     assert "pg_dump" in refused.stderr
     assert versions(server) == {OLD}
+    copies = company.database.dump("dify", "dify_plugin")
     done = server.installer(*server.arguments(), "--db-copied")
     assert done.returncode == 0, done.stderr
     assert versions(server) == {NEW}
@@ -339,6 +340,15 @@ def test_rows_are_changed_by_an_upgrade_only_when_there_is_a_copy(company: Compa
     assert back.returncode == 4, back.stderr
     assert "--db-restored" in back.stderr
     assert versions(server) == {NEW}
+    # As the refusal says it.
+    assert server.installer("stop").returncode == 0
+    company.database.restore(copies)
+    back = server.installer("rollback", "--db-restored")
+    assert back.returncode == 0, back.stderr
+    assert versions(server) == {OLD}
+    assert company.database.sql(APPS, "dify") == apps
+    Console(server.machine, server.url).login()
+    carry(server, server.bundle)
 
 
 @rootful
@@ -356,13 +366,30 @@ def test_a_dify_whose_key_is_gone_is_not_taken_for_ones_own(company: Company) ->
 
 
 @rootful
+def test_databases_that_are_missing_are_made_where_their_user_may(company: Company) -> None:
+    server, database = company.server, company.database
+    assert server.installer("uninstall", "--purge-data", "dify").returncode == 0
+    for name in ("dify", "dify_plugin"):
+        database.sql(f"DROP DATABASE {name} WITH (FORCE)")
+    refused = company.install()
+    assert refused.returncode == 4, refused.stderr
+    assert "CREATE DATABASE dify" in refused.stderr
+    database.sql("ALTER ROLE dify CREATEDB; GRANT CONNECT ON DATABASE postgres TO dify")
+    done = company.install()
+    assert done.returncode == 0, done.stderr
+    (made,) = (step["seen"] for step in server.report()["steps"] if step["name"] == "database")
+    assert made == f"dify and dify_plugin made at PostgreSQL at {NEIGHBOUR}:{PORT}"
+    assert json.loads(server.get("/console/api/setup").stdout)["step"] == "not_started"
+
+
+@rootful
 def test_what_this_host_reaches_and_the_containers_do_not_is_told(company: Company) -> None:
     server = company.server
     shut = "nft add chain inet company shut '{ type filter hook forward priority -200; }'"
     server.machine.run(
         f"nft add table inet company && {shut} && nft add rule inet company shut ip daddr {NEIGHBOUR} drop"
     )
-    failed = company.install("--set", "LOG_LEVEL=DEBUG", DIFY_INSTALLER_TIMEOUT="60")
+    failed = company.install("--set", "LOG_LEVEL=DEBUG", DIFY_INSTALLER_TIMEOUT="40")
     assert failed.returncode == 6, failed.stderr
     assert f"this host reaches what Dify's containers do not (PostgreSQL at {NEIGHBOUR}:{PORT}: " in failed.stderr
     assert "let the containers through" in failed.stderr

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -252,6 +252,21 @@ class Postgres(_Server):
         command.append(f"--dbname={database}")
         command = command if self.root is None else self.as_nobody(command)
         return subprocess.run(command, input=text, capture_output=True, text=True)
+
+    def dump(self, *names: str) -> dict[str, str]:
+        """Return copies of databases, as an administrator makes them."""
+        return {name: self._run("pg_dump", name, "--clean", "--if-exists") for name in names}
+
+    def restore(self, copies: Mapping[str, str]) -> None:
+        """Bring databases back to what their copies are."""
+        for name, text in copies.items():
+            self.sql(text, name)
+
+    def _run(self, program: str, database: str, *options: str) -> str:
+        command = [str(self.programs / program), f"--host={self.inside}", f"--port={self.port}", f"--username={ADMIN}"]
+        command += [*options, f"--dbname={database}"]
+        command = command if self.root is None else self.as_nobody(command)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def give(self, user: str, password: str, *names: str) -> None:
         """Make a user with no right but his own databases, as an administrator does."""
