@@ -244,6 +244,10 @@ class Engine(abc.ABC):
         """Return those that neither run as they should nor can be started until they have been stopped."""
 
     @abc.abstractmethod
+    def mend_start(self, said: str) -> bool:
+        """Mend what a start that was killed has left, by what the next one `said`; tell whether there was anything."""
+
+    @abc.abstractmethod
     def hasten_health(self, container: Container) -> None:
         """Have a health check asked ahead of its time, where the engine has a command for that."""
 

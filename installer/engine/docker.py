@@ -100,6 +100,10 @@ class Docker(Engine):
         """Return none: docker's daemon ends what it has begun to stop, and restarts what supervises containers."""
         return []
 
+    def mend_start(self, said: str) -> bool:
+        """Do nothing: docker's daemon goes on with what its client has begun."""
+        return False
+
     def hasten_health(self, container: Container) -> None:
         """Do nothing: docker has no command for that; see `starts_checks_early`."""
 

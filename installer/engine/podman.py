@@ -34,6 +34,8 @@ HEALTHCHECK_SECONDS = 30.0
 TAG_SECONDS = 60.0
 PULL_REMEDY = "the same command goes on where this one ended; without a registry, leave out --from-registry"
 
+HALF_STARTED = re.compile(r'unable to start container "([0-9a-f]{64})": .*already exists')
+
 # Two loads at a time are faster on podman 4 alone: podman 5 extracts one layer at a time (docs/decisions/002).
 ONE_AT_A_TIME = (5, 0)
 
@@ -120,6 +122,21 @@ class Podman(Engine):
         monitors = dict(line.split() for line in listed.stdout.splitlines() if len(line.split()) == 2) if listed else {}
         lost = {name for name, number in monitors.items() if not _is_monitor(int(number))}
         return [each for each in containers if each.state in ("stopping", "removing") or each.name in lost]
+
+    def mend_start(self, said: str) -> bool:
+        """Delete from the OCI runtime the containers that it has already, and that podman does not know to be there.
+
+        A `podman start` that is killed leaves such a one, and each later one fails ("container … already exists", seen
+        with podman 5.4.2 and crun; runc says it, too). podman keeps its own container.
+        """
+        begun = dict.fromkeys(HALF_STARTED.findall(said))
+        if not begun:
+            return False
+        form = ["info", "--format", "{{.Host.OCIRuntime.Path}}"]
+        runtime = self.run(form, timeout=LIST_SECONDS).stdout.strip()
+        for container in begun:
+            self.runner.run([runtime, "delete", "--force", container], timeout=LIST_SECONDS, check=False)
+        return True
 
     def hasten_health(self, container: Container) -> None:
         """Run the health check now: podman asks every 30 s unless the file says otherwise."""

@@ -59,7 +59,8 @@ def up(place: layout.Installation, wanted: Wanted, deadline: float, engine: Engi
     if not engine.compose_replaces:
         _take_away(place, wanted, outdated, found, engine, console)
     while not (result := _compose_up(place, document, deadline, engine, console)).ok:
-        if not any(words in result.stderr for words in (*DEPENDENCY_IS_DOWN, *GONE_MEANWHILE)):
+        mended = engine.mend_start(result.stderr)
+        if not mended and not any(words in result.stderr for words in (*DEPENDENCY_IS_DOWN, *GONE_MEANWHILE)):
             raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
         _look(document, deadline, engine, console)
         time.sleep(POLL_SECONDS)

@@ -95,6 +95,18 @@ def test_the_plugin_daemon_hears_that_it_is_to_end(server: Server) -> None:
     assert server.machine.read("/app/told") == "ended\n"
 
 
+def test_what_a_killed_start_has_left_in_the_runtime_is_taken_away(server: Server) -> None:
+    web = server.container("web")
+    server.run("podman", "stop", "--time", "5", web)
+    identity = server.run("podman", "inspect", "--format", "{{.Id}}", web).stdout.strip()
+    # The runtime knows a container by its folder.
+    server.run("mkdir", f"/run/crun/{identity}")
+    refused = server.run("podman", "start", web)
+    assert "already exists" in refused.stderr
+    server.install()
+    assert web in server.containers()
+
+
 def test_every_program_hears_that_it_is_to_end(server: Server) -> None:
     assert server.installer("stop").returncode == 0
     shown = server.run("podman", "ps", "--all", "--format", "{{.Names}} {{.ExitCode}}").stdout.split()

@@ -9,6 +9,7 @@ import pytest
 from installer.core import errors, layout
 from installer.core.runner import Runner
 from installer.engine import choose, docker, podman
+from tests.unit.test_boot import program
 
 LABELS = {
     "com.docker.compose.project": "dify",
@@ -73,6 +74,21 @@ def test_a_docker_container_that_never_started_and_has_no_project() -> None:
     }
     read = docker.read_container(entry)
     assert (read.project, read.health, read.started, read.ports) == ("", "", 0, ())
+
+
+def test_what_a_killed_start_has_left_in_the_runtime_is_deleted_there(tmp_path: Path) -> None:
+    runtime = tmp_path / "crun"
+    runtime.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/deleted\n')
+    runtime.chmod(0o755)
+    engine = podman.Podman(program(tmp_path, "podman", f"echo {runtime}"))
+    one, another = "7c33" * 16, "ab12" * 16
+    said = [
+        f'Error: OCI runtime error: unable to start container "{each}": crun: container `{each}` already exists'
+        for each in (one, one, another)
+    ]
+    assert engine.mend_start("\n".join(["dify_web_1", *said]))
+    assert (tmp_path / "deleted").read_text().splitlines() == [f"delete --force {each}" for each in (one, another)]
+    assert not engine.mend_start('Error: unable to start container "x": no space left on device')
 
 
 def runner_with(folder: Path, *names: str) -> Runner:
