@@ -22,8 +22,9 @@ DIFY ?= $(DIFY_CHECKOUT)
 WORK ?= .cache/tests
 # A file with all programs of Kubernetes that was compiled before (tests/target/cluster/programs.py).
 KUBERNETES ?=
-# How many tests run at the same time; the end-to-end ones take a processor, 4 GB of memory and 15 GB of disk each.
-LANES ?= 2
+# How many tests run at the same time; the end-to-end ones take 4 GB of memory and 15 GB of disk each, and two thirds of
+# a processor: they wait for the rest of the time.
+LANES ?= 3
 # Tells what takes long, while it runs: what, about how many seconds, and the log.
 STEP := $(PYTHON) -m tests.target.steps
 

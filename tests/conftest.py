@@ -13,8 +13,8 @@ hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
 # End-to-end files of more than two minutes, the longest first (`--durations` of whole runs).
 LONGEST = (
-    *("install", "export", "upgrade", "backup", "store", "mysql", "failures", "shapes", "hosts", "ansible", "faults"),
-    *("uninstall", "podman", "doctor", "push"),
+    *("install", "export", "upgrade", "backup", "store", "mysql", "external", "failures", "shapes", "hosts", "ansible"),
+    *("faults", "uninstall", "egress", "build", "podman", "doctor", "push"),
 )
 # As many characters of what a test failed of are told at the end.
 CAUSE = 150

@@ -29,6 +29,8 @@ ADDRESS = "10.0.0.5"
 USER = "dify"
 USER_ID = 1000
 BOOT_SECONDS = 60.0
+# Where systemd has the groups of its units, with the first cgroups.
+CGROUPS = Path("/sys/fs/cgroup/systemd")
 # Debian 13's: what runs here may need no newer one.
 GLIBC = (2, 41)
 # Disks that are being removed: three minutes for the machines of one module were seen on a busy disk.
@@ -169,6 +171,7 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._nspawn: subprocess.Popen[bytes] | None = None
+        self._group: Path | None = None
         atexit.register(self.kill)
 
     @classmethod
@@ -206,8 +209,12 @@ class Machine:
         if not unified_host():
             command += ["--setenv=SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0"]
             env |= {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "0", "SYSTEMD_SECCOMP": "0"}
-            hidden = "umount /sys/fs/cgroup/unified 2>/dev/null; exec " + shlex.join(command)
-            command = ["unshare", "--mount", "sh", "-c", hidden]
+            # Units of several machines would share their groups, and one machine would take away another's ("Failed to
+            # attach to cgroup", seen once in 160 boots, five machines at a time).
+            self._group = CGROUPS / f"dify-{os.getpid()}-{secrets.token_hex(4)}"
+            self._group.mkdir()
+            begun = f"echo $$ > {self._group}/cgroup.procs; umount /sys/fs/cgroup/unified 2>/dev/null; exec "
+            command = ["unshare", "--mount", "sh", "-c", begun + shlex.join(command)]
         log = self.root.with_name(f"{self.root.name}.console").open("ab")
         self._nspawn = subprocess.Popen(
             [*DIES_WITH_US, *command], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -231,6 +238,7 @@ class Machine:
         if self._nspawn is not None:
             self._nspawn.wait(180)
         self._nspawn = None
+        self._remove_group()
 
     def kill(self) -> None:
         """Take the power away."""
@@ -242,6 +250,15 @@ class Machine:
         self._nspawn.terminate()
         self._nspawn.wait(60)
         self._nspawn = None
+        self._remove_group()
+
+    def _remove_group(self) -> None:
+        """Remove the machine's groups, the innermost first; one that is not empty yet is left to the host."""
+        if self._group is not None:
+            for folder, _, _ in os.walk(self._group, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(folder).rmdir()
+            self._group = None
 
     def reboot(self) -> None:
         """Shut down and boot again."""
