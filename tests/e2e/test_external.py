@@ -373,7 +373,7 @@ def test_databases_that_are_missing_are_made_where_their_user_may(company: Compa
         database.sql(f"DROP DATABASE {name} WITH (FORCE)")
     refused = company.install()
     assert refused.returncode == 4, refused.stderr
-    assert "CREATE DATABASE dify" in refused.stderr
+    assert 'CREATE DATABASE "dify" OWNER "dify"' in refused.stderr
     database.sql("ALTER ROLE dify CREATEDB; GRANT CONNECT ON DATABASE postgres TO dify")
     done = company.install()
     assert done.returncode == 0, done.stderr
