@@ -352,9 +352,9 @@ def test_the_plugin_daemon_installs_from_the_wheels_in_its_claim(given: Given) -
     signed = manifest.Plugins(image="localhost/plugins:1", packages=(), others=(key,))
     daemon = environment(
         dataclasses.replace(given, bundle=dataclasses.replace(given.bundle, plugins=signed)).write(
-            values={"PIP_EXTRA_ARGS": "--index-url=http://pypi.example.com"}
+            values={"PIP_EXTRA_ARGS": "--index-url=https://index.example.com/simple"}
         ),
         "plugin-daemon",
     )
-    assert daemon["PIP_EXTRA_ARGS"] == "--index-url=http://pypi.example.com"
+    assert daemon["PIP_EXTRA_ARGS"] == "--index-url=https://index.example.com/simple"
     assert daemon["THIRD_PARTY_SIGNATURE_VERIFICATION_PUBLIC_KEYS"] == "/app/storage/dify-installer/keys/owner.pem"
