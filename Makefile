@@ -22,8 +22,8 @@ DIFY ?= $(DIFY_CHECKOUT)
 WORK ?= .cache/tests
 # A file with all programs of Kubernetes that was compiled before (tests/target/cluster/programs.py).
 KUBERNETES ?=
-# How many tests run at the same time; the end-to-end ones take 4 GB of memory and 15 GB of disk each, and two thirds of
-# a processor: they wait for the rest of the time.
+# How many tests run at the same time; the end-to-end ones take 4 GB of memory and 15 GB of disk each. Three keep two
+# processors busy: 8 % of a whole run they were idle.
 LANES ?= 3
 # Tells what takes long, while it runs: what, about how many seconds, and the log.
 STEP := $(PYTHON) -m tests.target.steps

@@ -85,7 +85,11 @@ def start_some(place: layout.Installation, services: Sequence[str], engine: Engi
     """Start services, and what they need that does not run. Raises CommandFailed."""
     command = [*engine.compose_command(place), "up", "--detach", *engine.up_options(), *services]
     limited = engine.runner.only(settings.NOT_FROM_ENV)
-    limited.run(command, timeout=ALONE_SECONDS, cwd=place.project)
+    result = limited.run(command, timeout=ALONE_SECONDS, cwd=place.project, check=False)
+    if not result.ok and engine.mend_start(result.stderr):
+        result = limited.run(command, timeout=ALONE_SECONDS, cwd=place.project, check=False)
+    if not result.ok:
+        raise engine.runner.failure(result, f"look at the log in {place.logs}; the same command goes on from here")
 
 
 def hasten(found: Iterable[Container], engine: Engine) -> None:

@@ -111,9 +111,8 @@ def _larger(sample: Bundle, size: int, count: int, tars: list[Path], work: Path)
     made = store.make([bundle.archive], before.images, bundle.folder, work, runner, console)
     files.write(path, manifest.dumps(dataclasses.replace(before, store=made)))
     growth.freeze_bundle(bundle, work.parent / "build")
-    sums = (archive.hashed(bundle.folder / name, console) for name in (layout.EXECUTABLE, layout.IMAGES, layout.STORE))
     names = (layout.EXECUTABLE, layout.IMAGES, layout.STORE)
-    lines = [f"{each.sha256}  {name}\n" for name, each in zip(names, sums, strict=True)]
+    lines = [f"{archive.hashed(bundle.folder / name, console).sha256}  {name}\n" for name in names]
     files.write(bundle.checksums, "".join(lines))
     return bundle
 
