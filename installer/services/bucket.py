@@ -47,7 +47,7 @@ def look(storage: Storage, authorities: bytes | None, *, key_is_new: bool) -> Se
     if storage.tls:
         context = reach.make_context(verifies=True, names=True, authorities=authorities, where=storage.where)
     with _telling(storage), s3.Connection(storage, SECONDS, context) as connection:
-        holds = any(_list(connection, storage, prefix) for prefix in OF_A_DIFY)
+        holds = any(_holds_any(connection, storage, prefix) for prefix in OF_A_DIFY)
         _require_ours(storage, holds=holds, key_is_new=key_is_new)
         warnings = tuple(_go_round(connection, storage))
     return Seen(holds_a_dify=holds, warnings=warnings)
@@ -71,11 +71,11 @@ def _telling(storage: Storage) -> Iterator[None]:
         raise errors.PreflightFailed(f"{storage.where} does not answer as S3 does: {error}", tls) from error
 
 
-def _list(connection: s3.Connection, storage: Storage, prefix: str) -> bytes:
-    """Return the list of the first objects below a prefix, empty where there is none. Raises PreflightFailed."""
+def _holds_any(connection: s3.Connection, storage: Storage, prefix: str) -> bool:
+    """Tell whether the list has an object below a prefix. Raises PreflightFailed."""
     answer = connection.ask("GET", query={"list-type": "2", "max-keys": "2", "prefix": prefix})
     _require(answer, storage, LIST_RIGHT)
-    return answer.body if b"<Key>" in answer.body else b""
+    return b"<Key>" in answer.body
 
 
 def _require_ours(storage: Storage, *, holds: bool, key_is_new: bool) -> None:
@@ -121,7 +121,7 @@ def _await_list(connection: s3.Connection, storage: Storage, prefix: str) -> boo
     for tried in range(LIST_TRIES):
         if tried:
             time.sleep(LIST_PAUSE)
-        if _list(connection, storage, prefix):
+        if _holds_any(connection, storage, prefix):
             return True
     return False
 

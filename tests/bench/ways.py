@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +21,12 @@ from installer.core import files, layout
 from installer.core.console import Console
 from installer.core.runner import Runner
 from tests.bench import ballast, bench, filler, growth, slow_disk, ways_report
-from tests.bench.hosts import ROOTFUL, Host
+from tests.bench.hosts import ROOTFUL
 from tests.bench.slow_disk import FAST, LIMITS, Limit
 from tests.bench.target import BUNDLE, arguments, booted, set_cache
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
-from tests.target.machine import Machine
 from tests.target.registry import Registry
 
 GB = 10**9
@@ -131,17 +128,8 @@ def measure(run: Run, case: Case, bundle: Bundle, prepared: Path, kept: Path) ->
         set_cache("cold", folder)
         with slow_disk.slowed([machine.path(f"/{path}") for path in disks.values()], case.limit):
             measured = bench.Run(way=run.way, cache="cold", host=ROOTFUL.name)
-            (bench.by_hand if run.way == "by hand" else _ours)(machine, measured, ROOTFUL)
+            (bench.by_hand if run.way == "by hand" else bench.install)(machine, measured, ROOTFUL)
     run.seconds, run.steps = measured.seconds, measured.steps
-
-
-def _ours(machine: Machine, run: bench.Run, host: Host) -> None:
-    """The whole installation, once."""
-    begun = time.monotonic()
-    machine.run(f"{host.install()} --no-boot", timeout=growth.INSTALL_SECONDS)
-    run.seconds = time.monotonic() - begun
-    steps = json.loads(machine.read(f"{host.folder}/install-report.json"))["steps"]
-    run.steps = {step["name"]: step["seconds"] for step in steps}
 
 
 def _copy(bundle: Bundle, way: str, folder: Path) -> None:

@@ -9,7 +9,6 @@ import yaml
 
 from installer import plan as plans
 from installer.backup import arrival
-from installer.bundle import verify
 from installer.commands import backup
 from installer.core import errors, layout
 from installer.release import compose, env_history, envfile, external, masks, render
@@ -26,27 +25,8 @@ PASSWORD = "p@ss/w:rd"
 URL = "postgresql://vec:p%40ss%2Fw%3Ard@vectors.intranet:5433/vectors"
 THERE = external.vector_settings(external.checked_vectors(URL))
 OTHER = external.vector_settings(external.checked_vectors(URL.replace("5433", "5434")))
-SAMPLE = Path(__file__).parents[1] / "sample/docker"
 
 __all__ = ["database"]
-
-
-@pytest.fixture(params=["sample", "upstream"])
-def project(request: pytest.FixtureRequest) -> Path:
-    if request.param == "sample":
-        return SAMPLE
-    path: Path = request.getfixturevalue("dify")
-    return path / "docker"
-
-
-@pytest.fixture
-def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle that brings Dify 1.11.3."""
-
-    class Bundle:
-        dify = "1.11.3"
-
-    monkeypatch.setattr(verify, "check_embedded", lambda _: Bundle)
 
 
 def test_the_settings_are_those_of_the_url_and_no_container_is_left() -> None:

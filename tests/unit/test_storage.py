@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from installer import cli
 from installer import plan as plans
 from installer.backup import arrival
-from installer.bundle import verify
 from installer.checks import inside, others
 from installer.commands import backup
 from installer.core import errors, layout
@@ -28,26 +27,7 @@ SECRET = "s3/cret+key"
 URL = "s3://AKIDIFY:s3%2Fcret%2Bkey@s3.intranet:9000/dify-files?region=seoul"
 THERE = storage.settings(storage.checked(URL))
 OTHER = storage.settings(storage.checked("s3://AKIDIFY:x@10.0.0.9/others"))
-SAMPLE = Path(__file__).parents[1] / "sample/docker"
 PLACE = "S3 at s3.intranet:9000, bucket dify-files"
-
-
-@pytest.fixture(params=["sample", "upstream"])
-def project(request: pytest.FixtureRequest) -> Path:
-    if request.param == "sample":
-        return SAMPLE
-    path: Path = request.getfixturevalue("dify")
-    return path / "docker"
-
-
-@pytest.fixture
-def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle that brings Dify 1.11.3."""
-
-    class Bundle:
-        dify = "1.11.3"
-
-    monkeypatch.setattr(verify, "check_embedded", lambda _: Bundle)
 
 
 def test_a_url_says_where_and_as_whom() -> None:
