@@ -69,6 +69,11 @@ def test_it_is_air_gapped_and_looks_like_rhel(machine: Machine) -> None:
     assert not machine.exists(f"/var/lib/systemd/linger/{machines.USER}")
 
 
+def test_logind_hears_commands_from_inside(machine: Machine) -> None:
+    """It asks for the group of who calls, and knows none that lies outside of the machine's."""
+    machine.run(f"loginctl enable-linger {machines.USER}; loginctl disable-linger {machines.USER}")
+
+
 @pytest.mark.parametrize("user", USERS)
 def test_an_image_loads_by_its_place_in_the_archive(machine: Machine, user: str) -> None:
     loaded = machine.run("podman pull --quiet docker-archive:/srv/image.tar:@0", user=user).stdout.strip()

@@ -314,7 +314,20 @@ class Machine:
             }
             exports = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
             inside = ["su", "-", user, "-c", f"export {exports}; {text}"]
-        return ["nsenter", "-t", str(self.init()), "-m", "-u", "-i", "-n", "-p", "-C", *inside]
+        init = self.init()
+        return [*self._joined(init), "nsenter", "-t", str(init), "-m", "-u", "-i", "-n", "-p", "-C", *inside]
+
+    def _joined(self, init: int) -> list[str]:
+        """Return what begins a command inside the machine's groups.
+
+        logind does nothing for a process outside of them ("Protocol driver not attached").
+        """
+        if self._group is None:
+            return []
+        lines = Path(f"/proc/{init}/cgroup").read_text().splitlines()
+        of_init = next(path for line in lines for _, name, path in [line.split(":", 2)] if name == "name=systemd")
+        inside = CGROUPS / Path(of_init).parent.relative_to("/")
+        return ["sh", "-c", f'echo $$ > {inside}/cgroup.procs; exec "$@"', "sh"]
 
     def run(
         self,
