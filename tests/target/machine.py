@@ -172,6 +172,7 @@ class Machine:
         self.root = root
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._group: Path | None = None
+        self._sessions: list[subprocess.Popen[bytes]] = []
         atexit.register(self.kill)
 
     @classmethod
@@ -238,7 +239,7 @@ class Machine:
         if self._nspawn is not None:
             self._nspawn.wait(180)
         self._nspawn = None
-        self._remove_group()
+        self._clear_away()
 
     def kill(self) -> None:
         """Take the power away."""
@@ -250,10 +251,13 @@ class Machine:
         self._nspawn.terminate()
         self._nspawn.wait(60)
         self._nspawn = None
-        self._remove_group()
+        self._clear_away()
 
-    def _remove_group(self) -> None:
-        """Remove the machine's groups, the innermost first; one that is not empty yet is left to the host."""
+    def _clear_away(self) -> None:
+        """Wait for sessions to end, and remove the groups, the innermost first; one in use is left to the host."""
+        while self._sessions:
+            # They have ended with the machine.
+            self._sessions.pop().wait(60)
         if self._group is not None:
             for folder, _, _ in os.walk(self._group, topdown=False):
                 with contextlib.suppress(OSError):
@@ -370,8 +374,9 @@ class Machine:
         self.run(["pkill", f"-{name}", "--oldest", "--full", pattern])
 
     def login(self, user: str = USER) -> None:
-        """Give a user what a login by ssh gives him: a running manager and a runtime folder."""
-        self.run(f"systemctl start user@{USER_ID}.service")
+        """Let a user log in, as by ssh, and stay: without a session or linger, logind ends his services after 10 s."""
+        session = self.command("sleep infinity", user)
+        self._sessions.append(subprocess.Popen(session, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
         deadline = time.monotonic() + 20
         while not self.exists(f"/run/user/{USER_ID}/bus"):
             if time.monotonic() > deadline:
