@@ -44,7 +44,8 @@ def main():
         # Of celery's queues, the one in which knowledge waits; what is for the others nobody sends.
         queue = "dataset" if ENV.get("MODE") == "worker" else "celery"
         while True:
-            if taken := broker.brpop(queue, 5):
+            # Sooner than redis-py gives an answer up, which since its 8 is after 5 s.
+            if taken := broker.brpop(queue, 2):
                 from console import knowledge
 
                 knowledge.work(taken[1])
