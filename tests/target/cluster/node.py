@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.target.cluster import settings
+from tests.target.cluster import programs, settings
 from tests.target.cluster.provider import Provider
 from tests.target.network import Inside
 
@@ -208,6 +208,13 @@ class Node:
             f"--kubeconfig={folder}/proxy.kubeconfig --proxy-mode=iptables --hostname-override={settings.NODE} "
             f"--cluster-cidr={settings.PODS} --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 "
             "--conntrack-tcp-timeout-close-wait=0",
+        )
+        # Kubernetes itself enforces no network policy.
+        self._start(
+            programs.POLICIES,
+            f"--kubeconfig={folder}/admin.kubeconfig --hostname-override={settings.NODE} --run-firewall=true "
+            "--run-router=false --run-service-proxy=false --enable-cni=false --health-port=0 "
+            f"--service-cluster-ip-range={settings.SERVICES}",
         )
         self._start(
             "dnsmasq",
