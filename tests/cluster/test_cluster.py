@@ -5,6 +5,7 @@ The tests go on with what the ones before have left, as the life of one installa
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from installer.release import envfile
 from tests.e2e.console import EMAIL, PASSWORD, Console
 from tests.target.bundle import Bundle
+from tests.target.cluster import programs
 from tests.target.cluster.node import Node
 from tests.target.cluster.provider import UNMANAGED
 from tests.target.cluster.site import Site, restarts
@@ -103,6 +105,12 @@ def test_api_and_workers_share_their_files(site: Site) -> None:
     assert written == {"api": (1001, 1001), "worker": (1001, 1001)}
 
 
+enforced = pytest.mark.skipif(
+    programs.POLICIES not in os.environ, reason=f"nobody enforces policies here: {programs.POLICIES} names no program"
+)
+
+
+@enforced
 @pytest.mark.parametrize(
     ("caller", "host", "port"),
     [
@@ -119,6 +127,7 @@ def test_policies_let_through_what_is_named(site: Site, caller: str, host: str, 
     assert connects(site, caller, host, port)
 
 
+@enforced
 @pytest.mark.parametrize(
     ("caller", "host", "port"),
     [

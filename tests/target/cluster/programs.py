@@ -1,7 +1,4 @@
-"""Kubernetes for the tests, compiled from its Go modules once: control plane, kubelet, kube-proxy and kubectl.
-
-With it comes what enforces network policies, which Kubernetes itself does not: the controller of kube-router.
-"""
+"""Kubernetes for the tests, compiled from its Go modules once: control plane, kubelet, kube-proxy and kubectl."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from tests.target import steps
 
 SOURCE = Path(__file__).resolve().parent / "kubernetes"
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet")
-SOURCE_OF_POLICIES = SOURCE.with_name("policies")
-POLICIES = "policies"
+# Names a kube-router that was compiled, of any 2.x: Kubernetes itself enforces no network policy.
+POLICIES = "KUBE_ROUTER"
 # Names a file that was compiled before: nothing is compiled then.
 READY = "KUBERNETES"
 
@@ -26,14 +23,14 @@ def find(work: Path) -> Path:
 
     Raises CalledProcessError when it cannot be compiled, FileNotFoundError where there is no Go.
     """
-    binary = Path(os.environ[READY]).resolve() if os.environ.get(READY) else _kubernetes(work)
+    binary = Path(os.environ[READY]).resolve() if os.environ.get(READY) else _compiled(work)
     folder = work / "kubernetes"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, target in {**dict.fromkeys(NAMES, binary), POLICIES: _policies(work)}.items():
+    for name in NAMES:
         link = folder / name
-        if not link.is_symlink() or link.readlink() != target:
+        if not link.is_symlink() or link.readlink() != binary:
             link.unlink(missing_ok=True)
-            link.symlink_to(target)
+            link.symlink_to(binary)
     return folder
 
 
@@ -44,31 +41,24 @@ def version() -> str:
     return found[1]
 
 
-def _kubernetes(work: Path) -> Path:
-    major, minor, _ = version().lstrip("v").split(".")
-    stamp = "k8s.io/component-base/version"
-    told = f" -X {stamp}.gitVersion={version()} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
-    return _compiled(SOURCE, "kubernetes", f"Kubernetes {version()} is compiled from its Go modules, once", told, work)
-
-
-def _policies(work: Path) -> Path:
-    return _compiled(SOURCE_OF_POLICIES, POLICIES, "what enforces network policies is compiled, once", "", work)
-
-
-def _compiled(source: Path, name: str, what: str, told: str, work: Path) -> Path:
-    """Return the program of a Go module, compiled unless it is there. It is named after what it is made of."""
-    sources = b"".join((source / each).read_bytes() for each in ("go.mod", "go.sum", "main.go"))
-    binary = work / f"{name}-{hashlib.sha256(sources).hexdigest()[:12]}.bin"
+def _compiled(work: Path) -> Path:
+    """Return the file with all programs, compiled unless it is there. It is named after what it is made of."""
+    sources = b"".join((SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    binary = work / f"kubernetes-{hashlib.sha256(sources).hexdigest()[:12]}.bin"
     if binary.is_file():
         return binary
     go = shutil.which("go")
     if go is None:
         raise FileNotFoundError(f"no Go: install 1.24 or later, or name a compiled file with {READY}=FILE")
     work.mkdir(parents=True, exist_ok=True)
-    partial, log = binary.with_suffix(".part"), work / f"{name}.log"
-    command = [go, "build", "-C", str(source), "-mod=readonly", "-trimpath", "-buildvcs=false"]
-    command += ["-ldflags", f"-s -w{told}", "-o", str(partial), "."]
-    with steps.step(what, 300, log):
+    partial = binary.with_suffix(".part")
+    major, minor, _ = version().lstrip("v").split(".")
+    stamp = "k8s.io/component-base/version"
+    told = f"-X {stamp}.gitVersion={version()} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
+    log = work / "kubernetes.log"
+    command = [go, "build", "-C", str(SOURCE), "-mod=readonly", "-trimpath", "-buildvcs=false"]
+    command += ["-ldflags", f"-s -w {told}", "-o", str(partial), "."]
+    with steps.step(f"Kubernetes {version()} is compiled from its Go modules, once", 300, log):
         steps.run(["nice", *command], log, {**os.environ, "CGO_ENABLED": "0"})
     partial.rename(binary)
     return binary
