@@ -45,7 +45,7 @@ $(VENV)/complete: specs/dev.lock
 	    $(VENV)/bin/pip install --disable-pip-version-check --require-hashes --requirement specs/dev.lock
 	@touch $@
 
-bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.tar, dist/SHA256SUMS; its variables stand in docs/building.md
+bundle: $(VENV)/complete ## dist/dify-installer, dist/dify-images.squashfs or .tar, dist/SHA256SUMS; its variables stand in docs/building.md
 	$(RUN) -m build bundle $(if $(SOURCE),--source $(SOURCE)) $(if $(TAG),--tag $(TAG)) $(if $(ARCH),--arch $(ARCH)) \
 	    $(if $(VECTOR_STORE),--vector-store $(VECTOR_STORE)) $(if $(DB),--db $(DB)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SPLIT),--split $(SPLIT)) $(if $(BASE),--base $(BASE)) $(if $(IMAGES),--images $(IMAGES)) $(if $(COMPRESS),--compress) \
 	    $(foreach plugin,$(PLUGINS),--plugin $(plugin)) $(if $(MARKETPLACE),--marketplace $(MARKETPLACE)) $(if $(PLUGIN_KEY),--plugin-key $(PLUGIN_KEY))

@@ -63,12 +63,12 @@ class Places:
 class Shape:
     """The form of a bundle: archives of `largest` bytes, compressed or not, without what the bundle `base` has.
 
-    `images` is what holds the images on the server.
+    `images` is what holds the images on the server; None leaves it to what can be made here.
     """
 
     largest: int | None = None
     base: Path | None = None
-    images: Images = "archive"
+    images: Images | None = None
     compress: bool = False
 
 
@@ -88,7 +88,7 @@ def make(
     program = images.engine(engine)
     base = _base(shape.base)
     cut = archive.Cut(largest=shape.largest, base=_layers(base), compression="zstd" if shape.compress else "none")
-    form = _choose_images(shape.images, cut)
+    form = _choose_images(shape.images, cut, program, console)
     # Without them in the bundle, archives are only what the store is made from, and kept for the next build.
     folder_of_archives = places.output if form != "store" else places.work / f"images-{_short(places.output)}"
     for folder in (places.output, places.work, folder_of_archives):
@@ -223,15 +223,35 @@ def _gather(
     return dataclasses.replace(gathered, described=described), carrier
 
 
-def _choose_images(asked: Images, cut: archive.Cut) -> Images:
-    """Return what holds the images. Raises UsageError or BuildError for a store that cannot be made."""
+def _choose_images(asked: Images | None, cut: archive.Cut, program: str, console: Console) -> Images:
+    """Return what holds the images: what is asked for, else a store where one can be made.
+
+    Raises UsageError or BuildError for a store that is asked for and cannot be made.
+    """
     if asked == "archive":
         return asked
-    if asked == "store" and (cut.largest is not None or cut.compression != "none"):
+    for_archives = cut.largest is not None or cut.compression != "none"
+    obstacle = store.find_obstacle(bool(cut.base))
+    if asked is None:
+        return _choose_for_all(program, obstacle, console) if not (for_archives or cut.base) else "archive"
+    if asked == "store" and for_archives:
         raise errors.UsageError("--split and --compress are for archives", "give --images archive, or both")
-    if obstacle := store.find_obstacle(bool(cut.base)):
+    if obstacle:
         raise obstacle
     return asked
+
+
+def _choose_for_all(program: str, obstacle: errors.InstallerError | None, console: Console) -> Images:
+    """Return the store, which is smaller and ready sooner, unless docker is at work or it cannot be made; say why."""
+    if program == "docker":
+        console.line("images   an archive, which docker loads; for podman there is a smaller one: IMAGES=store")
+        return "archive"
+    if obstacle:
+        console.line(f"images   an archive: {obstacle.message}")
+        console.line(f"         a store has a quarter of its size: {obstacle.remedy}")
+        return "archive"
+    console.line("images   a store, for podman; docker, push and clusters need an archive: IMAGES=archive, or both")
+    return "store"
 
 
 def _short(path: Path) -> str:

@@ -134,10 +134,9 @@ def cli() -> None:
     "--images",
     "form",
     type=click.Choice(bundle.IMAGES),
-    default="archive",
-    show_default=True,
+    show_default="store, where it can be made",
     help="What holds the images: an archive, which every engine loads, a store, which podman alone reads (root, "
-    "squashfs-tools), or both.",
+    "podman and squashfs-tools), or both.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), default=ROOT / "dist", show_default="dist", help="The bundle's folder."
@@ -172,7 +171,7 @@ def bundle_command(
     largest: int | None,
     base: Path | None,
     compress: bool,
-    form: bundle.Images,
+    form: bundle.Images | None,
     output: Path,
     work: Path,
     payload: Path,

@@ -192,13 +192,17 @@ def push_command(
 
 @cli.command("manifests")
 @options.apply(options.MANIFESTS)
-def manifests_command(silent: bool, values: tuple[str, ...], out: Path, pushed: Path, **given: Any) -> None:
+def manifests_command(silent: bool, out: Path, pushed: Path, **given: Any) -> None:
     """Write a folder for `kubectl apply -k`: the same images, settings and secrets, on Kubernetes."""
     from installer.commands import manifests
-    from installer.release import settings
 
+    values = options.all_values(options.check(**given))
+    known = {each.name for each in dataclasses.fields(manifests.Asked)} - {"values"}
     asked = manifests.Asked(
-        out=out.absolute(), pushed=pushed.absolute(), values=settings.checked_values(values), **given
+        out=out.absolute(),
+        pushed=pushed.absolute(),
+        values=values,
+        **{name: value for name, value in given.items() if name in known},
     )
     manifests.write(asked, Console(silent=silent))
 

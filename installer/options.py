@@ -268,7 +268,8 @@ def _not_on_the_command_line(context: click.Context, parameter: click.Parameter,
     if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
         name = parameter.opts[0]
         file = "" if name in WITHOUT_FILE else f"in a file ({name}-file), "
-        answers_too = "" if name == "--registry-password" else " or in the answer file"
+        answers = any(each.name == "config" for each in context.command.params) and name != "--registry-password"
+        answers_too = " or in the answer file" if answers else ""
         raise click.BadParameter(
             f"command lines are visible to other users: give the {'URL' if name in WITHOUT_FILE else 'password'} {file}"
             f"in the environment ({getattr(parameter, 'envvar', '')}){answers_too}"
@@ -402,6 +403,49 @@ SPLIT = option(
     help="Numbered files smaller than this, for example 4G: for media and file systems that take no larger file.",
 )
 
+# Services that run already.
+URLS = (
+    option(
+        "--db-url",
+        type=Checked("url", external.checked_database),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A PostgreSQL of yours instead of our container, postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in "
+        "the environment or the answer file, never on the command line. sslmode is verify-full unless it is said.",
+    ),
+    option(
+        "--redis-url",
+        type=Checked("url", external.checked_redis),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A Redis or Valkey of yours instead of our container, rediss://USER:PASSWORD@HOST:6379/0, redis:// "
+        "without TLS, or by sentinels, sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0; in the environment "
+        "or the answer file, never on the command line.",
+    ),
+    option(
+        "--storage-url",
+        type=Checked("url", storage.checked),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A bucket of an S3 server of yours instead of our folder for files, "
+        "s3://ACCESS_KEY:SECRET_KEY@HOST:PORT/BUCKET?region=…, with &tls=disable for http; in the environment or the "
+        "answer file, never on the command line.",
+    ),
+    option(
+        "--vector-url",
+        type=Checked("url", external.checked_vectors),
+        callback=_not_on_the_command_line,
+        metavar="URL",
+        group=OTHERS,
+        help="A PostgreSQL with pgvector of yours for the vectors instead of our vector store, "
+        "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in the environment or the answer file, never on the "
+        "command line. For a new installation.",
+    ),
+)
+
 # What decides what an installation will be; preflight looks at the same.
 SITE = (
     option(
@@ -468,45 +512,7 @@ SITE = (
         help="Have the engine pull the images that it lacks from where `push` has sent them; no archive is needed.",
     ),
     *LOGIN,
-    option(
-        "--db-url",
-        type=Checked("url", external.checked_database),
-        callback=_not_on_the_command_line,
-        metavar="URL",
-        group=OTHERS,
-        help="A PostgreSQL of yours instead of our container, postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in "
-        "the environment or the answer file, never on the command line. sslmode is verify-full unless it is said.",
-    ),
-    option(
-        "--redis-url",
-        type=Checked("url", external.checked_redis),
-        callback=_not_on_the_command_line,
-        metavar="URL",
-        group=OTHERS,
-        help="A Redis or Valkey of yours instead of our container, rediss://USER:PASSWORD@HOST:6379/0, redis:// "
-        "without TLS, or by sentinels, sentinel://USER:PASSWORD@HOST:26379,HOST:26379/SERVICE/0; in the environment "
-        "or the answer file, never on the command line.",
-    ),
-    option(
-        "--storage-url",
-        type=Checked("url", storage.checked),
-        callback=_not_on_the_command_line,
-        metavar="URL",
-        group=OTHERS,
-        help="A bucket of an S3 server of yours instead of our folder for files, "
-        "s3://ACCESS_KEY:SECRET_KEY@HOST:PORT/BUCKET?region=…, with &tls=disable for http; in the environment or the "
-        "answer file, never on the command line.",
-    ),
-    option(
-        "--vector-url",
-        type=Checked("url", external.checked_vectors),
-        callback=_not_on_the_command_line,
-        metavar="URL",
-        group=OTHERS,
-        help="A PostgreSQL with pgvector of yours for the vectors instead of our vector store, "
-        "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in the environment or the answer file, never on the "
-        "command line. For a new installation.",
-    ),
+    *URLS,
     DB_COPIED,
     option(
         "--allow-intranet",
@@ -725,8 +731,9 @@ MANIFESTS = (
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         metavar="FILE",
         group=CLUSTER,
-        help="The authorities, PEM, that Dify trusts when it calls model servers.",
+        help="The authorities, PEM, that Dify trusts when it calls model servers, a database or Redis of others.",
     ),
+    *URLS,
     SILENT,
 )
 
@@ -846,7 +853,7 @@ def make_request(**options: Any) -> Request:
         raise errors.UsageError(
             "something is said of the account in Dify, but not which one", "add --admin-email EMAIL"
         )
-    values = {**settings.checked_values(given.values), **_of_others(given)}
+    values = all_values(given)
     if given.tls or given.tls_cert:
         values |= dify.HTTPS
     if given.allow_intranet:
@@ -880,6 +887,11 @@ def make_request(**options: Any) -> Request:
         db_restored=given.db_restored,
         storage_filled=given.storage_filled,
     )
+
+
+def all_values(given: Given) -> dict[str, str]:
+    """Return the settings that were given, those of the services that run already included."""
+    return {**settings.checked_values(given.values), **_of_others(given)}
 
 
 def _of_others(given: Given) -> dict[str, str]:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -650,6 +650,27 @@ def _is_address(host: str) -> bool:
         ipaddress.ip_address(host)
         return True
     return False
+
+
+def judge_others(env: Settings, authorities: bytes | None) -> list[Finding]:
+    """Judge the databases, Redis and bucket of others as an installation would, from this host."""
+    findings: list[Finding] = []
+    looks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "postgresql": lambda: _findings_of(check_database(env, authorities, key_is_new=False)),
+        "redis": lambda: check_redis(env, authorities),
+        "vectors": lambda: check_vectors(env, authorities),
+        "storage": lambda: check_storage(env, authorities, key_is_new=False),
+    }
+    for check, look in looks.items():
+        try:
+            findings += look()
+        except errors.PreflightFailed as error:
+            findings.append(Finding(check, "error", error.message, error.remedy))
+    return findings
+
+
+def _findings_of(seen: SeenDatabase | None) -> Iterable[Finding]:
+    return seen.findings if seen is not None else ()
 
 
 # All that is looked at before an installation, for the documentation: the host's checks and those of this module.

@@ -133,7 +133,7 @@ def _size(path: Path, expected: manifest.BigFile) -> int:
     except OSError as error:
         remedy = f"copy {expected.name} beside the executable, or name it with --images PATH"
         if isinstance(expected, manifest.Archive):
-            remedy += "; a bundle that came without it is made with it by `make bundle IMAGES=both`"
+            remedy += "; docker needs it, and a bundle without it is made with it by `make bundle IMAGES=both`"
         raise errors.BundleDamaged(f"{path} cannot be read: {error.strerror}", remedy) from error
     if size != expected.size:
         raise errors.BundleDamaged(

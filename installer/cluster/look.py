@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from installer.cluster import kubectl
-from installer.cluster.site import CACHE, Object
+from installer.cluster.pods import WAITS_FOR_CACHE
+from installer.cluster.site import Object
 from installer.core import errors
 from installer.core.runner import Runner
 
@@ -130,8 +131,8 @@ def look(wanted: Wanted, runner: Runner) -> Seen:
 
 def image_to_try(wanted: Wanted) -> str:
     """Return the image that a pull is tried with: the cache's, which is a small one with a shell."""
-    (cache,) = (each for each in wanted.of_kind("StatefulSet") if each["metadata"]["name"] == CACHE)
-    return str(cache["spec"]["template"]["spec"]["containers"][0]["image"])
+    waits = (each for pod in wanted.pods for each in pod.get("initContainers", ()) if each["name"] == WAITS_FOR_CACHE)
+    return str(next(waits)["image"])
 
 
 def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
@@ -139,8 +140,12 @@ def pull(wanted: Wanted, image: str, runner: Runner, seconds: float) -> str:
 
     Raises CommandFailed when the pod cannot be made.
     """
-    template = next(pod for pod in wanted.pods if any(each["image"] == image for each in pod["containers"]))
-    (container,) = (each for each in template["containers"] if each["image"] == image)
+    template, container = next(
+        (pod, each)
+        for pod in wanted.pods
+        for each in (*pod["containers"], *pod.get("initContainers", ()))
+        if each["image"] == image
+    )
     name = "dify-installer-pull"
     asking: Object = {key: container[key] for key in ("image", "resources", "securityContext")}
     asking |= {"name": "pull", "imagePullPolicy": "Always", "command": ["sh", "-c", "exit 0"]}

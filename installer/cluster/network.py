@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterator
 from typing import Any
 
 from installer.cluster import names
 from installer.cluster.site import CACHE, DATABASE, PORTS, Object, Site, labels, make
-from installer.release import dify, intranet
+from installer.release import dify, external, intranet, storage
 
 STORES = ("weaviate", "qdrant", "pgvector")
 _ASKED = (DATABASE, CACHE, dify.MODEL_CALLER, dify.SSRF_PROXY, "sandbox", *STORES)
@@ -23,6 +25,13 @@ CALLS: dict[str, tuple[str, ...]] = {
 }
 # Who calls model servers and what workflows name.
 OUTWARD = (dify.API, dify.WORKER, dify.MODEL_CALLER, dify.SSRF_PROXY)
+# Who calls which services that run already, and the port at which sentinels' servers have to listen.
+CALLS_OF_OTHERS: dict[str, tuple[str, ...]] = {
+    "rows": (dify.API, dify.WORKER, "worker_beat", "migration", dify.MODEL_CALLER),
+    "files": (dify.API, dify.WORKER, "worker_beat", "migration", dify.MODEL_CALLER),
+    "vectors": (dify.API, dify.WORKER, "migration"),
+}
+REDIS_PORT = 6379
 
 
 def service_object(site: Site, service: str) -> Object | None:
@@ -78,6 +87,7 @@ def _policy(site: Site, service: str) -> Object:
         if each in site.services:
             listening = [{"protocol": "TCP", "port": port} for port in PORTS[each].values()]
             out.append({"to": [_pods(each)], "ports": listening})
+    out += _others(site, service)
     if service in OUTWARD:
         out += [_range(each) for each in intranet.read(site.variables.get(dify.ALLOW_INTRANET))]
     spec = {"podSelector": {"matchLabels": labels(service)}, "policyTypes": ["Ingress", "Egress"], "egress": out}
@@ -89,6 +99,39 @@ def _policy(site: Site, service: str) -> Object:
 
 def _pods(service: str) -> dict[str, Any]:
     return {"podSelector": {"matchLabels": labels(service)}}
+
+
+def _others(site: Site, service: str) -> list[dict[str, Any]]:
+    """Return what lets a service out to those that run already; each once."""
+    found: list[dict[str, Any]] = []
+    for address in _addresses_of_others(site, service):
+        if (rule := _to_server(*address)) not in found:
+            found.append(rule)
+    return found
+
+
+def _addresses_of_others(site: Site, service: str) -> Iterator[external.Address]:
+    variables = site.variables
+    if service in CALLS_OF_OTHERS["rows"]:
+        for each in (site.database, site.cache):
+            yield from each.addresses.values() if each else ()
+        if site.cache and site.cache.sentinels:
+            # Where the server is that they name, they alone know.
+            yield "", REDIS_PORT
+    files, vectors = storage.find(variables), external.find_vectors(variables)
+    if files and service in CALLS_OF_OTHERS["files"]:
+        yield files.host, files.port
+    if vectors and service in CALLS_OF_OTHERS["vectors"]:
+        yield vectors.host, vectors.port
+
+
+def _to_server(host: str, port: int) -> dict[str, Any]:
+    """Return the rule for a server. A policy knows addresses and no names: of a name the port alone is said."""
+    ports = {"ports": [{"protocol": "TCP", "port": port}]}
+    try:
+        return {"to": [{"ipBlock": {"cidr": str(ipaddress.ip_network(host.strip("[]")))}}], **ports}
+    except ValueError:
+        return ports
 
 
 def _range(allowed: intranet.Range) -> dict[str, Any]:

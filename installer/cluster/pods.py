@@ -32,6 +32,8 @@ NEEDS: dict[str, tuple[str, str, str]] = {
 }
 DEFAULT_NEEDS = ("50m", "64Mi", "1Gi")
 MIGRATED = "dify_installer_migrations"
+CONNECT_SECONDS = "5"
+WAITS_FOR_CACHE = "wait-for-cache"
 # Programs that write below their home, which they have none of here.
 HOMELESS = {"HOME": "/tmp", "PM2_HOME": "/tmp/.pm2"}  # noqa: S108 - in the container
 
@@ -196,18 +198,44 @@ def _seeds(site: Site, service: str) -> list[dict[str, Any]]:
 
 def asks_database(site: Site, name: str, script: str) -> dict[str, Any]:
     """Return a container of the database's image that runs a shell script with psql's variables set."""
-    secret = {"name": f"{names.of(DATABASE)}-secrets", "key": "POSTGRES_PASSWORD"}
-    plain = {"PGHOST": names.of(DATABASE), "PGCONNECT_TIMEOUT": "5"}
-    plain |= {"PGUSER": "POSTGRES_USER", "PGDATABASE": "POSTGRES_DB"}
-    held = site.environment(DATABASE)
+    return _client(site, DATABASE, name, script, _ways_to_database(site))
+
+
+def _ways_to_database(site: Site) -> list[dict[str, Any]]:
+    """Return the environment by which psql finds the database, whosesoever it is."""
+    if (others := site.database) is None:
+        held = site.environment(DATABASE)
+        plain = {"PGHOST": names.of(DATABASE), "PGCONNECT_TIMEOUT": CONNECT_SECONDS}
+        plain |= {"PGUSER": held["POSTGRES_USER"], "PGDATABASE": held["POSTGRES_DB"]}
+        password = _secret("PGPASSWORD", DATABASE, "POSTGRES_PASSWORD")
+    else:
+        plain = {"PGHOST": others.host, "PGPORT": str(others.port), "PGCONNECT_TIMEOUT": CONNECT_SECONDS}
+        plain |= {"PGUSER": others.user, "PGDATABASE": others.name, "PGSSLMODE": others.mode}
+        plain |= {"PGSSLROOTCERT": dify.CA_IN_CONTAINER} if others.verifies else {}
+        password = _secret("PGPASSWORD", dify.API, "DB_PASSWORD")
+    return [*({"name": key, "value": value} for key, value in plain.items()), password]
+
+
+def _secret(variable: str, service: str, key: str) -> dict[str, Any]:
+    """Return a variable with the value of a service's Secret."""
+    return {
+        "name": variable,
+        "valueFrom": {"secretKeyRef": {"name": f"{names.of(service)}-secrets", "key": key}},
+    }
+
+
+def _client(site: Site, of: str, name: str, script: str, environment: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a container that runs a shell script in the image of `of`, and trusts whom the api trusts.
+
+    It belongs to pods of services that have the volume with the authorities.
+    """
+    _, trusted = authorities.volume(site, dify.API)
     return {
         "name": name,
-        "image": site.image(DATABASE),
+        "image": site.image(of),
         "command": ["sh", "-c", literal(script)],
-        "env": [
-            *({"name": key, "value": held.get(value, value)} for key, value in plain.items()),
-            {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": secret}},
-        ],
+        "env": environment,
+        **({"volumeMounts": trusted} if trusted and (site.database or site.cache) else {}),
         "resources": needs(""),
         "securityContext": limits(""),
     }
@@ -215,21 +243,32 @@ def asks_database(site: Site, name: str, script: str) -> dict[str, Any]:
 
 def waits_for_database(site: Site) -> dict[str, Any]:
     """Return the container that waits until the database answers."""
-    return asks_database(site, "wait-for-database", "until psql -qc 'select 1' >/dev/null 2>&1; do sleep 1; done")
+    # Why a database of others does not let Dify in, its log tells; one of ours is told of when it does not start.
+    quietly = "" if site.database else " 2>&1"
+    return asks_database(site, "wait-for-database", f"until psql -qc 'select 1' >/dev/null{quietly}; do sleep 1; done")
 
 
 def waits_for_cache(site: Site) -> dict[str, Any]:
     """Return the container that waits until the cache answers, without which a migration and the plugin daemon end."""
-    secret = {"name": f"{names.of(CACHE)}-secrets", "key": "REDISCLI_AUTH"}
-    asked = f"redis-cli -h {names.of(CACHE)} ping"
-    return {
-        "name": "wait-for-cache",
-        "image": site.image(CACHE),
-        "command": ["sh", "-c", f"until {asked} 2>/dev/null | grep -q PONG; do sleep 1; done"],
-        "env": [{"name": "REDISCLI_AUTH", "valueFrom": {"secretKeyRef": secret}}],
-        "resources": needs(""),
-        "securityContext": limits(""),
-    }
+    others = site.cache
+    if others is None:
+        asked, login = f"redis-cli -h {names.of(CACHE)} ping", _secret("REDISCLI_AUTH", CACHE, "REDISCLI_AUTH")
+    elif others.sentinels:
+        # Of whom that one is, any sentinel tells.
+        each = (
+            f"redis-cli -h {host} -p {port} sentinel get-master-addr-by-name {others.service}"
+            for host, port in others.sentinels
+        )
+        asked = "{ " + "; ".join(each) + "; } | grep -q . && echo PONG"
+        login = _secret("REDISCLI_AUTH", dify.API, "REDIS_SENTINEL_PASSWORD")
+        login["valueFrom"]["secretKeyRef"]["optional"] = True
+    else:
+        words = ["redis-cli", "-h", others.host, "-p", str(others.port)]
+        words += ["--tls", "--cacert", dify.CA_IN_CONTAINER] if others.tls else []
+        words += ["--user", others.user] if others.user else []
+        asked, login = f"{shlex.join(words)} ping", _secret("REDISCLI_AUTH", dify.API, "REDIS_PASSWORD")
+    script = f"until {asked} 2>/dev/null | grep -q PONG; do sleep 1; done"
+    return _client(site, CACHE, WAITS_FOR_CACHE, script, [login])
 
 
 def waits_for_migration(site: Site, job: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from installer.cluster import names
 from installer.core import layout
-from installer.release import compose, dify, masks
+from installer.release import compose, dify, external, masks
 
 Object = dict[str, Any]
 
@@ -43,8 +43,9 @@ class Site:
 
     `services` are those of the rendered compose file, `variables` the settings as containers get them, `images` the
     name with digest of each reference of the compose file, `project` the folder with upstream's files, `prepare` the
-    text of the program that tells whether the database was migrated (stack.prepare_api), `authorities` those in PEM
-    that Dify is to trust, or nothing, `owner_key` whether the owner has signed plugins of the bundle.
+    text of the program that tells whether the database was migrated (stack.prepare_api), `clients` the references of
+    the images with psql and with redis-cli, by the services that they would be, `authorities` those in PEM that Dify is
+    to trust, or nothing, `owner_key` whether the owner has signed plugins of the bundle.
     """
 
     services: Mapping[str, compose.Service] = field(repr=False)
@@ -52,6 +53,7 @@ class Site:
     images: Mapping[str, str]
     project: Path
     prepare: str = field(repr=False)
+    clients: Mapping[str, str]
     namespace: str
     host: str
     tls_secret: str
@@ -66,6 +68,8 @@ class Site:
 
     def image(self, service: str) -> str:
         """Return the name with digest of a service's image."""
+        if service in self.clients:
+            return self.images[self.clients[service]]
         reference = compose.expand_all(str(self.services[service]["image"]), self.variables)
         return self.images[compose.full_reference(reference)]
 
@@ -104,6 +108,16 @@ class Site:
         known = {**self.variables, **environment}
         shown = masks.without_secrets(known)
         return {key for key in environment if shown[key] != known[key]}
+
+    @property
+    def database(self) -> external.Database | None:
+        """The database, if it is one that runs already."""
+        return external.find_database(self.variables)
+
+    @property
+    def cache(self) -> external.Redis | None:
+        """The Redis, if it is one that runs already."""
+        return external.find_redis(self.variables)
 
     @property
     def storage_is_shared(self) -> bool:

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,33 +96,10 @@ def _judge_inside(place: layout.Installation, found: list[Container], engine: En
     document, servers = project.read_installed(place, engine), known_servers.read(place)
     probe = layout.bundled(layout.PROBE)
     return [
-        *_judge_others(place),
+        *plan.judge_others(settings.load(place), plan.installed_authorities(place)),
         *names.check_names(document, found, [each.url for each in servers], probe, engine),
         *models.ask_again(servers, found, models.host_authorities(place), probe, engine),
     ]
-
-
-def _judge_others(place: layout.Installation) -> list[Finding]:
-    """Judge the databases, Redis and bucket of others as an installation would, from this host."""
-    findings: list[Finding] = []
-    env = settings.load(place)
-    authorities = plan.installed_authorities(place)
-    looks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "postgresql": lambda: _findings_of(plan.check_database(env, authorities, key_is_new=False)),
-        "redis": lambda: plan.check_redis(env, authorities),
-        "vectors": lambda: plan.check_vectors(env, authorities),
-        "storage": lambda: plan.check_storage(env, authorities, key_is_new=False),
-    }
-    for check, look in looks.items():
-        try:
-            findings += look()
-        except errors.PreflightFailed as error:
-            findings.append(Finding(check, "error", error.message, error.remedy))
-    return findings
-
-
-def _findings_of(seen: plan.SeenDatabase | None) -> Iterable[Finding]:
-    return seen.findings if seen is not None else ()
 
 
 def _judge_firewall(place: layout.Installation, engine: Engine) -> list[Finding]:

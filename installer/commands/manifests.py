@@ -12,11 +12,11 @@ from typing import Any
 from installer import VERSION
 from installer.bundle import manifest, verify
 from installer.cluster import authorities, folder
-from installer.cluster.site import DATABASE, LEFT_OUT, PORTS, Site
+from installer.cluster.site import CACHE, DATABASE, LEFT_OUT, PORTS, Site
 from installer.core import errors, files, layout
 from installer.core.console import Console
 from installer.registry import reference
-from installer.release import compose, dify, env_history, external, intranet, render, settings, tls
+from installer.release import compose, dify, env_history, envfile, external, intranet, render, settings, tls
 
 # What makes a folder ours, and the settings with their secrets, which a second run goes on with.
 RECORD = "manifests.json"
@@ -132,26 +132,44 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
     values |= {"NGINX_HTTPS_ENABLED": "true" if asked.tls_secret else "false"}
     wanted = settings.Asked(host=asked.host, ports={"http": 80, "https": 443}, values=values)
     example = (project / layout.ENV_EXAMPLE).read_text("utf-8")
-    return settings.compute(example, existing, wanted, bundle.variables, asked.out / "volumes")
+    env = settings.compute(example, existing, wanted, bundle.variables, asked.out / "volumes")
+    if existing and not asked.env:
+        _require_same_data(existing.text, env, kept)
+    return env
+
+
+def _require_same_data(before: str, env: settings.Settings, kept: Path) -> None:
+    """Raise UsageError where rows, files or vectors would be looked for elsewhere than they are."""
+    older = envfile.resolve(before)
+    if moved := [what for what, place in external.PLACES.items() if place(older) != place(env.resolved)]:
+        raise errors.UsageError(
+            f"{' and '.join(moved)} would be looked for elsewhere than {kept} says: what is there now stays behind",
+            "leave out the URL; or have them moved there, and write another folder: --out NEW --env " + str(kept),
+        )
 
 
 def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.Settings) -> Site:
-    if others := external.rows_in_words(env.resolved):
-        raise errors.UsageError(
-            f"these settings use what is not Dify's own ({'; '.join(others)}), and manifests have a database and a "
-            "Redis of their own so far",
-            "name settings of an installation with its own, with --env; or leave DB_HOST and REDIS_HOST alone",
-        )
     project = payload / layout.PROJECT
-    document = render.for_cluster(
-        compose.load(project / layout.COMPOSE_FILE), render.Choice(variables=env.resolved, selinux=False)
-    )
+    upstream = compose.load(project / layout.COMPOSE_FILE)
+    document = render.for_cluster(upstream, render.Choice(variables=env.resolved, selinux=False))
     services = {name: each for name, each in document["services"].items() if name not in LEFT_OUT}
     unknown = [name for name in services if name not in (*PORTS, *UNSERVED)]
-    if unknown or DATABASE not in services:
+    images, clients = _images(asked, bundle), _clients(upstream, env)
+    if unknown or (DATABASE not in services and not external.has_database(env.resolved)):
         what = ", ".join(unknown) or "a database other than PostgreSQL"
         raise errors.UsageError(
             f"{what} is not known on a cluster", "build the bundle with PostgreSQL and weaviate, qdrant or pgvector"
+        )
+    if missing := [each for each in clients.values() if each not in images]:
+        raise errors.UsageError(
+            f"the bundle has no {', '.join(missing)}, in which pods wait for the database and for Redis",
+            "build the bundle with PostgreSQL",
+        )
+    authorities = _authorities(asked)
+    if not authorities and (compared := external.compared(env.resolved)):
+        raise errors.UsageError(
+            f"{', '.join(compared)}: the certificate is to be compared, and nothing says with which authority's",
+            "give the certificate of the authority that has signed it, PEM, with --ca-bundle",
         )
     host = env.address.host
     if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", host) or re.fullmatch(r"[\d.]+", host):
@@ -159,9 +177,10 @@ def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.
     return Site(
         services=services,
         variables=env.resolved,
-        images=_images(asked, bundle),
+        images=images,
         project=project,
         prepare=(payload / layout.PREPARE_API).read_text("utf-8"),
+        clients=clients,
         namespace=asked.namespace,
         host=host,
         tls_secret=asked.tls_secret,
@@ -169,9 +188,15 @@ def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.
         storage_class=asked.storage_class,
         access_mode=asked.access_mode,
         pull_secret=asked.pull_secret,
-        authorities=_authorities(asked),
+        authorities=authorities,
         owner_key=bundle.plugins is not None and any(each.path == layout.OWNER_KEY for each in bundle.plugins.others),
     )
+
+
+def _clients(upstream: compose.Document, env: settings.Settings) -> dict[str, str]:
+    """Return the references of the images that have psql and redis-cli, also where their services are not to run."""
+    found = {name: str(upstream["services"][name]["image"]) for name in (DATABASE, CACHE)}
+    return {name: compose.full_reference(compose.expand_all(image, env.resolved)) for name, image in found.items()}
 
 
 def _authorities(asked: Asked) -> str:

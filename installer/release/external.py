@@ -20,7 +20,7 @@ internal/db/pg/pg.go, pkg/utils/cache/redis.go):
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -397,6 +397,36 @@ def find_all(variables: Mapping[str, str]) -> list[Database | Redis | storage.St
     found = (find_database(variables), find_redis(variables), storage.find(variables), find_vectors(variables))
     # One server may have the rows and the vectors.
     return list({each.where: each for each in found if each is not None}.values())
+
+
+def _place_of_rows(variables: Mapping[str, str]) -> str:
+    found = find_database(variables)
+    return f"{found.where}, {found.name} and {found.plugins}" if found else ""
+
+
+def _place_of_files(variables: Mapping[str, str]) -> str:
+    found = storage.find(variables)
+    return found.place if found else ""
+
+
+def _place_of_vectors(variables: Mapping[str, str]) -> str:
+    found = find_vectors(variables)
+    return f"{found.where}, {found.name}" if found else ""
+
+
+# Where what people have made lies, by what it is, as far as that is not our own; two that are equal are one place.
+PLACES: dict[str, Callable[[Mapping[str, str]], str]] = {
+    "rows": _place_of_rows,
+    "files": _place_of_files,
+    "vectors": _place_of_vectors,
+}
+
+
+def compared(variables: Mapping[str, str]) -> list[str]:
+    """Return the servers whose certificate Dify compares with authorities that it has to be told of."""
+    databases = [each for each in (find_database(variables), find_vectors(variables)) if each and each.verifies]
+    others = [each for each in (find_redis(variables), storage.find(variables)) if each and each.tls]
+    return list(dict.fromkeys(each.where for each in (*databases, *others)))
 
 
 def rows_in_words(variables: Mapping[str, str]) -> list[str]:

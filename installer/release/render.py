@@ -531,6 +531,7 @@ FOR_CLUSTER: tuple[Departure, ...] = (
     full_image_names,
     no_calls_home,
     quiet_web,
+    services_of_others,
     daemon_that_hears,
     no_secrets_in_health_checks,
 )

@@ -37,8 +37,6 @@ from tests.target.machine import Machine
 from tests.target.registry import Registry
 
 PREPARED = "/srv/prepared"
-# Mounting is refused then, and the store is unpacked.
-NO_LOOPS = "for device in /dev/loop*; do umount $device && rm -f $device; done"
 # What is typed later, by way. What a reboot begins with is not measured: it has the stack come back by itself.
 SETTING, RESTART, UPDATE, REBOOT = "a changed setting", "a restart", "an update of one image", "a reboot"
 OURS_LATER = {
@@ -275,9 +273,14 @@ def _folders(made: Bundle, work: Path) -> dict[str, Path]:
         folder.mkdir(parents=True)
         for name in (layout.EXECUTABLE, images):
             os.link(made.folder / name, folder / name)
-        sums = made.checksums.read_text().splitlines(keepends=True)
-        (folder / layout.CHECKSUMS).write_text("".join(line for line in sums if (folder / line.split()[1]).exists()))
+        keep_sums(made, folder)
     return folders
+
+
+def keep_sums(made: Bundle, folder: Path) -> None:
+    """Write the checksums of those files of a bundle that are in a folder."""
+    lines = made.checksums.read_text().splitlines(keepends=True)
+    (folder / layout.CHECKSUMS).write_text("".join(line for line in lines if (folder / line.split()[1]).exists()))
 
 
 def prepare(host: Host, folder_of_bundle: Path, made: Bundle, kept: Path) -> tuple[Path, str]:
@@ -329,7 +332,7 @@ WAYS = (
     Way("mounted", ROOTFUL, "mounted", ours, BOTH),
     Way("by hand", ROOTFUL, "loaded", by_hand, BOTH),
     Way("floors", ROOTFUL, "loaded", floors, BOTH),
-    Way("unpacked", ROOTFUL, "mounted", ours, first=NO_LOOPS),
+    Way("unpacked", ROOTFUL, "mounted", ours, first=machines.NO_LOOPS),
     Way("loaded", ROOTLESS, "loaded", ours),
     Way("unpacked", ROOTLESS, "mounted", ours),
     Way("by hand", ROOTLESS, "loaded", by_hand),

@@ -124,7 +124,7 @@ def measure(run: Run, case: Case, bundle: Bundle, prepared: Path, kept: Path) ->
         folder = machine.path(BUNDLE)
         _copy(bundle, run.way, folder)
         if run.way == "unpacked":
-            machine.run(bench.NO_LOOPS)
+            machine.run(machines.NO_LOOPS)
         set_cache("cold", folder)
         with slow_disk.slowed([machine.path(f"/{path}") for path in disks.values()], case.limit):
             measured = bench.Run(way=run.way, cache="cold", host=ROOTFUL.name)
@@ -137,8 +137,7 @@ def _copy(bundle: Bundle, way: str, folder: Path) -> None:
     images = layout.STORE if way in ("mounted", "unpacked") else layout.IMAGES
     for name in (layout.EXECUTABLE, images):
         subprocess.run(["cp", str(bundle.folder / name), str(folder / name)], check=True)
-    lines = bundle.checksums.read_text().splitlines(keepends=True)
-    (folder / layout.CHECKSUMS).write_text("".join(line for line in lines if (folder / line.split()[1]).exists()))
+    bench.keep_sums(bundle, folder)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ The tests go on with what the ones before have left, as the life of one installa
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,17 @@ import pytest
 from installer.release import envfile
 from tests.e2e.console import EMAIL, PASSWORD, Console
 from tests.target.bundle import Bundle
+from tests.target.cluster import programs
 from tests.target.cluster.node import Node
 from tests.target.cluster.provider import UNMANAGED
 from tests.target.cluster.site import Site, restarts
+from tests.target.neighbour import NEIGHBOUR
 from tests.target.newer import NEW
 from tests.target.private_registry import PrivateRegistry
 
 SETUP = "/console/api/setup"
+# The port of the company's registry, which is another one each time.
+THE_REGISTRY = 0
 CLAIMS = ("storage", "plugin-daemon", "data-0-db-postgres-0", "data-0-redis-0", "data-0-weaviate-0")
 
 
@@ -98,6 +103,55 @@ def test_api_and_workers_share_their_files(site: Site) -> None:
     (volume,) = (site.node.folder / "volumes").glob("dify-storage-*")
     written = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in volume.iterdir()}
     assert written == {"api": (1001, 1001), "worker": (1001, 1001)}
+
+
+enforced = pytest.mark.skipif(
+    programs.POLICIES not in os.environ, reason=f"nobody enforces policies here: {programs.POLICIES} names no program"
+)
+
+
+@enforced
+@pytest.mark.parametrize(
+    ("caller", "host", "port"),
+    [
+        ("nginx", "web", 3000),
+        ("api", "db-postgres", 5432),
+        ("worker", "redis", 6379),
+        ("plugin-daemon", "api", 5001),
+        ("sandbox", "ssrf-proxy", 3128),
+        # In a private range, as model servers are.
+        ("api", NEIGHBOUR, THE_REGISTRY),
+    ],
+)
+def test_policies_let_through_what_is_named(site: Site, caller: str, host: str, port: int) -> None:
+    assert connects(site, caller, host, port)
+
+
+@enforced
+@pytest.mark.parametrize(
+    ("caller", "host", "port"),
+    [
+        ("sandbox", "db-postgres", 5432),
+        ("sandbox", "api", 5001),
+        ("sandbox", NEIGHBOUR, THE_REGISTRY),
+        ("ssrf-proxy", "db-postgres", 5432),
+        ("ssrf-proxy", "redis", 6379),
+        ("nginx", "db-postgres", 5432),
+        ("web", "redis", 6379),
+        ("web", NEIGHBOUR, THE_REGISTRY),
+        ("db-postgres", "api", 5001),
+    ],
+)
+def test_policies_let_nothing_else_through(site: Site, caller: str, host: str, port: int) -> None:
+    assert not connects(site, caller, host, port)
+
+
+def connects(site: Site, caller: str, host: str, port: int) -> bool:
+    """Tell whether a pod of a service gets a connection."""
+    (pod, *_) = site.get("pods", f"--selector=app.kubernetes.io/name={caller}")
+    command = ("timeout", "5", "bash", "-c", f"exec 3<>/dev/tcp/{host}/{port or site.registry.port}")
+    container = ("exec", pod["metadata"]["name"], f"--container={caller}")
+    return site.kubectl(*container, "--", *command, check=False).returncode == 0
 
 
 def test_no_request_is_lost_while_all_that_are_two_roll(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from installer.core.runner import Runner
 from installer.images import image_store, storage_conf
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
+from tests.e2e.test_backup import FILL, HASH, printed, psql
 from tests.e2e.test_refusals import flip
+from tests.e2e.test_upgrade import image_ids, versions
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
+from tests.target.newer import NEW, OLD
 from tests.target.registry import Registry
 
 CONFS = {
@@ -33,16 +37,17 @@ THEIRS = "# An administrator's.\n" + storage_conf.default(
 )
 # A host that forbids squashfs (CIS, "Ensure squashfs is disabled") has a kernel without it.
 NO_SQUASHFS = "grep -v squashfs /proc/filesystems > /run/filesystems && mount --bind /run/filesystems /proc/filesystems"
-# One that lets nobody set a loop device up finds out when it mounts.
-NO_LOOPS = "for device in /dev/loop*; do umount $device && rm -f $device; done"
 
 
-def build(name: str, sample: Bundle, registry: Registry, work: Path, images: str = "both") -> Bundle:
-    """Build the sample with a store, and with an archive or without."""
+def build(
+    name: str, sample: Bundle, registry: Registry, work: Path, images: str = "both", *, published: bool = True
+) -> Bundle:
+    """Build the sample with a store, and with an archive or without; its images are `published` in the registry."""
     made = dataclasses.replace(sample, name=name, folder=work / f"dist-{name}", payload=work / f"payload-{name}")
     command = bundles.command(made, work, "--images", images)
     with registry:
-        bundles.publish(sample.checkout, registry, work)
+        if published:
+            bundles.publish(sample.checkout, registry, work)
         subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
     return made
 
@@ -238,7 +243,7 @@ def spoil(where: Server, tree: Path, theirs: str, boot: str, command: str) -> No
 @pytest.mark.feature("rootful podman, a host that mounts no squashfs (CIS forbids it)", "works; the store is unpacked")
 def test_a_host_that_mounts_none_unpacks_the_store(new_machine: MachineMaker, stored: Bundle) -> None:
     where = server(new_machine, stored)
-    where.run("sh", "-c", NO_LOOPS)
+    where.run("sh", "-c", machines.NO_LOOPS)
     live(where, THEIRS)
 
 
@@ -304,3 +309,53 @@ def test_a_flipped_bit_is_found_while_it_is_unpacked(
     assert result.returncode == 3
     assert f"{layout.STORE} is changed: bytes" in result.stderr
     assert changes(where) == ""
+
+
+@pytest.fixture(scope="module")
+def later(newer: Bundle, registry: Registry, work: Path) -> Bundle:
+    """The sample's next release with a store."""
+    return build("stored-later", newer, registry, work, "store", published=False)
+
+
+@pytest.mark.parametrize("user", ["root", machines.USER])
+def test_an_upgrade_and_the_way_back_have_a_store_each(
+    new_machine: MachineMaker, stored: Bundle, later: Bundle, user: str
+) -> None:
+    where = server(new_machine, stored, user)
+    where.install()
+    psql(where, FILL)
+    before, ran = psql(where, HASH), image_ids(where)
+    where.put(later.executable, layout.EXECUTABLE, mode=0o755)
+    where.put(later.folder / layout.STORE, layout.STORE)
+    said = where.install().stderr
+    # Of those that both releases have none is new.
+    assert f"{'mounted' if user == 'root' else 'unpacked'}" in said
+    assert versions(where) == {NEW}
+    assert len(names_of_stores(where)) == 2
+
+    # What is kept for the way back outlives a reboot.
+    where.machine.reboot()
+    where.await_healthy()
+    printed(where, "rollback")
+    assert versions(where) == {OLD}
+    assert (psql(where, HASH), image_ids(where)) == (before, ran)
+    assert len(names_of_stores(where)) == 1
+
+    # Forward again, and for good.
+    where.put(later.folder / layout.STORE, layout.STORE)
+    where.install()
+    where.installer("prune")
+    assert versions(where) == {NEW}
+    assert len(names_of_stores(where)) == 1
+    removed = where.installer("uninstall")
+    assert removed.returncode == 0, removed.stderr
+    assert changes(where) == ""
+
+
+def names_of_stores(where: Server) -> set[str]:
+    """Return the names of the stores in the install folder, and require that storage.conf names the same."""
+    listed = where.run("sh", "-c", f"ls {where.folder}/stores").stdout.split()
+    there = {name.removesuffix(".squashfs") for name in listed}
+    named = where.run("sh", "-c", f"cat {CONFS[where.user]}").stdout
+    assert there == set(re.findall(r"stores/([0-9a-f]{12})", named))
+    return there

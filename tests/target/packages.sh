@@ -31,6 +31,7 @@ if [ "${1:-}" = cluster ]; then
         catatonit               # the first process of the node and of each pod
         dnsmasq-base            # names of Services
         conntrack iptables      # kube-proxy
+        ipset                   # network policies
         curl iproute2 procps openssl
     )
 fi

@@ -1,9 +1,9 @@
 """`make selinux RIG=PATH`: the whole installation on a virtual machine with SELinux enforcing, rootful and rootless.
 
 The rig is a folder with `vmctl` and `mkvm.sh` for a machine whose policy denies a bind mount without a label, as
-RHEL's does. The machine is emulated: each of the two installations takes some ten minutes, so this is no part of
-`make test`. Needs `make demo` to have made a bundle, or any other with `DIST=PATH`; with an image store, root gets
-that and no archive.
+RHEL's does. The machine is emulated: each installation takes some ten minutes, so this is no part of `make test`. Needs
+`make demo` to have made a bundle, or any other with `DIST=PATH`. With an image store root gets that and no archive, and
+once more where squashfs is forbidden; the user gets it where there is no archive.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ HEALTHY_SECONDS = 2400
 PROBED = "tcontext=system_u:object_r:hugetlbfs_t"
 # Our first question, whether the store may be given a label at its mount.
 ASKED = '{ relabelfrom } for .* comm="mount"'
+# As CIS has it ("Ensure squashfs kernel module is not available").
+NO_SQUASHFS = "echo 'install squashfs /bin/false' > /etc/modprobe.d/cis.conf; modprobe --remove squashfs; true"
 DENIALS = "grep -a 'denied.*permissive=0' /var/log/audit/audit.log || true"
 
 
@@ -67,21 +69,27 @@ class Rig:
         return {**os.environ, "WORKDIR": str(self.work)}
 
 
-def prove(rig: Rig, dist: Path, user: str) -> None:
-    """Install as this user on a fresh machine; fail unless all is healthy and nothing was denied."""
+def prove(rig: Rig, dist: Path, user: str, *, cis: bool = False) -> None:
+    """Install as this user on a fresh machine; fail unless all is healthy and nothing was denied.
+
+    With `cis` the machine forbids squashfs, and root unpacks the store.
+    """
     home, folder, options = USERS[user]
     rig("destroy")
     started = rig("start", "--fresh", "--net", "lan", "-o", "os=rhel9.6")
     if started.returncode != 0:
         raise SystemExit(f"the machine does not start: {started.stderr}")
     stored = (dist / layout.STORE).exists() and (user == "root" or not (dist / layout.IMAGES).exists())
-    mounted = stored and user == "root"
+    mounted = stored and user == "root" and not cis
     files = [dist / layout.EXECUTABLE, dist / (layout.STORE if stored else layout.IMAGES)]
     pushed = rig("push", "-u", user, *map(str, files), home)
     if pushed.returncode != 0:
         raise SystemExit(pushed.stderr)
     assert rig.run("root", "getenforce").strip() == "Enforcing"
-    print(f"== {user}: {rig.run(user, 'podman --version').strip()}, SELinux enforcing", flush=True)
+    if cis:
+        rig.run("root", NO_SQUASHFS)
+    who = f"{user}, without squashfs" if cis else user
+    print(f"== {who}: {rig.run(user, 'podman --version').strip()}, SELinux enforcing", flush=True)
     refused = rig.run(user, f"./dify-installer preflight --ip {ADDRESS} --dir /usr/dify", status=4)
     assert "files in /usr/dify must keep their labels" in refused, refused
     before = rig.denials()
@@ -93,6 +101,10 @@ def prove(rig: Rig, dist: Path, user: str) -> None:
         shown = rig.run(user, "findmnt --noheadings --types squashfs --output TARGET,OPTIONS")
         assert "/opt/dify/stores/" in shown, shown
         print(f"== mounted: {shown.strip()}", flush=True)
+    elif stored:
+        tree = rig.run(user, f"ls -dZ {folder}/stores/*").strip()
+        assert rig.run(user, "podman images --quiet --filter readonly=false").strip() == ""
+        print(f"== unpacked: {tree}", flush=True)
     print(f"== installed in {(time.monotonic() - begun) / 60:.0f} minutes", flush=True)
     assert "run already" in rig.run(user, f"./dify-installer {arguments}", seconds=600)
     since = rig.denials()[len(before) :]
@@ -116,6 +128,8 @@ def main(rig_folder: Path, work: Path, dist: Path) -> None:
     try:
         for user in USERS:
             prove(rig, dist, user)
+        if (dist / layout.STORE).exists():
+            prove(rig, dist, "root", cis=True)
     finally:
         rig("destroy")
 

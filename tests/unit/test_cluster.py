@@ -22,7 +22,7 @@ from installer.commands import manifests
 from installer.core import errors, layout
 from installer.core.console import Console
 from installer.registry import reference
-from installer.release import compose, envfile, external, tls
+from installer.release import compose, envfile, external, storage, tls
 from installer.stack import prepare_api
 from tests.target.images import SAMPLE
 from tests.unit.test_manifest import EXAMPLE
@@ -295,14 +295,6 @@ def test_the_command_line_is_checked(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@both
-def test_a_database_of_others_is_refused_in_words(given: Given) -> None:
-    database = external.database_settings(external.checked_database("postgresql://u:secret@db.intranet/dify"))
-    with pytest.raises(errors.UsageError, match="PostgreSQL at db.intranet:5432") as caught:
-        given.write(values=database)
-    assert "secret" not in caught.value.message
-
-
 AUTHORITY = tls.make_self_signed("company.example", datetime.datetime.now(datetime.UTC)).certificate
 
 
@@ -332,6 +324,121 @@ def test_the_companys_authorities_are_mounted_by_those_who_call_out(given: Given
     assert files["base/web.yaml"] == before["base/web.yaml"]
     # The next run goes on with them.
     assert trusted.write() == files
+
+
+DATABASE = external.database_settings(external.checked_database("postgresql://u:secret@10.1.2.3/dify"))
+OTHERS = {
+    **DATABASE,
+    **external.redis_settings(external.checked_redis("rediss://r:hidden@redis.intranet:6380/2")),
+    **storage.settings(storage.checked("s3://KEY:closed@s3.intranet:9000/dify")),
+    **external.vector_settings(external.checked_vectors("postgresql://v:covered@10.1.2.3:5433/vectors")),
+}
+SENTINELS = external.redis_settings(external.checked_redis("sentinel://r:hidden@10.1.1.1:26379,10.1.1.2:26379/mine/0"))
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Path:
+    path = tmp_path / "company.pem"
+    path.write_bytes(AUTHORITY)
+    return path
+
+
+def let_out(files: dict[str, bytes], name: str) -> list[tuple[str, int]]:
+    """Return address and port of the servers that a policy lets its pods call; no address is any."""
+    (policy,) = [each for each in objects(files, "NetworkPolicy") if each["metadata"]["name"] == name]
+    rules = [each for each in policy["spec"]["egress"] if "podSelector" not in each.get("to", [{}])[0]]
+    private = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+    addresses = [(each.get("to", [{"ipBlock": {"cidr": ""}}])[0]["ipBlock"]["cidr"], each) for each in rules]
+    return [
+        (cidr, port["port"])
+        for cidr, each in addresses
+        for port in each.get("ports", ())
+        if cidr not in private and port["port"] not in (53, 5353)
+    ]
+
+
+@both
+def test_services_of_others_have_no_objects_and_are_let_out_to(given: Given, company: Path) -> None:
+    files = given.write(values=OTHERS, ca_bundle=company)
+    assert not {"db-postgres", "redis", "weaviate", "pgvector"} & {each["metadata"]["name"] for each in objects(files)}
+    assert [each["metadata"]["name"] for each in objects(files, "PersistentVolumeClaim")] == ["plugin-daemon"]
+    api, daemon = environment(files, "api"), environment(files, "plugin-daemon")
+    assert api["DB_EXTRAS"] == "sslmode=verify-full&sslrootcert=/etc/company-ca/ca-bundle.pem"
+    assert daemon["PGSSLROOTCERT"] == api["REDIS_SSL_CA_CERTS"] == "/etc/company-ca/ca-bundle.pem"
+    assert (api["DB_PASSWORD"], api["REDIS_PASSWORD"], api["S3_SECRET_KEY"]) == ("secret", "hidden", "closed")
+    shared = [("10.1.2.3/32", 5432), ("", 6380), ("", 9000)]
+    assert let_out(files, "api") == let_out(files, "migration") == [*shared, ("10.1.2.3/32", 5433)]
+    assert let_out(files, "plugin-daemon") == shared
+    assert let_out(files, "web") == let_out(files, "sandbox") == let_out(files, "nginx") == []
+    for name, content in files.items():
+        if name != "settings.env" and not name.endswith("-secrets.yaml"):
+            assert not [each for each in ("secret", "hidden", "closed", "covered") if f":{each}@".encode() in content]
+            assert b": hidden\n" not in content
+            assert b": closed\n" not in content
+
+
+@both
+def test_pods_wait_for_services_of_others_as_dify_will_call_them(given: Given, company: Path) -> None:
+    files = given.write(values=OTHERS, ca_bundle=company)
+    asking = {
+        each["name"]: (each, {volume["name"] for volume in pod["volumes"]})
+        for pod in pods(files).values()
+        for each in (*pod.get("initContainers", ()), *pod["containers"])
+        if each["name"] in ("wait-for-database", "wait-for-migration", "wait-for-cache", "record")
+    }
+    assert len(asking) == 4
+    for name, (each, volumes) in asking.items():
+        assert each["volumeMounts"] == [{"name": "company-ca", "mountPath": "/etc/company-ca", "readOnly": True}], name
+        assert "company-ca" in volumes
+    database, _ = asking["wait-for-database"]
+    plain = {each["name"]: each.get("value") for each in database["env"]}
+    assert (plain["PGHOST"], plain["PGPORT"], plain["PGSSLMODE"]) == ("10.1.2.3", "5432", "verify-full")
+    assert database["env"][-1]["valueFrom"]["secretKeyRef"] == {"name": "api-secrets", "key": "DB_PASSWORD"}
+    cache, _ = asking["wait-for-cache"]
+    asked = "redis-cli -h redis.intranet -p 6380 --tls --cacert /etc/company-ca/ca-bundle.pem --user r ping"
+    assert asked in cache["command"][2]
+
+
+def test_sentinels_are_asked_and_their_server_is_let_out_to(given: Given) -> None:
+    files = given.write(values=SENTINELS)
+    assert let_out(files, "api") == [("10.1.1.1/32", 26379), ("10.1.1.2/32", 26379), ("", 6379)]
+    (wait,) = [each for each in pods(files)["plugin-daemon"]["initContainers"] if each["name"] == "wait-for-cache"]
+    assert "redis-cli -h 10.1.1.2 -p 26379 sentinel get-master-addr-by-name mine" in wait["command"][2]
+
+
+def test_whom_to_trust_is_asked_for_before_anything_is_written(given: Given) -> None:
+    with pytest.raises(errors.UsageError, match=r"PostgreSQL at 10\.1\.2\.3:5432: the certificate") as caught:
+        given.write(values=DATABASE)
+    assert "secret" not in caught.value.message
+    assert not given.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (DATABASE, "rows"),
+        (storage.settings(storage.checked("s3://KEY:closed@s3.intranet:9000/dify")), "files"),
+        (external.vector_settings(external.checked_vectors("postgresql://v:covered@10.1.2.3:5433/vectors")), "vectors"),
+    ],
+)
+def test_what_lies_elsewhere_is_not_left_behind(
+    given: Given, company: Path, values: dict[str, str], what: str, tmp_path: Path
+) -> None:
+    given.write(ca_bundle=company)
+    with pytest.raises(errors.UsageError, match=f"{what} would be looked for elsewhere"):
+        given.write(values=values)
+    moved = dataclasses.replace(given, out=tmp_path / "moved")
+    files = moved.write(values=values, env=given.out / "settings.env", ca_bundle=company)
+    # The next run goes on with them.
+    assert moved.write() == files
+
+
+def test_a_url_with_its_password_is_refused_on_the_command_line(given: Given) -> None:
+    url = "postgresql://u:secret@10.1.2.3/dify"
+    told = CliRunner().invoke(cli.cli, ["manifests", "--registry", "r.example.com", "--out", "x", "--db-url", url])
+    assert isinstance(told.exception, errors.UsageError)
+    assert "in the environment (DIFY_INSTALLER_DB_URL)" in told.exception.message
+    assert not {"secret", "answer"} & set(re.findall(r"\w+", told.exception.message))
 
 
 def test_authorities_that_kubectl_does_not_apply_are_refused(given: Given, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from installer import cli
+from installer import cli, plan
 from installer.cluster import judge, look
 from installer.commands import preflight_cluster
 from installer.core import errors
 from installer.core.finding import Finding
 from installer.core.runner import Result, Runner
+from installer.release import external
 from tests.unit.test_cluster import Given, given
 
 __all__ = ["given"]
@@ -158,9 +160,32 @@ ANSWERS: dict[str, Any] = {
 
 def test_kubectl_is_asked_and_nothing_is_changed(wanted: look.Wanted, given: Given) -> None:
     runner = Kubectl(ANSWERS)
-    found = preflight_cluster.look_at(given.out, runner, try_pull=False)
+    found = preflight_cluster.look_at(given.out, runner, try_pull=False, payload=given.payload)
     assert {each.level for each in found} == {"ok"}
     assert {each.split()[1] for each in runner.asked} == {"version", "get", "auth"}
+
+
+def test_services_of_others_are_judged_where_this_machine_reaches_them(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://u:secret@10.1.2.3/dify?sslmode=disable"
+    given.write(values=external.database_settings(external.checked_database(url)))
+    runner = Kubectl(ANSWERS)
+    refused: list[Any] = []
+
+    def connect(address: Any, timeout: float) -> socket.socket:
+        if refused:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    judged = Finding("postgresql", "error", "it refuses the password", "ALTER ROLE")
+    monkeypatch.setattr(plan, "judge_others", lambda _env, _authorities: [judged])
+    assert preflight_cluster.look_at(given.out, runner, try_pull=False, payload=given.payload)[-1] == judged
+    refused.append(True)
+    told = preflight_cluster.look_at(given.out, runner, try_pull=False, payload=given.payload)[-1]
+    assert (told.check, told.level) == ("reach", "info")
+    assert told.seen.startswith("PostgreSQL at 10.1.2.3:5432 is not reached from this machine (Connection refused)")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +203,7 @@ def test_a_pod_that_tries_a_pull_is_removed(
     wanted: look.Wanted, given: Given, status: dict[str, Any], level: str
 ) -> None:
     runner = Kubectl({"get pod dify-installer-pull": {"status": status}, **ANSWERS})
-    found = preflight_cluster.look_at(given.out, runner, try_pull=True)[-1]
+    found = preflight_cluster.look_at(given.out, runner, try_pull=True, payload=given.payload)[-1]
     assert (found.check, found.level) == ("pull", level), found
     assert "delete pod dify-installer-pull" in runner.asked[-1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from build import store as build_store
 from build.failure import BuildError
 from installer.bundle import manifest
 from installer.core import errors, layout
+from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine.base import Name
 from installer.engine.choose import ENGINES
@@ -139,7 +141,34 @@ def test_what_was_asked_for_holds_the_images(
 ) -> None:
     monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: None)
     cut = archive.Cut(largest=largest, base=frozenset(), compression=compression)
-    assert bundle._choose_images(asked, cut) == asked
+    assert bundle._choose_images(asked, cut, "podman", Console(silent=True)) == asked
+
+
+@pytest.mark.parametrize(
+    ("program", "obstacle", "changed", "chosen"),
+    [
+        ("podman", None, {}, "store"),
+        ("docker", None, {}, "archive"),
+        ("podman", BuildError("no root", "build as root"), {}, "archive"),
+        ("podman", None, {"largest": 4096}, "archive"),
+        ("podman", None, {"compression": "zstd"}, "archive"),
+        ("podman", None, {"base": frozenset(["1" * 64])}, "archive"),
+    ],
+)
+def test_what_nobody_asked_for_is_a_store_where_it_serves(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    program: str,
+    obstacle: BuildError | None,
+    changed: dict[str, Any],
+    chosen: str,
+) -> None:
+    monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: obstacle)
+    cut = archive.Cut(**{"largest": None, "base": frozenset(), "compression": "none", **changed})
+    assert bundle._choose_images(None, cut, program, Console()) == chosen
+    told = capsys.readouterr().err
+    assert bool(told) is not bool(changed)
+    assert "build as root" in told or obstacle is None
 
 
 @pytest.mark.parametrize(("asked", "largest"), [("store", 4096), ("store", None), ("both", None)])
@@ -149,4 +178,4 @@ def test_a_store_that_cannot_be_made_is_refused(
     monkeypatch.setattr(build_store, "find_obstacle", lambda _differential: BuildError("no root"))
     cut = archive.Cut(largest=largest, base=frozenset(), compression="none")
     with pytest.raises(errors.InstallerError, match="no root|are for archives"):
-        bundle._choose_images(asked, cut)
+        bundle._choose_images(asked, cut, "podman", Console(silent=True))

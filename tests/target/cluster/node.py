@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.target.cluster import settings
+from tests.target.cluster import programs, settings
 from tests.target.cluster.provider import Provider
 from tests.target.network import Inside
 
@@ -209,12 +209,23 @@ class Node:
             f"--cluster-cidr={settings.PODS} --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 "
             "--conntrack-tcp-timeout-close-wait=0",
         )
+        if program := os.environ.get(programs.POLICIES):
+            self._enforce_policies(program)
         self._start(
             "dnsmasq",
             f"--keep-in-foreground --no-resolv --no-hosts --hostsdir={folder}/hosts --user=root --bind-interfaces "
             f"--listen-address={settings.NAME_SERVER} --local=/cluster.local/ --pid-file=",
         )
         _await("the node", self._is_ready)
+
+    def _enforce_policies(self, program: str) -> None:
+        folder = self.folder
+        self._start(
+            program,
+            f"--kubeconfig={folder}/admin.kubeconfig --hostname-override={settings.NODE} --run-firewall=true "
+            "--run-router=false --run-service-proxy=false --enable-cni=false --health-port=0 "
+            f"--service-cluster-ip-range={settings.SERVICES}",
+        )
 
     def _is_ready(self) -> bool:
         # That of the kubelet which runs now: the server remembers for a while what the last one said.
@@ -228,7 +239,7 @@ class Node:
     def _start(self, program: str, arguments: str) -> None:
         path = self.programs / program
         command = [*self._enter(), str(path) if path.exists() else program, *shlex.split(arguments)]
-        with (self.folder / f"{program}.log").open("ab") as log:
+        with (self.folder / f"{path.name}.log").open("ab") as log:
             self._programs.append(
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
             )

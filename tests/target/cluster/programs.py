@@ -12,6 +12,8 @@ from tests.target import steps
 
 SOURCE = Path(__file__).resolve().parent / "kubernetes"
 NAMES = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet")
+# Names a kube-router that was compiled, of any 2.x: Kubernetes itself enforces no network policy.
+POLICIES = "KUBE_ROUTER"
 # Names a file that was compiled before: nothing is compiled then.
 READY = "KUBERNETES"
 

@@ -56,7 +56,7 @@ class Site:
         found: list[dict[str, Any]] = self.node.get(kinds, "--namespace", self.namespace, *arguments)
         return found
 
-    def write(self, bundle: Bundle, *options: str) -> None:
+    def write(self, bundle: Bundle, *options: str, **environment: str) -> None:
         """Push a bundle's images, and write its folder for kubectl."""
         pushed = self.folder / "images.json"
         there = ("--registry", f"{self.registry.host}/dify")
@@ -64,7 +64,7 @@ class Site:
         self._installer(bundle, "push", *there, *login, "--out", str(pushed))
         given = ("--images-json", str(pushed), "--out", str(self.out), "--pull-secret", PULL_SECRET)
         named = ("--namespace", self.namespace, "--host", HOST)
-        self._installer(bundle, "manifests", *there, *given, *named, *options)
+        self._installer(bundle, "manifests", *there, *given, *named, *options, **environment)
 
     def preflight(self, bundle: Bundle, *options: str) -> dict[str, str]:
         """Let a bundle's executable judge the cluster; return the level and what was seen of each check."""
@@ -81,9 +81,10 @@ class Site:
             [*enter, *command, "--kubernetes", str(self.out), "--json"], capture_output=True, text=True
         )
 
-    def _installer(self, bundle: Bundle, *arguments: str) -> None:
+    def _installer(self, bundle: Bundle, *arguments: str, **environment: str) -> None:
         """Run a bundle's executable where the registry can be reached."""
         path = {"PATH": EMPTY_PATH, "HOME": str(self.folder), "DIFY_INSTALLER_REGISTRY_PASSWORD": PASSWORD}
+        path |= environment
         command = [*self.registry.enter, "env", "-i", *(f"{key}={value}" for key, value in path.items())]
         done = subprocess.run(
             [*command, str(bundle.executable), *arguments], env=dict(os.environ), capture_output=True, text=True
@@ -125,7 +126,7 @@ class Site:
 
     def await_ready(self, seconds: float = ROLLOUT_SECONDS) -> None:
         """Wait until all pods are those of today's objects, and ready. Raises AssertionError with what they say."""
-        self._await(lambda: all(map(is_ready, self.get(WORKLOADS))), "not all is ready", seconds)
+        self.until(lambda: all(map(is_ready, self.get(WORKLOADS))), "not all is ready", seconds)
 
     def await_answer(self, path: str, seconds: float = ROLLOUT_SECONDS) -> None:
         """Wait until the gateway has a good answer for a path."""
@@ -136,7 +137,7 @@ class Site:
             except requests.RequestException:
                 return False
 
-        self._await(answers, f"{path} is not answered", seconds)
+        self.until(answers, f"{path} is not answered", seconds)
 
     def await_failed_migration(self, seconds: float = ROLLOUT_SECONDS) -> str:
         """Wait until a try of the migration has failed, and return the logs of that try."""
@@ -149,10 +150,11 @@ class Site:
                     failed[:] = [each["metadata"]["name"] for each in pods if each["status"]["phase"] == "Failed"]
             return bool(failed)
 
-        self._await(has_failed, "no migration fails", seconds)
+        self.until(has_failed, "no migration fails", seconds)
         return self.kubectl("logs", failed[0], "--all-containers", check=False).stdout
 
-    def _await(self, holds: Callable[[], bool], otherwise: str, seconds: float) -> None:
+    def until(self, holds: Callable[[], bool], otherwise: str, seconds: float = ROLLOUT_SECONDS) -> None:
+        """Wait until something holds. Raises AssertionError with `otherwise` and what the pods say."""
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, f"{otherwise}\n{self.told()}"
