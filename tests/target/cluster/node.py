@@ -209,14 +209,14 @@ class Node:
             f"--cluster-cidr={settings.PODS} --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 "
             "--conntrack-tcp-timeout-close-wait=0",
         )
-        if program := os.environ.get(programs.POLICIES):
-            self._enforce_policies(program)
         self._start(
             "dnsmasq",
             f"--keep-in-foreground --no-resolv --no-hosts --hostsdir={folder}/hosts --user=root --bind-interfaces "
             f"--listen-address={settings.NAME_SERVER} --local=/cluster.local/ --pid-file=",
         )
         _await("the node", self._is_ready)
+        if program := os.environ.get(programs.POLICIES):
+            self._enforce_policies(program)
 
     def _enforce_policies(self, program: str) -> None:
         folder = self.folder
