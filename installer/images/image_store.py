@@ -261,7 +261,8 @@ def retire(
 ) -> list[Store]:
     """Remove the stores that no container or image needs, but for the one that is `described` and those of these names.
 
-    Returns those that stay.
+    Returns those that stay. An image that two stores have is read from the one that was named last, by whatever starts
+    after that: an upgrade leaves one behind otherwise for as long as the database's image is the same.
 
     Raises CommandFailed when podman cannot say what its containers and images were made from.
     """
@@ -269,8 +270,8 @@ def retire(
     stores = list_stores(place)
     if not [store for store in stores if store != kept or store.begun.exists()]:
         return stores
-    listed = engine.run(["ps", "--all", "--no-trunc", "--format", "{{.ImageID}}"], timeout=PODMAN_SECONDS).stdout
-    used, layers = {bare(identity) for identity in listed.split()}, _own_layers(engine)
+    elsewhere = kept.images if kept else frozenset()
+    used, layers = _used_images(elsewhere, engine), _own_layers(engine)
     staying = [
         store
         for store in stores
@@ -281,6 +282,23 @@ def retire(
         if store not in staying:
             remove(store, engine)
     return staying
+
+
+def _used_images(elsewhere: Collection[str], engine: Engine) -> set[str]:
+    """Return the IDs of the images that containers need of other stores than the kept one, which has these `elsewhere`.
+
+    One that runs since before storage.conf was changed last may read from the store that was named before. Raises
+    CommandFailed.
+    """
+    line = "{{.ImageID}} {{.State}} {{.StartedAt}}"
+    listed = engine.run(["ps", "--all", "--no-trunc", "--format", line], timeout=PODMAN_SECONDS).stdout
+    named = config_path().stat().st_mtime if config_path().exists() else 0.0
+    used = set()
+    for identity, state, started in (each.split() for each in listed.splitlines()):
+        began_since = state != "running" or (started.isdecimal() and int(started) > named)
+        if bare(identity) not in elsewhere or not began_since:
+            used.add(bare(identity))
+    return used
 
 
 def remove(store: Store, engine: Engine, *, keep_file: bool = False) -> None:

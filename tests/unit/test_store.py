@@ -63,6 +63,28 @@ def stored(place: layout.Installation, name: str, image: str) -> image_store.Sto
     return made
 
 
+@pytest.mark.parametrize(
+    ("state", "started", "stays"),
+    [("running", 2000, False), ("exited", 500, False), ("created", -62135596800, False), ("running", 500, True)],
+    ids=["began since", "ended", "never began", "began before"],
+)
+def test_an_image_that_two_stores_have_is_needed_of_the_older_one_by_what_began_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, started: int, stays: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(image_store, "CONFIG", tmp_path / "storage.conf")
+    monkeypatch.setattr(image_store, "UNITS", tmp_path)
+    image_store.CONFIG.write_text("")
+    os.utime(image_store.CONFIG, (1000, 1000))
+    place = layout.Installation(tmp_path / "dify")
+    kept = manifest.BigFile(name="x", size=1, sha256="0" * 64, chunk_bytes=1, chunks=())
+    current, older = stored(place, "0" * 12, "a"), stored(place, "1" * 12, "a")
+    program(tmp_path, "systemctl")
+    program(tmp_path, "systemd-escape", "echo unit.mount")
+    engine = Podman(program(tmp_path, "podman", f"[ $1 = ps ] && echo sha256:a {state} {started}; true"))
+    assert image_store.retire(place, kept, engine) == ([current, older] if stays else [current])
+
+
 def test_only_stores_that_no_container_or_image_needs_are_retired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,14 +101,14 @@ def test_only_stores_that_no_container_or_image_needs_are_retired(
     (beneath.tree / "overlay-layers/layers.json").write_text(json.dumps([{"id": "x", "diff-digest": "sha256:b"}]))
     program(tmp_path, "systemctl")
     program(tmp_path, "systemd-escape", "echo unit.mount")
-    engine = Podman(program(tmp_path, "podman", "echo sha256:b"))
+    engine = Podman(program(tmp_path, "podman", "case $1 in ps) echo sha256:b running 5;; *) echo sha256:b;; esac"))
     # An image that somebody has built or loaded may be made of layers that are in a store.
     assert image_store.retire(place, kept, engine) == [current, used, beneath]
     assert not unused.file.exists()
     assert not unused.tree.exists()
     assert used.file.exists()
     assert called(tmp_path) == [
-        "ps --all --no-trunc --format {{.ImageID}}",
+        "ps --all --no-trunc --format {{.ImageID}} {{.State}} {{.StartedAt}}",
         "image ls --all --quiet --no-trunc --filter readonly=false",
         "image inspect --format {{range .RootFS.Layers}}{{.}} {{end}} sha256:b",
         f"--path --suffix=mount {unused.tree}",
