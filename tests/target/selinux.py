@@ -20,7 +20,7 @@ from tests.target import bundle
 
 FEATURES = {
     "SELinux enforcing, rootful and rootless": "works; bind mounts are labelled",
-    "SELinux enforcing, a bundle with an image store": "works; mounted as container_ro_file_t if allowed, or unpacked so",
+    "SELinux enforcing, a bundle with an image store": "works; as container_ro_file_t where that is allowed",
     "SELinux, an install folder that must keep its labels": "refused: `--dir /opt/dify`",
 }
 ADDRESS = "10.0.2.15"
