@@ -295,8 +295,9 @@ def _used_images(elsewhere: Collection[str], engine: Engine) -> set[str]:
     named = config_path().stat().st_mtime if config_path().exists() else 0.0
     used = set()
     for identity, state, started in (each.split() for each in listed.splitlines()):
-        began_since = state != "running" or (started.isdecimal() and int(started) > named)
-        if bare(identity) not in elsewhere or not began_since:
+        # Whatever else it may be called, paused for one, has its file system mounted.
+        reads_newer = state in ("created", "exited") or (started.isdecimal() and int(started) > named)
+        if bare(identity) not in elsewhere or not reads_newer:
             used.add(bare(identity))
     return used
 

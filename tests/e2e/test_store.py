@@ -328,8 +328,7 @@ def test_an_upgrade_and_the_way_back_have_a_store_each(
     where.put(later.executable, layout.EXECUTABLE, mode=0o755)
     where.put(later.folder / layout.STORE, layout.STORE)
     said = where.install().stderr
-    # Of those that both releases have none is new.
-    assert f"{'mounted' if user == 'root' else 'unpacked'}" in said
+    assert ("mounted" if user == "root" else "unpacked") in said
     assert versions(where) == {NEW}
     assert len(names_of_stores(where)) == 2
 

@@ -65,8 +65,14 @@ def stored(place: layout.Installation, name: str, image: str) -> image_store.Sto
 
 @pytest.mark.parametrize(
     ("state", "started", "stays"),
-    [("running", 2000, False), ("exited", 500, False), ("created", -62135596800, False), ("running", 500, True)],
-    ids=["began since", "ended", "never began", "began before"],
+    [
+        ("running", 2000, False),
+        ("exited", 500, False),
+        ("created", -62135596800, False),
+        ("running", 500, True),
+        ("paused", 500, True),
+    ],
+    ids=["began since", "ended", "never began", "began before", "began before and is paused"],
 )
 def test_an_image_that_two_stores_have_is_needed_of_the_older_one_by_what_began_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, started: int, stays: bool
