@@ -290,16 +290,13 @@ def _used_images(elsewhere: Collection[str], engine: Engine) -> set[str]:
     One that runs since before storage.conf was changed last may read from the store that was named before. Raises
     CommandFailed.
     """
-    line = "{{.ImageID}} {{.State}} {{.StartedAt}}"
-    listed = engine.run(["ps", "--all", "--no-trunc", "--format", line], timeout=PODMAN_SECONDS).stdout
     named = config_path().stat().st_mtime if config_path().exists() else 0.0
-    used = set()
-    for identity, state, started in (each.split() for each in listed.splitlines()):
-        # Whatever else it may be called, paused for one, has its file system mounted.
-        reads_newer = state in ("created", "exited") or (started.isdecimal() and int(started) > named)
-        if bare(identity) not in elsewhere or not reads_newer:
-            used.add(bare(identity))
-    return used
+    return {
+        each.image_id
+        for each in engine.containers()
+        # What is in another state, paused for one, has its file system mounted.
+        if each.image_id not in elsewhere or not (each.state in ("created", "exited") or each.started > named)
+    }
 
 
 def remove(store: Store, engine: Engine, *, keep_file: bool = False) -> None:

@@ -87,7 +87,9 @@ def test_an_image_that_two_stores_have_is_needed_of_the_older_one_by_what_began_
     current, older = stored(place, "0" * 12, "a"), stored(place, "1" * 12, "a")
     program(tmp_path, "systemctl")
     program(tmp_path, "systemd-escape", "echo unit.mount")
-    engine = Podman(program(tmp_path, "podman", f"[ $1 = ps ] && echo sha256:a {state} {started}; true"))
+    listed = [{"Names": ["one"], "ImageID": "a", "State": state, "StartedAt": started}]
+    (tmp_path / "listed").write_text(json.dumps(listed))
+    engine = Podman(program(tmp_path, "podman", f"[ $1 != ps ] || cat {tmp_path}/listed"))
     assert image_store.retire(place, kept, engine) == ([current, older] if stays else [current])
 
 
@@ -107,14 +109,17 @@ def test_only_stores_that_no_container_or_image_needs_are_retired(
     (beneath.tree / "overlay-layers/layers.json").write_text(json.dumps([{"id": "x", "diff-digest": "sha256:b"}]))
     program(tmp_path, "systemctl")
     program(tmp_path, "systemd-escape", "echo unit.mount")
-    engine = Podman(program(tmp_path, "podman", "case $1 in ps) echo sha256:b running 5;; *) echo sha256:b;; esac"))
+    (tmp_path / "listed").write_text(
+        json.dumps([{"Names": ["one"], "ImageID": "b", "State": "running", "StartedAt": 5}])
+    )
+    engine = Podman(program(tmp_path, "podman", f"[ $1 != ps ] && echo sha256:b || cat {tmp_path}/listed"))
     # An image that somebody has built or loaded may be made of layers that are in a store.
     assert image_store.retire(place, kept, engine) == [current, used, beneath]
     assert not unused.file.exists()
     assert not unused.tree.exists()
     assert used.file.exists()
     assert called(tmp_path) == [
-        "ps --all --no-trunc --format {{.ImageID}} {{.State}} {{.StartedAt}}",
+        "ps --all --no-trunc --format json",
         "image ls --all --quiet --no-trunc --filter readonly=false",
         "image inspect --format {{range .RootFS.Layers}}{{.}} {{end}} sha256:b",
         f"--path --suffix=mount {unused.tree}",
