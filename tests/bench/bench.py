@@ -27,7 +27,7 @@ import yaml
 
 from installer.core import layout
 from installer.release import dify
-from tests.bench import ballast, host_load, push, report
+from tests.bench import ballast, host_load, push, report, target
 from tests.bench.hosts import DOCKER, ROOTFUL, ROOTLESS, UPDATED, Host
 from tests.bench.target import BUNDLE, arguments, booted, set_cache, watched
 from tests.target import bundle as bundles
@@ -198,9 +198,14 @@ def by_hand(machine: Machine, run: Run, host: Host) -> None:
 
 
 def afterwards(machine: Machine, run: Run, commands: dict[str, str]) -> None:
-    """What comes later: a setting is changed, the stack restarted, an image updated, the host rebooted."""
+    """What comes later: a setting is changed, the stack restarted, an image updated, the host rebooted.
+
+    Each begins with a stack at rest. Dify answers while its workers still import, and as the first process of a
+    container Python hears no SIGTERM then: it was killed after its 20 s, by hand and by us, or not, as it fell out.
+    """
     for name, command in commands.items():
         machine.run("sync")
+        target.await_rest()
         begun = time.monotonic()
         machine.run(command, timeout=1200)
         if name == REBOOT:

@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,8 @@ DISK_BYTES = 40 * 1024**3
 BUNDLE = "/srv/bundle"
 WATCHED = ("podman", "dify-installer", "sha256sum", "podman-compose", "tar", "storage-untar")
 SAMPLE_SECONDS = 0.1
+# A stack at rest takes some hundredths of a processor: health checks, and workers that ask for work.
+REST_SECONDS, REST_SHARE, REST_LIMIT = 5.0, 0.3, 180.0
 
 
 class Peaks(Protocol):
@@ -132,6 +135,23 @@ def sampled(sample: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
+
+
+def await_rest() -> None:
+    """Wait until the processors have been idle for most of REST_SECONDS. Raises TimeoutError."""
+    deadline = time.monotonic() + REST_LIMIT
+    while time.monotonic() < deadline:
+        before = _busy_ticks()
+        time.sleep(REST_SECONDS)
+        if (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") < REST_SHARE * REST_SECONDS:
+            return
+    raise TimeoutError(f"the processors are busy for {REST_LIMIT:.0f} s: another program runs on this host")
+
+
+def _busy_ticks() -> int:
+    """Return the ticks that all processors together have worked so far (proc(5), /proc/stat)."""
+    user, nice, system, _idle, _wait, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return user + nice + system + sum(rest)
 
 
 def processor_seconds() -> float:
