@@ -33,7 +33,7 @@ from installer.images import inventory, supply
 from installer.registry import pull
 from installer.release import compose, dify, env_history, envfile, external, resolvers, settings, storage
 from installer.release.settings import Settings
-from installer.services import bucket, pgvector, postgresql, reach, redis_server
+from installer.services import bucket, pgvector, postgresql, reach, redis_server, vector_store
 from installer.stack import project
 from installer.upgrade import plan as upgrades
 from installer.workspace import account
@@ -514,13 +514,17 @@ def check_redis(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
 
 
 def check_vectors(env: Settings, authorities: bytes | None) -> Iterator[Finding]:
-    """A PostgreSQL of yours lets Dify keep its vectors there, with pgvector; nothing for a vector store of our own."""
+    """A PostgreSQL with pgvector, Qdrant or OpenSearch of yours lets Dify keep its vectors there; else nothing."""
     wanted = external.find_vectors(env.resolved)
     if wanted is None:
         return
     reach.require_not_here(wanted.host, wanted.port, wanted.where)
-    seen = pgvector.look(wanted, authorities)
-    told = f"{wanted.where}, {wanted.name}, version {seen.version}, sslmode={wanted.mode}: pgvector {seen.extension}"
+    if isinstance(wanted, external.Database):
+        seen = pgvector.look(wanted, authorities)
+        told = f"{wanted.place}, version {seen.version}, sslmode={wanted.mode}: pgvector {seen.extension}"
+    else:
+        version, security = vector_store.look(wanted, authorities), "TLS" if wanted.tls else "no TLS"
+        told = f"{wanted.where}, version {version}, {security}: it"
     yield Finding("vectors", "ok", f"{told} can be used")
 
 
@@ -601,9 +605,7 @@ def require_one_store_of_vectors(
 
 def _store(variables: Mapping[str, str]) -> str:
     found = external.find_vectors(variables)
-    if found is None:
-        return variables.get(dify.VECTOR_STORE, "")
-    return f"{found.name} at {found.host}:{found.port}"
+    return variables.get(dify.VECTOR_STORE, "") if found is None else found.place
 
 
 def _place(found: storage.Storage | None, place: layout.Installation) -> str:

@@ -169,21 +169,20 @@ def _require_files(arrival: Arrival, here: storage.Storage | None) -> None:
     )
 
 
-def _require_vectors(arrival: Arrival, here: external.Database | None) -> None:
-    """Raise BackupRefused where the vectors are to be in a database that is not that of the backup, or only there."""
+def _require_vectors(arrival: Arrival, here: external.Vectors | None) -> None:
+    """Raise BackupRefused where the vectors are to be in a server that is not that of the backup, or only there."""
     there = external.find_vectors(envfile.parse(arrival.env))
-    places = [None if each is None else (each.host, each.port, each.name) for each in (here, there)]
-    if places[0] == places[1]:
+    if (here and here.place) == (there and there.place):
         return
     path = arrival.path
     if there is not None:
         raise errors.BackupRefused(
-            f"{path} has no vectors: they are in {there.name} at {there.where}, which is not ours",
+            f"{path} has no vectors: they are in {there.place}, which is not ours",
             "name it with --vector-url; or leave the vectors behind: --without-vectors",
         )
     assert here is not None
     raise errors.BackupRefused(
-        f"{here.where} is not ours: the vectors that {path} brings do not go into {here.name} by themselves",
+        f"{here.place} is not ours: the vectors that {path} brings do not go there by themselves",
         "leave out --vector-url; or leave the vectors behind: --without-vectors",
     )
 

@@ -213,10 +213,10 @@ def files_not_in_it(found: storage.Storage) -> str:
     )
 
 
-def vectors_not_in_it(found: external.Database) -> str:
-    """Say that the vectors in a database that is not ours are not in a backup, and what that asks for."""
+def vectors_not_in_it(found: external.Vectors) -> str:
+    """Say that vectors that are not ours are not in a backup, and what that asks for."""
     return (
-        f"the vectors, which are not ours: {found.where}, {found.name}. Have it dumped as well: without them nothing "
+        f"the vectors, which are not ours: {found.place}. Have them copied as well: without them nothing "
         "is found in the knowledge bases"
     )
 

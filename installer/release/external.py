@@ -1,6 +1,7 @@
 """Services that a company runs already: where Dify is to find its database and its Redis, and the settings for that.
 
-Where it keeps its files is in `release.storage`.
+Where it keeps its files is in `release.storage`; of what keeps vectors, Qdrant and OpenSearch are in
+`release.vector_store`.
 
 What each program reads (Dify 1.11.3, api/configs/middleware; plugin daemon 0.5.2, internal/types/app/config.go,
 internal/db/pg/pg.go, pkg/utils/cache/redis.go):
@@ -26,7 +27,8 @@ from typing import Literal, get_args
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from installer.core import errors
-from installer.release import compose, dify, storage, urls
+from installer.release import compose, dify, storage, urls, vector_store
+from installer.release.vector_store import VectorStore
 
 Mode = Literal["disable", "require", "verify-ca", "verify-full"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -45,6 +47,7 @@ VECTOR_KEYS = (
     *("PGVECTOR_HOST", "PGVECTOR_PORT", "PGVECTOR_USER", "PGVECTOR_PASSWORD", "PGVECTOR_DATABASE"),
     # The last two have the same value as the password (`dify.SECRETS`).
     *(dify.VECTOR_SSL_MODE, "PGVECTOR_POSTGRES_PASSWORD", "PGVECTO_RS_PASSWORD"),
+    *vector_store.KEYS,
 )
 BY_SENTINELS = "REDIS_USE_SENTINEL"
 SENTINEL_KEYS = (
@@ -94,6 +97,15 @@ class Database:
     def verifies(self) -> bool:
         """Whether the server's certificate is compared with the authorities."""
         return self.mode.startswith("verify")
+
+    @property
+    def place(self) -> str:
+        """Return where its data are, for people; two that are equal are one place."""
+        return f"{self.where}, {self.name}" + (f" and {self.plugins}" if self.plugins else "")
+
+
+# What keeps vectors: a PostgreSQL with pgvector, or a server of another kind.
+Vectors = Database | VectorStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +164,10 @@ def checked_database(text: str) -> Database:
     return Database(host=host, port=port, user=user, password=password, name=name, mode=mode)
 
 
-def checked_vectors(text: str) -> Database:
-    """Return the database for vectors that a URL names. Raises UsageError, never with the URL: a password is in it."""
+def checked_vectors(text: str) -> Vectors:
+    """Return what keeps vectors, as a URL names it. Raises UsageError, never with the URL: a password is in it."""
+    if vector_store.is_meant(text):
+        return vector_store.checked(text)
     return replace(checked_database(text), plugins="", option=VECTOR_OPTION)
 
 
@@ -258,16 +272,18 @@ def database_settings(database: Database) -> dict[str, str]:
     }
 
 
-def vector_settings(database: Database) -> dict[str, str]:
-    """Return the settings by which the api keeps its vectors in a database."""
+def vector_settings(found: Vectors) -> dict[str, str]:
+    """Return the settings by which the api keeps its vectors there."""
+    if isinstance(found, VectorStore):
+        return vector_store.settings(found)
     return {
         dify.VECTOR_STORE: PGVECTOR,
-        "PGVECTOR_HOST": database.host,
-        "PGVECTOR_PORT": str(database.port),
-        "PGVECTOR_USER": database.user,
-        "PGVECTOR_PASSWORD": database.password,
-        "PGVECTOR_DATABASE": database.name,
-        dify.VECTOR_SSL_MODE: database.mode,
+        "PGVECTOR_HOST": found.host,
+        "PGVECTOR_PORT": str(found.port),
+        "PGVECTOR_USER": found.user,
+        "PGVECTOR_PASSWORD": found.password,
+        "PGVECTOR_DATABASE": found.name,
+        dify.VECTOR_SSL_MODE: found.mode,
     }
 
 
@@ -332,8 +348,12 @@ def find_database(variables: Mapping[str, str]) -> Database | None:
     )
 
 
-def find_vectors(variables: Mapping[str, str]) -> Database | None:
-    """Return the database that the settings name for vectors, if it is not one of our containers."""
+def find_vectors(variables: Mapping[str, str]) -> Vectors | None:
+    """Return what the settings name for vectors, if it is not one of our containers."""
+    return vector_store.find(variables) or _find_pgvector(variables)
+
+
+def _find_pgvector(variables: Mapping[str, str]) -> Database | None:
     if variables.get(dify.VECTOR_STORE) != PGVECTOR or variables.get("PGVECTOR_HOST", "") in ("", PGVECTOR):
         return None
     found, port = variables.get(dify.VECTOR_SSL_MODE, ""), variables.get("PGVECTOR_PORT") or "5432"
@@ -381,7 +401,7 @@ def _sentinels(variables: Mapping[str, str]) -> tuple[Address, ...]:
 def profiles_of_ours(variables: Mapping[str, str]) -> str | None:
     """Return COMPOSE_PROFILES without those of what others run; None where nothing is to change."""
     theirs = {variables.get(dify.DB_TYPE) or POSTGRESQL} if has_database(variables) else set()
-    theirs |= {PGVECTOR} if find_vectors(variables) else set()
+    theirs |= {variables.get(dify.VECTOR_STORE, "")} if find_vectors(variables) else set()
     active = compose.active_profiles(variables)
     left = [name for name in active if name not in theirs]
     return ",".join(left) if len(left) < len(active) else None
@@ -392,7 +412,7 @@ def find_addresses(variables: Mapping[str, str]) -> set[tuple[str, int]]:
     return {(host.lower(), port) for each in find_all(variables) for host, port in each.addresses.values()}
 
 
-def find_all(variables: Mapping[str, str]) -> list[Database | Redis | storage.Storage]:
+def find_all(variables: Mapping[str, str]) -> list[Database | Redis | storage.Storage | VectorStore]:
     """Return the servers that an installation uses and that are not its own."""
     found = (find_database(variables), find_redis(variables), storage.find(variables), find_vectors(variables))
     # One server may have the rows and the vectors.
@@ -401,7 +421,7 @@ def find_all(variables: Mapping[str, str]) -> list[Database | Redis | storage.St
 
 def _place_of_rows(variables: Mapping[str, str]) -> str:
     found = find_database(variables)
-    return f"{found.where}, {found.name} and {found.plugins}" if found else ""
+    return found.place if found else ""
 
 
 def _place_of_files(variables: Mapping[str, str]) -> str:
@@ -411,7 +431,7 @@ def _place_of_files(variables: Mapping[str, str]) -> str:
 
 def _place_of_vectors(variables: Mapping[str, str]) -> str:
     found = find_vectors(variables)
-    return f"{found.where}, {found.name}" if found else ""
+    return found.place if found else ""
 
 
 # Where what people have made lies, by what it is, as far as that is not our own; two that are equal are one place.
@@ -433,12 +453,15 @@ def rows_in_words(variables: Mapping[str, str]) -> list[str]:
     """Say which databases and which Redis an installation uses that are not its own, without secrets."""
     told = []
     if database := find_database(variables):
-        told.append(f"{database.where}, {database.name} and {database.plugins}, as {database.user}, {database.mode}")
+        told.append(f"{database.place}, as {database.user}, {database.mode}")
     if redis := find_redis(variables):
         security = "TLS" if redis.tls else "without TLS"
         told.append(f"{redis.where}, databases {redis.number} and {redis.broker}, {security}")
-    if vectors := find_vectors(variables):
-        told.append(f"{vectors.where}, {vectors.name} with the vectors, as {vectors.user}, {vectors.mode}")
+    vectors = find_vectors(variables)
+    if isinstance(vectors, VectorStore):
+        told.append(vectors.in_words)
+    elif vectors is not None:
+        told.append(f"{vectors.place} with the vectors, as {vectors.user}, {vectors.mode}")
     return told
 
 

@@ -281,7 +281,8 @@ def _hand_on_to_the_api(environment: dict[str, Any], variables: Mapping[str, str
     """Hand on how a bucket and a database for vectors of others are reached."""
     if storage.find(variables) is not None:
         environment.setdefault(storage.STYLE, f"${{{storage.STYLE}:-auto}}")
-    if (vectors := external.find_vectors(variables)) is None:
+    vectors = external.find_vectors(variables)
+    if not isinstance(vectors, external.Database):
         return
     environment[dify.LIBPQ_SSL_MODE] = vectors.mode
     if vectors.verifies:

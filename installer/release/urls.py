@@ -14,7 +14,7 @@ from installer.release import dify
 
 # The names of our own services that a server of others cannot have: the containers would find ours, or nothing.
 OWN_DATABASES = ("", "db", *(values["DB_HOST"] for values in dify.DATABASES.values()), "oceanbase", "seekdb")
-REDIS_SERVICE, VECTOR_SERVICE = "redis", "pgvector"
+REDIS_SERVICE, VECTOR_SERVICES = "redis", ("pgvector", "qdrant", "opensearch")
 _UNWRITABLE = re.compile(r"[\s'\\]")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
@@ -52,7 +52,7 @@ def host_of(url: SplitResult, what: str) -> str:
         )
     if not _HOST.fullmatch(host):
         raise errors.UsageError(f"the host of the {what} is neither a name nor an address", "correct it")
-    if host in (*OWN_DATABASES, REDIS_SERVICE, VECTOR_SERVICE):
+    if host in (*OWN_DATABASES, REDIS_SERVICE, *VECTOR_SERVICES):
         raise errors.UsageError(
             f"{host} is the name of a service of Dify's own", "give another name of that host, or its address"
         )

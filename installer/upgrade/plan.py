@@ -138,7 +138,7 @@ def told_of_others(variables: Mapping[str, str]) -> Iterator[Finding]:
         told = f"the files in {found.place} are not ours: they are not in that copy, and stay as they are"
         yield Finding("upgrade", "info", told)
     if vectors := external.find_vectors(variables):
-        told = f"the vectors in {vectors.name} at {vectors.where} are not ours: they are not in that copy, either"
+        told = f"the vectors in {vectors.place} are not ours: they are not in that copy, either"
         yield Finding("upgrade", "info", told)
 
 

@@ -106,7 +106,7 @@ def test_a_backup_does_not_come_beside_vectors_that_are_not_its_own() -> None:
     here = {**VARIABLES, **THERE}
     head = {"vector_store": "pgvector"}
     for theirs, variables, why in (
-        (THEIRS, here, "do not go into vectors by themselves"),
+        (THEIRS, here, "do not go there by themselves"),
         (envfile.edit(THEIRS, OTHER), here, "has no vectors"),
         (envfile.edit(THEIRS, THERE), VARIABLES, "has no vectors"),
     ):
@@ -133,7 +133,7 @@ def test_where_the_vectors_are_stays_as_it_is_here(tmp_path: Path) -> None:
 def test_it_is_told_that_the_vectors_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "PostgreSQL at vectors.intranet:5433, vectors" in backup.vectors_not_in_it(external.checked_vectors(URL))
     (told,) = upgrades.told_of_others(computed(THERE).resolved)
-    assert (told.level, "vectors at PostgreSQL at vectors.intranet" in told.seen) == ("info", True)
+    assert (told.level, "the vectors in PostgreSQL at vectors.intranet" in told.seen) == ("info", True)
     monkeypatch.setattr(reach, "require_not_here", lambda *_: None)
     monkeypatch.setattr(pgvector, "look", lambda *_: pgvector.Seen(version="17.2", extension="0.8.0"))
     (found,) = plans.check_vectors(computed(THERE), None)

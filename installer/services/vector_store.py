@@ -1,0 +1,54 @@
+"""Asks a Qdrant or an OpenSearch of others whether Dify can keep its vectors there; what is tried is removed again."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import ssl
+from collections.abc import Callable, Iterator
+
+from installer.core import errors
+from installer.release.vector_store import NAMES, TLS_OFF, Kind, VectorStore
+from installer.services import json_http, opensearch, qdrant, reach
+from installer.services.json_http import Client, NotJsonError
+
+SECONDS = 20.0
+OPTION = "--vector-url"
+# What is tried, by kind: client and server, and the name of what is made and removed; returns the server's version.
+_ROUNDS: dict[Kind, Callable[[Client, VectorStore, str], str]] = {
+    "qdrant": qdrant.go_round,
+    "opensearch": opensearch.go_round,
+}
+
+
+def look(store: VectorStore, authorities: bytes | None) -> str:
+    """Ask whether Dify can keep its vectors there, as it would; leaves nothing there. Returns the server's version.
+
+    `authorities` are certificates, PEM. Raises PreflightFailed with the reason and what to do.
+    """
+    context: ssl.SSLContext | None = None
+    if store.tls:
+        context = reach.make_context(verifies=True, names=True, authorities=authorities, where=store.where)
+    headers = {"api-key": store.secret} if store.kind == "qdrant" else json_http.basic(store.user, store.secret)
+    client = Client(host=store.host, port=store.port, seconds=SECONDS, context=context, headers=headers)
+    # A role may be for the names that Dify gives, and for no others.
+    name = f"{store.prefix}_dify_installer_{secrets.token_hex(6)}"
+    with _telling(store):
+        return _ROUNDS[store.kind](client, store, name)
+
+
+@contextlib.contextmanager
+def _telling(store: VectorStore) -> Iterator[None]:
+    """Raise PreflightFailed for whatever keeps the server from answering, or for an answer that is none of its kind."""
+    try:
+        with reach.telling(store.where, url=OPTION, plain=f"tls={TLS_OFF} in {OPTION}"):
+            # One that speaks TLS may end the connection of whoever does not.
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                yield
+                return
+            raise NotJsonError("it ends the connection")
+    except NotJsonError as error:
+        remedy = f"correct {OPTION}" + ("" if store.tls else f"; if it speaks TLS there, leave tls={TLS_OFF} out")
+        raise errors.PreflightFailed(
+            f"{store.where} does not answer as {NAMES[store.kind]} does: {error}", remedy
+        ) from error
