@@ -32,7 +32,7 @@ STEP := $(PYTHON) -m tests.target.steps
 MINUTES ?= 30
 SEED ?=
 
-.PHONY: help bundle test test-cluster check demo bench life growth scale faults docs selinux format lock release clean \
+.PHONY: help bundle test test-cluster test-stores check demo bench life growth scale faults docs selinux format lock release clean \
     system-packages demo-packages bench-packages cluster-packages
 
 help: ## list the targets
@@ -65,6 +65,10 @@ test: system-packages $(VENV)/complete ## style, types, unit and end-to-end test
 test-cluster: cluster-packages $(VENV)/complete ## run the sample on a real Kubernetes of one node, compiled once (root, Go 1.24); KUBERNETES=FILE names a compiled one
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/cluster.lock
 	KUBERNETES=$(KUBERNETES) $(RUN) -m pytest tests/cluster --durations=20 --work=$(WORK) $(if $(DIFY),--dify=$(DIFY)) $(PYTEST)
+
+test-stores: system-packages $(VENV)/complete ## install the sample beside a real Qdrant (root): QDRANT=FILE names its program
+	$(if $(QDRANT),,$(error QDRANT=FILE names the program))
+	QDRANT=$(QDRANT) $(RUN) -m pytest tests/stores --work=$(WORK) $(PYTEST)
 
 demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it on an air-gapped target machine (root), in 3 minutes
 	@$(RUN) -m tests.target.demo $(WORK)

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import http.client
 import ipaddress
+import json
 import os
 import pwd
 import re
@@ -364,6 +365,43 @@ def find_postgres() -> Path:
     if not found and on_path is None:
         raise LookupError("PostgreSQL is not installed: tests/target/packages.sh installs it")
     return found[-1].parent if found else Path(str(on_path)).resolve().parent
+
+
+class Qdrant(_Server):
+    """A Qdrant with TLS, whose key is `secret`; `program` is one that was compiled, or comes from its makers."""
+
+    def __init__(self, program: Path, secret: str, address: str, port: int, enter: Sequence[str] = ()) -> None:
+        super().__init__(address, port, enter)
+        self.program, self.secret = program.resolve(), secret
+
+    def __enter__(self) -> Qdrant:
+        service = {
+            "host": self.address,
+            "http_port": self.port,
+            "grpc_port": None,
+            "api_key": self.secret,
+            "enable_tls": True,
+        }
+        files = {"cert": f"{self.folder}/server.crt", "key": f"{self.folder}/server.key"}
+        storage_at = {"storage_path": f"{self.folder}/storage", "snapshots_path": f"{self.folder}/snapshots"}
+        written = {"service": service, "tls": files, "storage": storage_at, "telemetry_disabled": True}
+        (self.folder / "config.yaml").write_text(json.dumps(written))
+        self.launch([str(self.program), "--config-path", str(self.folder / "config.yaml")])
+        return self
+
+    def answers(self) -> bool:
+        """Tell whether it takes a question."""
+        return self._ask().returncode == 0
+
+    def collections(self) -> list[str]:
+        """Return the names of its collections."""
+        return [each["name"] for each in json.loads(self._ask().stdout)["result"]["collections"]]
+
+    def _ask(self) -> subprocess.CompletedProcess[str]:
+        url = f"https://{self.address}:{self.port}/collections"
+        command = ["curl", "--silent", "--fail", "--cacert", str(self.folder / "ca.crt"), "--config", "-", url]
+        login = f'header = "api-key: {self.secret}"'
+        return subprocess.run([*self.enter, *command], input=login, capture_output=True, text=True)
 
 
 class Bucket(_Server):
