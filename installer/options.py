@@ -441,8 +441,9 @@ URLS = (
         metavar="URL",
         group=OTHERS,
         help="A PostgreSQL with pgvector of yours for the vectors instead of our vector store, "
-        "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; in the environment or the answer file, never on the "
-        "command line. For a new installation.",
+        "postgresql://USER:PASSWORD@HOST:5432/NAME?sslmode=…; a Qdrant, qdrant://API_KEY@HOST:6333; or an OpenSearch, "
+        "opensearch://USER:PASSWORD@HOST:9200; the last two with ?tls=disable for http. In the environment or the "
+        "answer file, never on the command line. For a new installation.",
     ),
 )
 
@@ -710,6 +711,19 @@ MANIFESTS = (
     option("--namespace", default="dify", show_default=True, metavar="NAME", group=CLUSTER, help="The namespace."),
     option("--ingress-class", default="", metavar="NAME", group=CLUSTER, help="The class of the Ingress."),
     option(
+        "--gateway",
+        default="",
+        metavar="[NAMESPACE/]NAME",
+        group=CLUSTER,
+        help="A Gateway of yours: a route of it (HTTPRoute) takes the Ingress's place.",
+    ),
+    option(
+        "--https",
+        is_flag=True,
+        group=CLUSTER,
+        help="Addresses begin with https: the Gateway, or a proxy before the cluster, has the certificate.",
+    ),
+    option(
         "--tls-secret",
         default="",
         metavar="NAME",
@@ -805,7 +819,7 @@ class Given:
     db_url: external.Database | None = None
     redis_url: external.Redis | None = None
     storage_url: storage.Storage | None = None
-    vector_url: external.Database | None = None
+    vector_url: external.Vectors | None = None
     storage_filled: bool = False
     db_copied: bool = False
     db_restored: bool = False
@@ -973,7 +987,7 @@ def _require_agreement(given: Given, faults: list[str]) -> None:
 def _find_one_word_for_two(given: Given) -> Iterator[str]:
     """Yield what is wrong where the api's driver would compare certificates for rows that do not ask for it."""
     rows, vectors = given.db_url, given.vector_url
-    if rows and vectors and vectors.verifies and rows.mode == "require":
+    if rows and isinstance(vectors, external.Database) and vectors.verifies and rows.mode == "require":
         yield (
             "--db-url says sslmode=require, and --vector-url one that compares: the api has one word for the "
             "authorities of both: give both the same sslmode"

@@ -27,7 +27,7 @@ def contents(site: Site) -> dict[str, str]:
         "accounts.yaml": _text(*_accounts(site)),
         "migration.yaml": _text(migration.program(site), migration.job(site)),
     }
-    base |= {"ingress.yaml": _text(network.ingress(site)), "policies.yaml": _text(*network.policies(site))}
+    base |= {"entrance.yaml": _text(network.entrance(site)), "policies.yaml": _text(*network.policies(site))}
     if company := authorities.config_map(site):
         base["authorities.yaml"] = _text(company)
     for service in site.services:
@@ -89,7 +89,7 @@ def _openshift(site: Site) -> dict[str, str]:
     nonroot-v2 allows that. The sandbox does chroot and setuid (dify-helm#421): anyuid.
     """
     access = [*_context(site, "dify", "nonroot-v2"), *_context(site, "dify-sandbox", "anyuid")]
-    gone = network.ingress(site)
+    gone = network.entrance(site)
     gone = {key: gone[key] for key in ("apiVersion", "kind", "metadata")} | {"$patch": "delete"}
     resources = ["../../base", "access.yaml", "route.yaml"]
     return {

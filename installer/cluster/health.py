@@ -14,6 +14,8 @@ from installer.core.finding import Finding, Level
 STARTING_SECONDS = 1200.0
 SETTINGS = "dify-installer/settings"
 UNSEEN = "this user may not see them"
+# What a Gateway's controller says of a route that it serves.
+ROUTE_CONDITIONS = ("Accepted", "ResolvedRefs")
 ABSENT, SCALED = "it is not there", "it is scaled to none"
 
 
@@ -104,15 +106,23 @@ def check_claims(wanted: Wanted, seen: Running) -> Finding | None:
 
 
 def check_address(_wanted: Wanted, seen: Running) -> Finding:
-    """Somebody serves the Ingress or the Route: it has an address."""
+    """Somebody serves the Ingress or the Route: it has an address; or the Gateway has taken its route."""
     if seen.entrances is None:
         return Finding("address", "info", UNSEEN)
     if not seen.entrances:
-        return Finding("address", "error", "there is no Ingress and no Route", "apply the overlay again")
+        return Finding("address", "error", "there is no Ingress, HTTPRoute or Route", "apply the overlay again")
     for each in seen.entrances.values():
         hosts = ", ".join(_hosts(each))
         if there := list(_addresses(each)):
             return Finding("address", "ok", f"{each['kind']} {hosts} is served at {', '.join(there)}")
+    if each["kind"] == "HTTPRoute":
+        return Finding(
+            "address",
+            "warning",
+            f"HTTPRoute {hosts} is not served: {_refusal(each)}",
+            "see whether the Gateway takes routes of this namespace and name: kubectl describe httproute dify; name "
+            "another one with manifests --gateway",
+        )
     return Finding(
         "address",
         "warning",
@@ -282,6 +292,8 @@ def _event(seen: Running, name: str) -> str:
 def _hosts(entrance: Object) -> Iterable[str]:
     if entrance["kind"] == "Route":
         return [str(entrance["spec"].get("host", ""))]
+    if entrance["kind"] == "HTTPRoute":
+        return map(str, entrance["spec"].get("hostnames") or ())
     return [str(each.get("host", "")) for each in entrance["spec"].get("rules") or ()]
 
 
@@ -292,5 +304,23 @@ def _addresses(entrance: Object) -> Iterator[str]:
             if any((it["type"], it["status"]) == ("Admitted", "True") for it in each.get("conditions") or ()):
                 yield str(each.get("routerCanonicalHostname") or each.get("routerName") or each.get("host", ""))
         return
+    if entrance["kind"] == "HTTPRoute":
+        for each in status.get("parents") or ():
+            if all(_condition(each, kind).get("status") == "True" for kind in ROUTE_CONDITIONS):
+                yield f"the Gateway {each['parentRef']['name']}"
+        return
     for each in status.get("loadBalancer", {}).get("ingress") or ():
         yield str(each.get("ip") or each.get("hostname") or "")
+
+
+def _refusal(route: Object) -> str:
+    """Return why no Gateway serves a route, in its controller's words."""
+    for each in route.get("status", {}).get("parents") or ():
+        for kind in ROUTE_CONDITIONS:
+            if (found := _condition(each, kind)).get("status") == "False":
+                return f"{found.get('reason', kind)}: {found.get('message', '')}".rstrip(": ")
+    return "no controller says that it serves it"
+
+
+def _condition(parent: Object, kind: str) -> Object:
+    return next((each for each in parent.get("conditions") or () if each["type"] == kind), {})

@@ -124,6 +124,39 @@ def check_ingress(wanted: Wanted, seen: Seen) -> Finding | None:
     return Finding(name, "ok", f"the class {chosen}")
 
 
+def check_gateway(wanted: Wanted, seen: Seen) -> Finding | None:
+    """The Gateway that is named is there, works, and takes routes of the namespace."""
+    name = "gateway"
+    if wanted.gateway is None:
+        return None
+    namespace, called = wanted.gateway
+    if seen.gateway is None:
+        return Finding(
+            name,
+            "error",
+            f"there is no Gateway {called} in {namespace}, or this user may not see it",
+            "name one with manifests --gateway NAMESPACE/NAME: kubectl get gateways --all-namespaces",
+        )
+    conditions = {each["type"]: each for each in seen.gateway.get("status", {}).get("conditions") or ()}
+    works = conditions.get("Programmed", {})
+    if works.get("status") != "True":
+        why = str(works.get("message") or "no controller says that it serves it")
+        return Finding(name, "warning", f"the Gateway {called} does not work: {why}", "see that its controller runs")
+    allowed = [_takes_from(each) for each in seen.gateway["spec"].get("listeners") or ()]
+    if namespace != wanted.namespace and not {"All", "Selector"} & set(allowed):
+        return Finding(
+            name,
+            "error",
+            f"the Gateway {called} takes routes of its own namespace alone, and Dify's is in {wanted.namespace}",
+            "its administrator sets allowedRoutes.namespaces.from of a listener to All, or to Selector",
+        )
+    return Finding(name, "ok", f"the Gateway {called} in {namespace} works")
+
+
+def _takes_from(listener: Object) -> str:
+    return str(listener.get("allowedRoutes", {}).get("namespaces", {}).get("from", "Same"))
+
+
 def check_secrets(wanted: Wanted, seen: Seen) -> Finding | None:
     """The Secrets that the folder only names are there, of their type: the registry's login, the certificate."""
     if not wanted.secrets:
@@ -182,6 +215,7 @@ CHECKS: dict[str, Callable[[Wanted, Seen], Finding | None]] = {
     "rights": check_rights,
     "storage": check_storage,
     "ingress": check_ingress,
+    "gateway": check_gateway,
     "secrets": check_secrets,
     "quota": check_quota,
 }

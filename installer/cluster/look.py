@@ -19,6 +19,7 @@ from installer.core.runner import Runner
 
 POLL_SECONDS = 1.0
 # How the server's API names what cannot be found in the folder's own words: group/plural.
+GATEWAY_GROUP = "gateway.networking.k8s.io"
 PLURALS = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
 
 
@@ -50,6 +51,14 @@ class Wanted:
         return found
 
     @property
+    def gateway(self) -> tuple[str, str] | None:
+        """Namespace and name of the Gateway that is to take the route; None where there is an Ingress."""
+        for route in self.of_kind("HTTPRoute"):
+            parent = route["spec"]["parentRefs"][0]
+            return str(parent.get("namespace", self.namespace)), str(parent["name"])
+        return None
+
+    @property
     def secrets(self) -> dict[str, str]:
         """The Secrets that somebody else makes: name -> type."""
         pulls = {name["name"] for pod in self.pods for name in pod.get("imagePullSecrets", ())}
@@ -75,6 +84,7 @@ class Seen:
     namespace: Object | None = None
     classes: list[Object] | None = None
     ingress_classes: list[Object] | None = None
+    gateway: Object | None = None
     quotas: list[Object] = field(default_factory=list)
     limits: list[Object] = field(default_factory=list)
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -122,11 +132,20 @@ def look(wanted: Wanted, runner: Runner) -> Seen:
         namespace=namespace,
         classes=kubectl.list_all(runner, "storageclasses"),
         ingress_classes=kubectl.list_all(runner, "ingressclasses"),
+        gateway=_gateway(wanted, runner),
         quotas=kubectl.list_all(runner, "resourcequotas", *place) or [],
         limits=kubectl.list_all(runner, "limitranges", *place) or [],
         secrets={name: kind for name, kind in secrets.items() if kind is not None},
         forbidden=tuple(forbidden),
     )
+
+
+def _gateway(wanted: Wanted, runner: Runner) -> Object | None:
+    if wanted.gateway is None:
+        return None
+    namespace, name = wanted.gateway
+    found: Object | None = kubectl.get(runner, f"gateways.{GATEWAY_GROUP}", name, "--namespace", namespace)
+    return found
 
 
 def image_to_try(wanted: Wanted) -> str:

@@ -1,4 +1,4 @@
-"""Services, the Ingress or Route, and network policies that let out what is named."""
+"""Services, the Ingress, HTTPRoute or Route, and network policies that let out what is named."""
 
 from __future__ import annotations
 
@@ -42,6 +42,28 @@ def service_object(site: Site, service: str) -> Object | None:
     if not ports:
         return None
     return make(site, "v1", "Service", names.of(service), service, spec={"selector": labels(service), "ports": ports})
+
+
+def entrance(site: Site) -> Object:
+    """Return what leads browsers to nginx: a route of the company's Gateway, if one is named, else an Ingress."""
+    return http_route(site) if site.gateway else ingress(site)
+
+
+def http_route(site: Site) -> Object:
+    """Return the route of a Gateway: all goes to nginx.
+
+    Answers are streamed for minutes, and a Gateway may end each request after 15 s (Envoy's default). "0s" lets it
+    take its time (GEP-1742; in the standard channel since Gateway API 1.2).
+    """
+    namespace, _, name = site.gateway.rpartition("/")
+    parent = {"name": name} | ({"namespace": namespace} if namespace else {})
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
+        "backendRefs": [{"name": names.of(dify.PROXY), "port": 80}],
+        "timeouts": {"request": "0s"},
+    }
+    spec: dict[str, Any] = {"parentRefs": [parent], "hostnames": [site.host], "rules": [rule]}
+    return make(site, "gateway.networking.k8s.io/v1", "HTTPRoute", "dify", dify.PROXY, spec=spec)
 
 
 def ingress(site: Site) -> Object:

@@ -1,4 +1,4 @@
-"""What of a folder runs on the cluster now: its workloads, pods, Job, claims and Ingress, as kubectl tells of them."""
+"""What of a folder runs on the cluster now: its workloads, pods, Job, claims and entrance, as kubectl tells of them."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def look(wanted: Wanted, runner: Runner) -> Running:
     claims = kubectl.list_all(runner, "persistentvolumeclaims", *place)
     entrances = kubectl.list_all(runner, "ingresses", *place, OURS)
     if not entrances:
-        # OpenShift's, and unknown elsewhere.
-        entrances = kubectl.list_all(runner, "routes.route.openshift.io", *place, OURS) or entrances
+        # Unknown where nobody has added them.
+        others = ("httproutes.gateway.networking.k8s.io", "routes.route.openshift.io")
+        entrances = next(filter(None, (kubectl.list_all(runner, each, *place, OURS) for each in others)), entrances)
     pending = any(each["status"].get("phase") == "Pending" for each in claims or ())
     events = kubectl.list_all(runner, "events", *place) if pending else []
     return Running(

@@ -43,9 +43,10 @@ class Site:
 
     `services` are those of the rendered compose file, `variables` the settings as containers get them, `images` the
     name with digest of each reference of the compose file, `project` the folder with upstream's files, `prepare` the
-    text of the program that tells whether the database was migrated (stack.prepare_api), `clients` the references of
-    the images with psql and with redis-cli, by the services that they would be, `authorities` those in PEM that Dify is
-    to trust, or nothing, `owner_key` whether the owner has signed plugins of the bundle.
+    text of the program that tells whether the database was migrated (stack.prepare_api), `gateway` the Gateway, NAME or
+    NAMESPACE/NAME, that takes the Ingress's place, `clients` the references of the images with psql and with redis-cli,
+    by the services that they would be, `authorities` those in PEM that Dify is to trust, or nothing, `owner_key`
+    whether the owner has signed plugins of the bundle.
     """
 
     services: Mapping[str, compose.Service] = field(repr=False)
@@ -58,6 +59,7 @@ class Site:
     host: str
     tls_secret: str
     ingress_class: str
+    gateway: str
     storage_class: str
     access_mode: str
     pull_secret: str
@@ -91,7 +93,7 @@ class Site:
         if service == dify.MODEL_CALLER:
             result = self._offline_plugins() | result
         if service == dify.PROXY:
-            # Encryption ends at the Ingress.
+            # Encryption ends at the entrance.
             result |= {"NGINX_PORT": "8080", "NGINX_HTTPS_ENABLED": "false"}
         self.known[service] = result
         return result

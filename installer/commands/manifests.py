@@ -40,6 +40,8 @@ class Asked:
     allow_intranet: tuple[str, ...] = ()
     namespace: str = "dify"
     ingress_class: str = ""
+    gateway: str = ""
+    https: bool = False
     tls_secret: str = ""
     storage_class: str = ""
     access_mode: str = "ReadWriteMany"
@@ -60,6 +62,7 @@ def write(
     before = _read_record(asked.out)
     if not _LABEL.fullmatch(asked.namespace):
         raise errors.UsageError(f"{asked.namespace!r} is no name of a namespace", "use small letters, digits and -")
+    _require_one_entrance(asked)
     env = _settings(asked, bundle, payload / layout.PROJECT)
     site = _site(asked, bundle, payload, env)
     made = folder.contents(site)
@@ -84,6 +87,19 @@ def write(
     if gone:
         console.line(f"  what an earlier run had besides: kubectl delete --ignore-not-found -k {asked.out}/gone")
     return sorted(made)
+
+
+def _require_one_entrance(asked: Asked) -> None:
+    """Raise UsageError for a Gateway that has no valid name, or beside what belongs to an Ingress."""
+    if not asked.gateway:
+        return
+    if not all(map(_LABEL.fullmatch, asked.gateway.split("/"))) or asked.gateway.count("/") > 1:
+        raise errors.UsageError(f"{asked.gateway!r} is no name of a Gateway", "write NAME, or NAMESPACE/NAME")
+    if asked.ingress_class or asked.tls_secret:
+        raise errors.UsageError(
+            "--gateway takes the place of the Ingress, to which --ingress-class and --tls-secret belong",
+            "leave them out; the certificate is the Gateway's, and --https says that it has one",
+        )
 
 
 def _read_record(out: Path) -> dict[str, Any]:
@@ -129,7 +145,7 @@ def _settings(asked: Asked, bundle: manifest.Manifest, project: Path) -> setting
     values = {**asked.values}
     if asked.allow_intranet:
         values[dify.ALLOW_INTRANET] = intranet.joined(asked.allow_intranet)
-    values |= {"NGINX_HTTPS_ENABLED": "true" if asked.tls_secret else "false"}
+    values |= {"NGINX_HTTPS_ENABLED": "true" if asked.tls_secret or asked.https else "false"}
     wanted = settings.Asked(host=asked.host, ports={"http": 80, "https": 443}, values=values)
     example = (project / layout.ENV_EXAMPLE).read_text("utf-8")
     env = settings.compute(example, existing, wanted, bundle.variables, asked.out / "volumes")
@@ -185,6 +201,7 @@ def _site(asked: Asked, bundle: manifest.Manifest, payload: Path, env: settings.
         host=host,
         tls_secret=asked.tls_secret,
         ingress_class=asked.ingress_class,
+        gateway=asked.gateway,
         storage_class=asked.storage_class,
         access_mode=asked.access_mode,
         pull_secret=asked.pull_secret,

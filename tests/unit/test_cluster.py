@@ -264,6 +264,36 @@ def test_https_ends_at_the_ingress(given: Given) -> None:
     assert ingress["spec"]["tls"] == [{"hosts": ["dify.example.com"], "secretName": "certificate"}]
 
 
+def test_a_route_of_the_companys_gateway_takes_the_place_of_the_ingress(given: Given) -> None:
+    first = given.write()
+    files = given.write(gateway="infra/public", https=True)
+    assert b"kind: Ingress" not in files["base/entrance.yaml"]
+    (route,) = objects(files, "HTTPRoute")
+    assert route["spec"]["parentRefs"] == [{"name": "public", "namespace": "infra"}]
+    assert route["spec"]["hostnames"] == ["dify.example.com"]
+    assert route["spec"]["rules"][0]["backendRefs"] == [{"name": "nginx", "port": 80}]
+    assert environment(files, "api")["CONSOLE_WEB_URL"] == "https://dify.example.com"
+    # The Ingress of before is named, so that it can be removed; OpenShift's Route takes the place of either.
+    assert b"kind: Ingress" in files["gone/objects.yaml"] and "gone/objects.yaml" not in first
+    assert b"kind: HTTPRoute" in files["overlays/openshift/kustomization.yaml"]
+    (route,) = objects(given.write(gateway="public"), "HTTPRoute")
+    assert route["spec"]["parentRefs"] == [{"name": "public"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"gateway": "a/b/c"}, "is no name of a Gateway"),
+        ({"gateway": "Public"}, "is no name of a Gateway"),
+        ({"gateway": "public", "tls_secret": "certificate"}, "takes the place of the Ingress"),
+        ({"gateway": "public", "ingress_class": "nginx"}, "takes the place of the Ingress"),
+    ],
+)
+def test_a_gateway_and_an_ingress_are_not_asked_for_together(given: Given, asked: dict[str, str], why: str) -> None:
+    with pytest.raises(errors.UsageError, match=why):
+        given.write(**asked)
+
+
 def test_no_password_is_in_a_command(given: Given) -> None:
     redis = pods(given.write())["redis"]["containers"][0]
     assert redis["args"] == ["redis-server", "--requirepass", "$(REDISCLI_AUTH)"]

@@ -57,7 +57,7 @@ def quota(hard: dict[str, str], used: dict[str, str] | None = None) -> dict[str,
 
 def test_a_cluster_as_it_should_be_passes(wanted: look.Wanted) -> None:
     found = judged(wanted)
-    assert list(found) == list(judge.CHECKS)
+    assert list(found) == [each for each in judge.CHECKS if each != "gateway"]
     assert {each.level for each in found.values()} == {"ok"}
 
 
@@ -100,6 +100,36 @@ def test_one_thing_that_is_wrong_is_told(
         assert list(found) == ["kubernetes"]
     elif changed != {"namespace": None}:
         assert {each.level for name, each in found.items() if name != check} == {"ok"}
+
+
+def gateway(takes: str = "All", works: str = "True") -> dict[str, Any]:
+    listener = {"name": "web", "allowedRoutes": {"namespaces": {"from": takes}}}
+    condition = {"type": "Programmed", "status": works, "message": "no address is left"}
+    return {"spec": {"listeners": [listener]}, "status": {"conditions": [condition]}}
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "level", "told"),
+    [
+        ("infra/public", gateway(), "ok", "the Gateway public in infra works"),
+        ("infra/public", gateway("Selector"), "ok", "works"),
+        ("public", gateway("Same"), "ok", "the Gateway public in dify works"),
+        ("infra/public", gateway("Same"), "error", "takes routes of its own namespace alone"),
+        ("infra/public", gateway(works="False"), "warning", "does not work: no address is left"),
+        ("infra/public", {"spec": {}}, "warning", "no controller says"),
+        ("infra/public", None, "error", "there is no Gateway public in infra"),
+    ],
+)
+def test_the_gateway_is_judged(given: Given, named: str, there: dict[str, Any] | None, level: str, told: str) -> None:
+    given.write(gateway=named)
+    wanted = look.read(given.out)
+    found = judged(wanted, gateway=there)
+    assert "ingress" not in found
+    assert (found["gateway"].level, told in found["gateway"].seen) == (level, True), found["gateway"]
+    place = {"infra/public": "infra", "public": "dify"}[named]
+    asked = Kubectl({**ANSWERS, "get gateways.gateway.networking.k8s.io public --namespace " + place: there or {}})
+    assert (look.look(wanted, asked).gateway or None) == there
+    assert "httproutes.gateway.networking.k8s.io" in wanted.resources
 
 
 def test_secrets_cannot_be_there_before_their_namespace(wanted: look.Wanted) -> None:

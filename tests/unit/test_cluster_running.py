@@ -206,7 +206,7 @@ def test_what_is_wrong_with_pods_is_told(
         ({"jobs": None}, "migration", "info", "may not see"),
         ({"claims": None}, "claims", "info", "may not see"),
         ({"claims": {}}, "claims", "error", "data-0-db-postgres-0: not there"),
-        ({"entrances": {}}, "address", "error", "no Ingress and no Route"),
+        ({"entrances": {}}, "address", "error", "no Ingress, HTTPRoute or Route"),
         ({"entrances": None}, "address", "info", "may not see"),
     ],
 )
@@ -254,6 +254,20 @@ def test_an_ingress_without_an_address_and_an_admitted_route(wanted: look.Wanted
     route = {"kind": "Route", "spec": {"host": "dify.example.com"}, "status": {"ingress": [admitted]}}
     found = judged(wanted, dataclasses.replace(seen, entrances={"dify": route}))["address"]
     assert found.seen == "Route dify.example.com is served at router.example.com"
+
+
+def test_a_route_of_a_gateway_is_served_or_refused(wanted: look.Wanted) -> None:
+    def judged_route(**conditions: str) -> Finding:
+        told = [{"type": kind, "status": it, "reason": "Not", "message": "no"} for kind, it in conditions.items()]
+        parent = {"parentRef": {"name": "public"}, "conditions": told}
+        route = {"kind": "HTTPRoute", "spec": {"hostnames": ["dify.example.com"]}, "status": {"parents": [parent]}}
+        return judged(wanted, dataclasses.replace(good(wanted), entrances={"dify": route}))["address"]
+
+    served = judged_route(Accepted="True", ResolvedRefs="True")
+    assert (served.level, served.seen) == ("ok", "HTTPRoute dify.example.com is served at the Gateway public")
+    refused = judged_route(Accepted="False", ResolvedRefs="True")
+    assert (refused.level, "is not served: Not: no" in refused.seen) == ("warning", True)
+    assert "no controller says" in judged_route().seen
 
 
 def test_a_start_is_no_failure_while_nothing_fails(wanted: look.Wanted) -> None:

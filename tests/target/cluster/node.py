@@ -4,7 +4,8 @@ etcd, the control plane, containerd, the kubelet and kube-proxy run in mount, ne
 own, with a file system of /run that is empty after each boot. What a cloud or a distribution adds is in `provider`.
 Needs root, and the Debian packages of `packages.sh cluster`.
 
-It cannot show: several nodes, policies of the network (the bridge passes over them), an Ingress controller, OpenShift.
+It cannot show several nodes and OpenShift. Policies of the network (the bridge passes over them) and an Ingress
+controller it shows where a program for them is named.
 """
 
 from __future__ import annotations

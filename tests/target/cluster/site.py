@@ -196,9 +196,9 @@ class Site:
         return Inside(self.node).request("GET", self.url + path, headers={"Host": HOST}, timeout=30)
 
     @contextmanager
-    def asked_all_the_time(self, *paths: str) -> Iterator[Asked]:
-        """Ask the gateway all the time, on ever new connections; what is yielded is complete at the end."""
-        asked, ended, url = Asked(), threading.Event(), self.url
+    def asked_all_the_time(self, *paths: str, url: str = "") -> Iterator[Asked]:
+        """Ask nginx's Service, or at `url`, all the time, on ever new connections; what is yielded is complete then."""
+        asked, ended, url = Asked(), threading.Event(), url or self.url
         inside = Inside(self.node)
 
         def ask() -> None:
