@@ -95,7 +95,7 @@ class Run:
 
 
 def main() -> None:
-    """Measure, keep every run in WORK/bench/runs.json, and write the table and the plot."""
+    """Measure, and write the table, its runs and the plot after each round."""
     kept, rounds = arguments(__doc__, rounds=3)
     push.require_skopeo()
     work = kept / "bench"
@@ -105,6 +105,9 @@ def main() -> None:
     for host in HOSTS:
         prepared[host.name], version = prepare(host, folders["loaded"], made, kept)
         podman = podman or version
+    alone = host_load.measure(made, work / "host", rounds)
+    sent = push.measure(made, work / "registry", rounds)
+    described, started = describe(made, podman), startup(made.executable)
     runs = []
     for number in range(rounds):
         for way, cache in _turns(number):
@@ -123,9 +126,8 @@ def main() -> None:
             print(
                 f"round {number + 1}, {cache}, {way.host.name}: {way.name} {run.seconds:.1f} s {run.steps}", flush=True
             )
-    alone = host_load.measure(made, work / "host", rounds)
-    sent = push.measure(made, work / "registry", rounds)
-    report.write(runs, alone, sent, describe(made, podman), startup(made.executable))
+        # A round takes the better part of an hour: what ends the next one does not take this one along.
+        report.write(runs, alone, sent, described, started)
 
 
 def _turns(number: int) -> list[tuple[Way, str]]:
