@@ -1,4 +1,4 @@
-"""Stages what the executable will carry: the compose project, the wheels, the probe, the manifest."""
+"""Stages what the executable will carry: the compose project, the wheels, the programs for elsewhere, the manifest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from installer.checks import probe
 from installer.core import digest, files, layout
 from installer.core.console import Console
 from installer.core.runner import Runner
+from installer.engine import compose_program
 from installer.stack import prepare_api
 
 
@@ -33,7 +34,7 @@ def stage(
     files.folder(payload / layout.WHEELS)
     for wheel in wheels.collect(lock, architecture, work / "wheels", runner, console):
         files.write(payload / layout.WHEELS / wheel.name, wheel.read_bytes())
-    for program in (probe, prepare_api):
+    for program in (probe, prepare_api, compose_program):
         files.write(payload / Path(str(program.__file__)).name, Path(str(program.__file__)).read_bytes())
 
 

@@ -33,9 +33,9 @@ def _podman_compose() -> int:
     environment = runner.host_environment()
     os.environ.clear()
     os.environ.update(environment)
-    import podman_compose
+    from installer.engine import compose_program
 
-    podman_compose.main()
+    compose_program.main()
     return 0
 
 

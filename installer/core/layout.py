@@ -33,6 +33,7 @@ WHEELS = "wheels"
 PODMAN_COMPOSE_LOCK = "podman-compose.lock"
 PROBE = "probe.py"
 PREPARE_API = "prepare_api.py"
+COMPOSE_PROGRAM = "compose_program.py"
 
 # Plugins: the image that carries them in the archive, the folder in it; and below that, as below the install folder's
 # own: packages, the wheels that they need (WHEELS), the key with which the owner has signed some of them.

@@ -66,6 +66,8 @@ def install(
     by: Literal["python", "executable"] = (
         "executable" if place.podman_compose.resolve() == place.executable.resolve() else "python"
     )
+    if by == "python":
+        _quicken(place, payload)
     return Installed(version=version, by=by, changed=changed, on_path=_link(place, link_in))
 
 
@@ -105,6 +107,22 @@ def _into_venv(place: layout.Installation, payload: Path, python: Path, version:
     _readable(place.venv)
     _replace_link(place.podman_compose, program)
     return True
+
+
+def _quicken(place: layout.Installation, payload: Path) -> None:
+    """Let pip's program in our environment begin with ours (`compose_program`); what is so already is left alone."""
+    program = place.venv / "bin" / NAME
+    folder = next(place.venv.glob("lib/python3.*/site-packages"), None)
+    if folder is None or not program.is_file():
+        return
+    ours = (payload / layout.COMPOSE_PROGRAM).read_bytes()
+    module = folder / layout.COMPOSE_PROGRAM
+    if not module.is_file() or module.read_bytes() != ours:
+        files.write(module, ours, mode=0o644)
+    before = program.read_text("utf-8")
+    begins = before.replace("from podman_compose import main\n", f"from {module.stem} import main\n")
+    if begins != before:
+        files.write(program, begins, mode=0o755)
 
 
 def _make_way(place: layout.Installation) -> None:

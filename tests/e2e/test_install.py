@@ -104,6 +104,8 @@ def test_upstreams_file_is_kept_and_compose_works_as_people_type_it(server: Serv
     if server.engine == "podman":
         assert "podman-compose version 1.6.0" in server.run("podman-compose", "--version").stdout
         assert "dify-compose.yaml" in names
+        program = server.run("cat", f"{server.folder}/podman-compose/bin/podman-compose").stdout
+        assert "from compose_program import main" in program
         return
     before = server.containers()
     typed = server.run("sh", "-c", f"cd {server.folder}/docker && docker compose -p dify up -d --pull never")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import podman_compose as upstream
 import pytest
+import yaml
 
 from installer.core import errors, layout
 from installer.core.runner import Runner
-from installer.engine import podman_compose
+from installer.engine import compose_program, podman_compose
+from installer.release import envfile
 
 
 def test_what_is_ended_from_outside_is_no_reason_to_try_the_next_python(tmp_path: Path) -> None:
@@ -54,3 +59,60 @@ def test_a_persons_variables_reach_neither_venv_nor_pip(tmp_path: Path) -> None:
     seen = (tmp_path / "seen").read_text()
     assert "OTHER=1" in seen
     assert "PYTHONHOME" not in seen and "PIP_INDEX_URL" not in seen
+
+
+# -- what is interpolated once
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            yield from texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_a_text_is_interpolated_as_podman_compose_does(project: Path) -> None:
+    variables = envfile.parse((project / ".env.example").read_text())
+    found = set(texts(yaml.safe_load((project / "docker-compose.yaml").read_text())))
+    asked: list[str] = []
+
+    def counted(text: str, known: Mapping[str, Any]) -> str:
+        asked.append(text)
+        return str(upstream.var_interpolate(text, dict(known)))
+
+    once = compose_program.once(counted)
+    for _ in range(2):
+        assert {text: once(text, variables) for text in found} == {
+            text: upstream.var_interpolate(text, variables) for text in found
+        }
+    assert sorted(asked) == sorted(text for text in found if "$" in text)
+
+
+def test_what_the_variables_are_decides() -> None:
+    once = compose_program.once(lambda text, known: f"{text} {known.get('A')!r} {known.get('B')!r}")
+    seen = {once("${A:-$B}", each) for each in ({}, {"A": "1"}, {"A": 1}, {"A": True}, {"B": ["x"]}, {"A": "1"})}
+    assert len(seen) == 5
+    strict = compose_program.once(upstream.var_interpolate)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="required variable A"):
+            strict("${A:?it is needed}", {})
+    assert strict("${A:?it is needed}", {"A": "there"}) == "there"
+
+
+def test_pips_program_begins_with_ours(tmp_path: Path) -> None:
+    place = layout.Installation(tmp_path / "dify")
+    packages, program = place.venv / "lib/python3.9/site-packages", place.venv / "bin/podman-compose"
+    for folder in (packages, program.parent):
+        folder.mkdir(parents=True)
+    (tmp_path / layout.COMPOSE_PROGRAM).write_text("ours\n")
+    program.write_text("#!/bin/python\nimport sys\nfrom podman_compose import main\nsys.exit(main())\n")
+    for _ in range(2):
+        podman_compose._quicken(place, tmp_path)
+        assert program.read_text() == "#!/bin/python\nimport sys\nfrom compose_program import main\nsys.exit(main())\n"
+        assert program.stat().st_mode & 0o777 == 0o755
+        assert (packages / layout.COMPOSE_PROGRAM).read_text() == "ours\n"
