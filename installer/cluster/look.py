@@ -18,8 +18,8 @@ from installer.core import errors
 from installer.core.runner import Runner
 
 POLL_SECONDS = 1.0
+GATEWAYS = "gateways.gateway.networking.k8s.io"
 # How the server's API names what cannot be found in the folder's own words: group/plural.
-GATEWAY_GROUP = "gateway.networking.k8s.io"
 PLURALS = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
 
 
@@ -144,7 +144,7 @@ def _gateway(wanted: Wanted, runner: Runner) -> Object | None:
     if wanted.gateway is None:
         return None
     namespace, name = wanted.gateway
-    found: Object | None = kubectl.get(runner, f"gateways.{GATEWAY_GROUP}", name, "--namespace", namespace)
+    found: Object | None = kubectl.get(runner, GATEWAYS, name, "--namespace", namespace)
     return found
 
 

@@ -166,8 +166,8 @@ def checked_database(text: str) -> Database:
 
 def checked_vectors(text: str) -> Vectors:
     """Return what keeps vectors, as a URL names it. Raises UsageError, never with the URL: a password is in it."""
-    if vector_store.is_meant(text):
-        return vector_store.checked(text)
+    if kind := vector_store.find_kind(text):
+        return vector_store.checked(text, kind)
     return replace(checked_database(text), plugins="", option=VECTOR_OPTION)
 
 

@@ -76,14 +76,13 @@ class VectorStore:
         return f"{self.where} with the vectors{who}, {'TLS' if self.tls else 'without TLS'}"
 
 
-def is_meant(text: str) -> bool:
-    """Tell whether a URL is of one of these kinds, by its scheme."""
-    return text.partition(":")[0].lower() in KINDS
+def find_kind(text: str) -> Kind | None:
+    """Return which of these kinds a URL is of, by its scheme; None for any other."""
+    return next((each for each in KINDS if each == text.partition(":")[0].lower()), None)
 
 
-def checked(text: str) -> VectorStore:
+def checked(text: str, kind: Kind) -> VectorStore:
     """Return the server that a URL names. Raises UsageError, never with the URL: a key or a password is in it."""
-    kind = next(each for each in KINDS if each == text.partition(":")[0].lower())
     what = NAMES[kind]
     url = urls.split(text, (kind,), SHAPES[kind])
     host, port = urls.host_of(url, what), urls.port_of(url, what, PORTS[kind])

@@ -6,7 +6,7 @@ import base64
 import http.client
 import json
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Client:
     context: ssl.SSLContext | None
     headers: Mapping[str, str]
 
-    def ask(self, method: str, path: str, content: Any = None, *, lines: Iterable[Any] = ()) -> Answer:
+    def ask(self, method: str, path: str, content: Any = None, *, lines: Sequence[Any] = ()) -> Answer:
         """Ask once; `content` is sent as JSON, `lines` as JSON of a line each. Raises NotJsonError, OSError."""
         kind = "application/x-ndjson" if lines else "application/json"
         body = "".join(f"{json.dumps(each)}\n" for each in lines) if lines else None

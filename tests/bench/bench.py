@@ -27,9 +27,9 @@ import yaml
 
 from installer.core import layout
 from installer.release import dify
-from tests.bench import ballast, host_load, push, report, target
+from tests.bench import ballast, host_load, push, report
 from tests.bench.hosts import DOCKER, ROOTFUL, ROOTLESS, UPDATED, Host
-from tests.bench.target import BUNDLE, arguments, booted, set_cache, watched
+from tests.bench.target import BUNDLE, arguments, await_rest, booted, set_cache, watched
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
@@ -209,7 +209,7 @@ def afterwards(machine: Machine, run: Run, commands: dict[str, str]) -> None:
     """
     for name, command in commands.items():
         machine.run("sync")
-        target.await_rest()
+        await_rest()
         begun = time.monotonic()
         machine.run(command, timeout=1200)
         if name == REBOOT:
