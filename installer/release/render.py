@@ -482,16 +482,36 @@ def _without_password(command: str, environment: dict[str, Any]) -> str:
     return command
 
 
-def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
-    """Let docker ask each second while a container starts: else a check without an interval is asked after 30 s.
+# An interval that is shorter serves the start alone.
+RESTED_SECONDS = 10
+SECONDS = re.compile(r"(\d+)s")
 
+
+def rested_health_checks(document: compose.Document, _choice: Choice) -> None:
+    """Ask a service that has started every 10 s, not each second: each time costs a program of podman's and crun's.
+
+    While it starts, `stack.up` asks ahead of time (docs/decisions/035).
+    """
+    for service in document["services"].values():
+        check = service.get("healthcheck") or {}
+        if (interval := SECONDS.fullmatch(str(check.get("interval")))) and int(interval[1]) < RESTED_SECONDS:
+            service["healthcheck"] = {**check, "interval": f"{RESTED_SECONDS}s"}
+
+
+def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
+    """Let docker ask each second while a container starts, and seldom afterwards.
+
+    A check without an interval is asked after 30 s otherwise, and upstream has the database asked each second for ever.
     For podman `stack.up` asks ahead of time; docker has no command for that (docker's documents, "start_interval").
     """
     if not choice.start_interval:
         return
-    for service in document["services"].values():
-        if "test" in (check := service.get("healthcheck") or {}) and "interval" not in check:
-            service["healthcheck"] = {**check, "start_period": "60s", "start_interval": "1s"}
+    before = {name: service.get("healthcheck") or {} for name, service in document["services"].items()}
+    rested_health_checks(document, choice)
+    for name, service in document["services"].items():
+        check = service.get("healthcheck") or {}
+        if "test" in check and ("interval" not in check or check != before[name]):
+            service["healthcheck"] = {"start_period": "60s", "start_interval": "1s", **check}
 
 
 # What docker compose needs as well, although it understands upstream's file.
@@ -522,6 +542,7 @@ DEPARTURES: tuple[Departure, ...] = (
     never_pulled,
     no_pod,
     *ADDITIONS,
+    rested_health_checks,
 )
 
 

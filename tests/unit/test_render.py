@@ -266,9 +266,23 @@ def test_docker_asks_checks_without_an_interval_more_often_while_a_container_sta
         "two": {"image": "x", "healthcheck": {"test": ["CMD", "true"], "interval": "1s"}},
         "three": {"image": "x"},
     }
+    early = {"start_period": "60s", "start_interval": "1s"}
     choice = render.Choice(variables=VARIABLES, selinux=False, start_interval=True)
     added = yaml.safe_load(render.override({"services": services}, choice))["services"]
-    assert added == {"one": {"healthcheck": {"start_period": "60s", "start_interval": "1s"}}}
+    assert added == {"one": {"healthcheck": early}, "two": {"healthcheck": {**early, "interval": "10s"}}}
+    older = render.Choice(variables=VARIABLES, selinux=False)
+    assert not yaml.safe_load(render.override({"services": services}, older))["services"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "rested"),
+    [("1s", "10s"), ("10s", "10s"), ("30s", "30s"), ("500ms", "500ms"), ("${EACH:-1s}", "${EACH:-1s}")],
+)
+def test_podman_asks_what_has_started_every_ten_seconds(interval: str, rested: str) -> None:
+    check = {"test": ["CMD", "true"], "interval": interval, "retries": 60}
+    services = rendered({"one": {"image": "x", "healthcheck": check}, "two": {"image": "x"}})["services"]
+    assert services["one"]["healthcheck"] == {**check, "interval": rested}
+    assert "healthcheck" not in services["two"]
 
 
 def test_docker_gets_labels_where_its_daemon_has_selinux() -> None:
