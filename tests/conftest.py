@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +19,8 @@ LONGEST = (
 )
 # As many characters of what a test failed of are told at the end.
 CAUSE = 150
+# What a file took is told from here on.
+TOLD_SECONDS = 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +44,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return "unit" in item.path.parts, places.get(item.path.name, len(places))
 
     items.sort(key=place)
+
+
+class Pace:
+    """Tells what a file has taken once its worker goes on to another: a run that is cut short shows where it was."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._begun: dict[str, tuple[str, int, float]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        worker, path = getattr(report, "worker_id", "alone"), report.nodeid.partition("::")[0]
+        before, tests, seconds = self._begun.get(worker, (path, 0, 0.0))
+        if before != path:
+            self._tell(worker, before, tests, seconds)
+            tests, seconds = 0, 0.0
+        self._begun[worker] = (path, tests + (report.when == "call"), seconds + report.duration)
+
+    def pytest_sessionfinish(self) -> None:
+        for worker, begun in self._begun.items():
+            self._tell(worker, *begun)
+
+    def _tell(self, worker: str, path: str, tests: int, seconds: float) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and seconds >= TOLD_SECONDS:
+            terminal.ensure_newline()
+            terminal.write_line(f"{time.strftime('%H:%M:%S')}  {worker}: {path}, {tests} tests in {seconds:.0f} s")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A worker's reports come to the first process.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Pace(config))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ HOMES = {"root": "/root", machines.USER: f"/home/{machines.USER}"}
 FOLDERS = {"root": "/opt/dify", machines.USER: f"/home/{machines.USER}/dify"}
 # Without root, ports begin at 1024.
 PORTS = {"root": [], machines.USER: ["--port", "8080", "--https-port", "8443"]}
+# What systemd runs at a boot; the pattern does not match the shell that looks for it.
+STARTS = '"[d]ify-installer start"'
 URLS = {"root": f"http://{machines.ADDRESS}", machines.USER: f"http://{machines.ADDRESS}:8080"}
 
 
@@ -85,6 +87,8 @@ class Server:
     def await_healthy(self, *arguments: str, seconds: float = 180) -> None:
         """Wait until the stack, which something else starts, is as `status` wants it."""
         deadline = time.monotonic() + seconds
+        # A look costs a second of a processor, and would slow down what it waits for.
+        self.machine.run(f"timeout {seconds:.0f} sh -c 'while pgrep --full {STARTS}; do sleep 0.3; done'", check=False)
         # While it starts, what does not answer yet is a warning, and nothing has failed.
         while (status := self.installer("status", *arguments)).returncode != 0 or "starting since" in status.stdout:
             assert time.monotonic() < deadline, status.stdout
