@@ -40,10 +40,10 @@ def browser_root(work: Path) -> Path:
     partial = root.with_name(f"{root.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES.split())}", "trixie", str(partial)]
+    command = ["mmdebstrap", "--variant=minbase", *machine.LEAN, f"--include={','.join(PACKAGES.split())}"]
     log = work / "base-browser.log"
     with steps.step("the browser's disk: Debian 13 with Chromium", 60, log):
-        steps.run([*command, *machine.mirrors()], log)
+        steps.run([*command, "trixie", str(partial), *machine.mirrors()], log)
         partial.rename(root)
     return root
 

@@ -18,8 +18,8 @@ def root(suite: str, work: Path) -> Path:
     if not folder.is_dir():
         partial = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", suite, str(partial)]
-        subprocess.run([*command, *machine.mirrors()], check=True)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", *machine.LEAN, f"--include={PACKAGES}"]
+        subprocess.run([*command, suite, str(partial), *machine.mirrors()], check=True)
         partial.rename(folder)
     return folder
 

@@ -316,7 +316,7 @@ def root_with_pgvector(work: Path) -> Path:
     if not root.is_dir():
         partial = work / "root-pgvector.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={ROOT_PACKAGES}"]
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", *machine.LEAN, f"--include={ROOT_PACKAGES}"]
         command += [f"--essential-hook={NO_CLUSTER}", "trixie", str(partial), *machine.mirrors()]
         subprocess.run(command, check=True, capture_output=True)
         # PostgreSQL, which is not root, has its shared memory there.
