@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -30,8 +30,14 @@ from tests.target.registry import Registry
 
 # Machines of several kinds live at the same time, each in a folder of its own.
 NUMBERS = itertools.count()
-MachineMaker = Callable[[], Machine]
+Kind = Literal["podman", "docker", "dnf"]
 Once = Callable[[str, Callable[[], Bundle]], Bundle]
+
+
+class MachineMaker(Protocol):
+    """Makes a machine with podman, or docker and no podman, or dnf and no engine; booted, on a disk of its own."""
+
+    def __call__(self, kind: Kind = "podman") -> Machine: ...
 
 
 @pytest.fixture(scope="session")
@@ -156,28 +162,16 @@ def upstream(work: Path, registry: Registry, dify: Path, once: Once) -> Bundle:
     return once("dify", make)
 
 
-@pytest.fixture(scope="session")
-def base(work: Path) -> Path:
-    """The root that machines are copied from."""
-    return _base(work, "podman")
+@pytest.fixture
+def new_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
+    """Makes machines for one test, at whose end they are destroyed: a stack that nobody needs any more costs time."""
+    yield from _maker(disks, work)
 
 
 @pytest.fixture(scope="module")
-def new_machine(disks: Path, base: Path) -> Iterator[MachineMaker]:
-    """Makes machines with podman, booted, each on a copy of its own; they are destroyed at the end of the module."""
-    yield from _maker(disks, base)
-
-
-@pytest.fixture(scope="module")
-def new_docker_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
-    """The same with docker, and no podman."""
-    yield from _maker(disks, _base(work, "docker"))
-
-
-@pytest.fixture(scope="module")
-def new_dnf_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
-    """The same with dnf, and no engine."""
-    yield from _maker(disks, _base(work, "dnf"))
+def lasting_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
+    """Makes machines for fixtures, which destroy them (`with Server(…)`) if they do not last as long as the module."""
+    yield from _maker(disks, work)
 
 
 @pytest.fixture(scope="session")
@@ -188,7 +182,7 @@ def browser_root(work: Path) -> Path:
 
 
 @functools.cache
-def _base(work: Path, kind: Literal["podman", "docker", "dnf"]) -> Path:
+def _base(work: Path, kind: Kind) -> Path:
     """Return the root of a kind."""
     with alone(work / "base.lock"):
         return machines.base_root(work, kind)
@@ -202,11 +196,11 @@ def alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _maker(disks: Path, base: Path) -> Iterator[MachineMaker]:
+def _maker(disks: Path, work: Path) -> Iterator[MachineMaker]:
     made: list[Machine] = []
 
-    def make() -> Machine:
-        machine = Machine.clone(base, disks / f"m{os.getpid()}-{next(NUMBERS)}")
+    def make(kind: Kind = "podman") -> Machine:
+        machine = Machine.clone(_base(work, kind), disks / f"m{os.getpid()}-{next(NUMBERS)}")
         made.append(machine)
         machine.boot()
         return machine

@@ -25,7 +25,10 @@ URLS = {"root": f"http://{machines.ADDRESS}", machines.USER: f"http://{machines.
 
 
 class Server:
-    """A machine with a bundle in the home of `user`, as whom everything runs, with `engine` to run containers."""
+    """A machine with a bundle in the home of `user`, as whom everything runs, with `engine` to run containers.
+
+    As a context manager it ends with its machine.
+    """
 
     def __init__(
         self, machine: Machine, bundle: Bundle, user: str = "root", *, images: bool = True, engine: Name = "podman"
@@ -37,6 +40,12 @@ class Server:
         self.put(bundle.executable, "dify-installer", mode=0o755)
         if images:
             self.put(bundle.archive, "dify-images.tar")
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.machine.destroy()
 
     def put(self, source: Path, name: str, mode: int = 0o644) -> None:
         """Copy a file into the user's home."""

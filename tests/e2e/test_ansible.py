@@ -25,8 +25,8 @@ def programs(work: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hosts(new_machine: MachineMaker) -> dict[str, Machine]:
-    return {name: new_machine() for name in HOSTS}
+def hosts(lasting_machine: MachineMaker) -> dict[str, Machine]:
+    return {name: lasting_machine() for name in HOSTS}
 
 
 @pytest.fixture(scope="module")

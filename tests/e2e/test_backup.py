@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,15 @@ rootless = pytest.mark.parametrize("server", ["podman dify"], indirect=True, ids
 
 
 @pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
+def server(request: pytest.FixtureRequest, lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
     """A server whose Dify holds something."""
     engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    made = Server(new_machine(), sample, user, engine=engine)
-    made.install()
-    psql(made, FILL)
-    inside(made, "api", STORE)
-    made.run("mkdir", "backups")
-    return made
+    with Server(lasting_machine(engine), sample, user, engine=engine) as made:
+        made.install()
+        psql(made, FILL)
+        inside(made, "api", STORE)
+        made.run("mkdir", "backups")
+        yield made
 
 
 def inside(server: Server, service: str, script: str) -> str:

@@ -31,9 +31,9 @@ OLLAMA = "http://10.0.0.5:11434"
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
     """A server with https, whose key is one more secret, a firewall, and a model server that wants a key."""
-    made = Server(new_machine(), sample)
+    made = Server(lasting_machine(), sample)
     made.machine.run("systemctl enable --now firewalld")
     made.put(LLM, "llm.py")
     ollama = made.machine.start(["python3", "llm.py", "ollama", "11434", MODEL_KEY])

@@ -63,8 +63,8 @@ def asked(result: dict[str, Any], *, expected: bool) -> set[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, provided: Bundle) -> Server:
-    return Server(new_machine(), provided)
+def server(lasting_machine: MachineMaker, provided: Bundle) -> Server:
+    return Server(lasting_machine(), provided)
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +143,8 @@ def test_a_users_containers_ask_the_resolver_that_is_named_and_root_watches_them
 
 
 @pytest.mark.feature("no name server, docker", "containers ask nobody, docker not Google's; nobody waits")
-def test_without_a_name_server_nobody_is_asked_and_nobody_waits(
-    new_docker_machine: MachineMaker, sample: Bundle
-) -> None:
-    server = Server(new_docker_machine(), sample, engine="docker")
+def test_without_a_name_server_nobody_is_asked_and_nobody_waits(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine("docker"), sample, engine="docker")
     with Outside(server.machine) as around:
         told = server.install()
         assert server.env()["CONTAINER_RESOLVERS"] == "none", told.stderr

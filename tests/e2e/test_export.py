@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from installer.core import layout
+from installer.engine.base import Name
 from installer.release import envfile
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
@@ -89,8 +90,8 @@ class OldDify:
 
 
 @pytest.fixture(scope="module")
-def old(new_docker_machine: MachineMaker, upstream: Bundle) -> OldDify:
-    made = OldDify(new_docker_machine(), upstream)
+def old(lasting_machine: MachineMaker, upstream: Bundle) -> OldDify:
+    made = OldDify(lasting_machine("docker"), upstream)
     made.psql(FILL)
     made.inside("api", STORE)
     made.inside("plugin_daemon", PLUGIN)
@@ -146,12 +147,11 @@ def test_an_export_changes_nothing_of_the_old_dify(old: OldDify, exported: Path)
 @pytest.mark.parametrize("journey", JOURNEYS, ids=lambda each: each.replace(" ", "-"))
 @pytest.mark.feature("`--restore`: an older Dify arrives", "works; rows, files and hashes are the same on both sides")
 def test_it_arrives_on_an_air_gapped_server(
-    request: pytest.FixtureRequest, old: OldDify, exported: Path, key: Path, upstream: Bundle, journey: str
+    new_machine: MachineMaker, old: OldDify, exported: Path, key: Path, upstream: Bundle, journey: str
 ) -> None:
-    engine, user = journey.split()
-    kind = "new_machine" if engine == "podman" else "new_docker_machine"
-    machine: Machine = request.getfixturevalue(kind)()
-    server = Server(machine, upstream, user, engine="podman" if engine == "podman" else "docker")
+    engine: Name = "docker" if journey.startswith("docker") else "podman"
+    user = journey.split()[1]
+    server = Server(new_machine(engine), upstream, user, engine=engine)
     server.put(exported, "old.tar.zst.age", mode=0o600)
     server.put(key, "key", mode=0o600)
     judged = server.installer("preflight", *server.arguments(), *RESTORE)

@@ -75,10 +75,9 @@ class Company:
 
 
 @pytest.fixture(scope="module")
-def company(request: pytest.FixtureRequest, sample: Bundle) -> Iterator[Company]:
+def company(request: pytest.FixtureRequest, lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Company]:
     engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    server = Server(new_machine(), sample, user, engine=engine)
+    server = Server(lasting_machine(engine), sample, user, engine=engine)
     Neighbour(server.machine)
     beside = ["nsenter", f"--net=/proc/{server.machine.init()}/root/run/netns/neighbour"]
     users = f"user dify on >{CACHE_SECRET} {RIGHTS}\nuser reader on >{CACHE_SECRET} ~* &* +@read +info +ping"
@@ -98,6 +97,7 @@ def company(request: pytest.FixtureRequest, sample: Bundle) -> Iterator[Company]
             (database.folder / name).write_bytes(content)
             server.put(database.folder / name, name)
         yield Company(server=server, database=database, cache=cache)
+    server.machine.destroy()
 
 
 each_journey = pytest.mark.parametrize("company", JOURNEYS, indirect=True, ids=lambda each: each.replace(" ", "-"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,10 @@ def await_text(server: Server, command: str, seconds: float = 60) -> None:
 
 
 @pytest.fixture(scope="class")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
     """A server with a bundle and nothing else, one for each class below."""
-    return Server(new_machine(), sample)
+    with Server(lasting_machine(), sample) as made:
+        yield made
 
 
 class TestInterrupted:

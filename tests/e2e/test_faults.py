@@ -32,9 +32,9 @@ ROUND = [
 
 
 @pytest.fixture(scope="module")
-def lab(new_machine: MachineMaker, sample: Bundle, newer: Bundle, work: Path) -> Iterator[rig.Lab]:
+def lab(lasting_machine: MachineMaker, sample: Bundle, newer: Bundle, work: Path) -> Iterator[rig.Lab]:
     """Where the trials take place."""
-    lab = rig.Lab(new_machine, sample, newer, work / "faults")
+    lab = rig.Lab(lasting_machine, sample, newer, work / "faults")
     yield lab
     lab.spoil()
 

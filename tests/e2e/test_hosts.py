@@ -142,9 +142,9 @@ def test_a_current_folder_that_cannot_be_written(new_machine: MachineMaker, samp
 
 
 @pytest.mark.feature("docker with containerd's image store (docker 29's default)", "works")
-def test_docker_with_containerds_store(new_docker_machine: MachineMaker, sample: Bundle) -> None:
+def test_docker_with_containerds_store(new_machine: MachineMaker, sample: Bundle) -> None:
     """There an image's ID is another: its manifest's digest."""
-    server = Server(new_docker_machine(), sample, engine="docker")
+    server = Server(new_machine("docker"), sample, engine="docker")
     daemon = server.machine.path("/etc/docker/daemon.json")
     settings = json.loads(daemon.read_text()) if daemon.exists() else {}
     daemon.write_text(json.dumps(settings | {"features": {"containerd-snapshotter": True}}))
@@ -197,8 +197,8 @@ def test_children_get_the_hosts_environment(new_machine: MachineMaker, sample: B
 class TestHttps:
     @pytest.fixture(scope="class")
     @classmethod
-    def server(cls, new_machine: MachineMaker, sample: Bundle) -> Server:
-        return Server(new_machine(), sample)
+    def server(cls, lasting_machine: MachineMaker, sample: Bundle) -> Server:
+        return Server(lasting_machine(), sample)
 
     def test_self_signed(self, server: Server) -> None:
         result = server.install("--tls", "self-signed")

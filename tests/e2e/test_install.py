@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,15 +23,15 @@ REMOVED = "rm -rf {folder}/compiled"
 
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
-def server(request: pytest.FixtureRequest) -> Server:
+def server(request: pytest.FixtureRequest, lasting_machine: MachineMaker) -> Iterator[Server]:
     """A server on which nothing is installed yet; the tests below run on it in their order.
 
     With upstream's files if they are given: the sample, which other tests install, has less of everything.
     """
     engine, user = request.param.split()
     bundle: Bundle = request.getfixturevalue("upstream" if request.config.getoption("--dify") else "sample")
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    return Server(new_machine(), bundle, user, engine=engine)
+    with Server(lasting_machine(engine), bundle, user, engine=engine) as made:
+        yield made
 
 
 @pytest.mark.feature("podman 5.4 rootful and rootless, docker 26 with compose 2.26", "works")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,15 +17,14 @@ JOURNEYS = ["podman root", "podman dify", "docker root"]
 
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
-def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
+def server(request: pytest.FixtureRequest, lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
     """A server with an installation."""
     engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    made = Server(new_machine(), sample, user, engine=engine)
-    # The network of rootless podman takes the routes that the machine has when it begins.
-    intranet.serve(made)
-    made.install()
-    return made
+    with Server(lasting_machine(engine), sample, user, engine=engine) as made:
+        # The network of rootless podman takes the routes that the machine has when it begins.
+        intranet.serve(made)
+        made.install()
+        yield made
 
 
 @pytest.mark.feature("HTTP nodes, code and tools that call http and https in the intranet", "works at any port")

@@ -15,9 +15,9 @@ USER_HOME = f"/home/{machines.USER}"
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Server:
     """A machine on which the user has a session, but has not come by it; the tests run in their order."""
-    return Server(new_machine(), sample, machines.USER)
+    return Server(lasting_machine(), sample, machines.USER)
 
 
 def by_su(server: Server, command: str) -> tuple[int, str]:

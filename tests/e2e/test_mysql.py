@@ -56,8 +56,8 @@ def mysql(work: Path, registry: Registry, dify: Path, once: Once) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def old(new_docker_machine: MachineMaker, mysql: Bundle) -> OldDify:
-    made = OldDify(new_docker_machine(), mysql, {**CHOSEN, **MYSQL})
+def old(lasting_machine: MachineMaker, mysql: Bundle) -> OldDify:
+    made = OldDify(lasting_machine("docker"), mysql, {**CHOSEN, **MYSQL})
     asked(made, FILL)
     return made
 

@@ -15,9 +15,9 @@ LABELS = "--label com.docker.compose.project=docker --label com.docker.compose.p
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Server:
     """A machine with a web server on port 80, a container of somebody's on 443, and a Dify started by hand."""
-    server = Server(new_machine(), sample)
+    server = Server(lasting_machine(), sample)
     server.run("podman", "load", "--quiet", "--input", "dify-images.tar")
     images = {
         name.rpartition("/")[2].partition(":")[0]: name

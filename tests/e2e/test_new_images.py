@@ -27,8 +27,8 @@ def mended(registry: Registry, work: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
-    made = Server(new_machine(), sample)
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Server:
+    made = Server(lasting_machine(), sample)
     made.install()
     return made
 

@@ -56,10 +56,10 @@ class Company:
 
 
 @pytest.fixture(scope="module")
-def company(new_machine: MachineMaker, sample: Bundle, work: Path) -> Iterator[Company]:
+def company(lasting_machine: MachineMaker, sample: Bundle, work: Path) -> Iterator[Company]:
     with alone(work / "root-pgvector.lock"):
         root = servers.root_with_pgvector(work)
-    server = Server(new_machine(), sample)
+    server = Server(lasting_machine(), sample)
     Neighbour(server.machine)
     beside = ["nsenter", f"--net=/proc/{server.machine.init()}/root/run/netns/neighbour"]
     with Postgres(NEIGHBOUR, PORT, beside, root=root) as database:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,12 @@ def test_what_the_server_would_refuse_is_refused_at_the_build(
 
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
-def server(request: pytest.FixtureRequest, plugged: Bundle) -> Server:
+def server(request: pytest.FixtureRequest, lasting_machine: MachineMaker, plugged: Bundle) -> Iterator[Server]:
     """A server with an installation that has brought plugins."""
     engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    made = Server(new_machine(), plugged, user, engine=engine)
-    made.install()
-    return made
+    with Server(lasting_machine(engine), plugged, user, engine=engine) as made:
+        made.install()
+        yield made
 
 
 @pytest.mark.feature("a bundle with plugins, no network", "works; their signatures stay, the wheels come along")

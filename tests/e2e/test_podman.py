@@ -12,9 +12,9 @@ from tests.target.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
-def server(new_dnf_machine: MachineMaker, sample: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Server:
     """A host without podman; the tests run on it in their order."""
-    return Server(new_dnf_machine(), sample)
+    return Server(lasting_machine("dnf"), sample)
 
 
 @pytest.mark.feature("no podman", "refused: `--install-podman`, or `--rpms FOLDER`")
@@ -75,8 +75,8 @@ def test_once_it_is_there_nothing_is_installed(server: Server) -> None:
 
 
 @pytest.mark.feature("no podman, but a repository that has it", "works with `--install-podman`")
-def test_from_the_hosts_repository(new_dnf_machine: MachineMaker, sample: Bundle) -> None:
-    server = Server(new_dnf_machine(), sample)
+def test_from_the_hosts_repository(new_machine: MachineMaker, sample: Bundle) -> None:
+    server = Server(new_machine("dnf"), sample)
     server.machine.path("/etc/yum.repos.d").mkdir(parents=True, exist_ok=True)
     server.machine.path("/etc/yum.repos.d/medium.repo").write_text(rpms.REPOSITORY)
     server.install("--install-podman")

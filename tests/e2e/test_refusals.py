@@ -26,9 +26,9 @@ MOVING = ("proc", "sys", "dev", "run", "tmp", "var/log", "var/lib/systemd", "var
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Server:
     """A server on which nothing is ever installed."""
-    server = Server(new_machine(), sample)
+    server = Server(lasting_machine(), sample)
     server.run("podman", "info")
     return server
 
@@ -281,9 +281,10 @@ def test_nothing_is_left_in_the_temporary_folder(server: Server) -> None:
 
 
 @pytest.fixture(scope="class")
-def where(new_machine: MachineMaker, sample: Bundle) -> Server:
+def where(lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
     """A server of its own for the class below: something is installed there in the end."""
-    return Server(new_machine(), sample)
+    with Server(lasting_machine(), sample) as made:
+        yield made
 
 
 class TestDamagedLayer:
@@ -308,8 +309,8 @@ class TestDamagedLayer:
         assert where.installer("status").returncode == 0
 
 
-def test_docker_gets_nothing_that_is_not_proved(new_docker_machine: MachineMaker, sample: Bundle) -> None:
-    where = Server(new_docker_machine(), sample, engine="docker")
+def test_docker_gets_nothing_that_is_not_proved(new_machine: MachineMaker, sample: Bundle) -> None:
+    where = Server(new_machine("docker"), sample, engine="docker")
     path = where.machine.path("/root/dify-images.tar")
     flip(path, path.stat().st_size // 2)
     result = where.installer(*where.arguments())

@@ -32,9 +32,9 @@ WRONG = """<!DOCTYPE html><img src="http://10.0.0.1/x.png"><div style="width: 60
 
 
 @pytest.fixture(scope="module")
-def server(sample: Bundle, new_machine: MachineMaker) -> Iterator[Server]:
+def server(sample: Bundle, lasting_machine: MachineMaker) -> Iterator[Server]:
     """A server with an Ollama beside the installation."""
-    made = Server(new_machine(), sample)
+    made = Server(lasting_machine(), sample)
     made.put(LLM, "llm.py")
     ollama = made.machine.start(["python3", "llm.py", "ollama", "11434"])
     yield made

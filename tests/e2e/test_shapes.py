@@ -10,6 +10,7 @@ import pytest
 
 from installer.bundle import manifest
 from installer.core import layout
+from installer.engine.base import Name
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
 from tests.target import bundle as bundles
@@ -55,22 +56,20 @@ def archives(bundle: Bundle) -> list[Path]:
     return sorted(bundle.folder.glob("dify-images*.tar"))
 
 
-def server(machine_maker: MachineMaker, bundle: Bundle, engine: str = "podman") -> Server:
+def server(new_machine: MachineMaker, bundle: Bundle, engine: Name = "podman") -> Server:
     """Return a machine with the executable and all archives of a bundle."""
-    made = Server(machine_maker(), bundle, images=False, engine="docker" if engine == "docker" else "podman")
+    made = Server(new_machine(engine), bundle, images=False, engine=engine)
     for path in archives(bundle):
         made.put(path, path.name)
     return made
 
 
 @pytest.mark.parametrize("engine", ["podman", "docker"])
-def test_parts_are_installed_as_they_are(request: pytest.FixtureRequest, split: Bundle, engine: str) -> None:
+def test_parts_are_installed_as_they_are(new_machine: MachineMaker, split: Bundle, engine: Name) -> None:
     assert [path.name for path in archives(split)] == ["dify-images.1.tar", "dify-images.2.tar"]
     sums = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=split.folder, capture_output=True, text=True)
     assert sums.stdout.count("OK") == 3
-    where = server(
-        request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine"), split, engine
-    )
+    where = server(new_machine, split, engine)
     result = where.install()
     assert "dify-images.1.tar, dify-images.2.tar are as built" in result.stderr
     assert where.installer("status").returncode == 0
@@ -127,10 +126,9 @@ def test_a_second_build_writes_nothing_anew_and_gives_the_same_bytes(
 
 @pytest.mark.parametrize("engine", ["podman", "docker"])
 def test_compressed_layers_are_loaded(
-    request: pytest.FixtureRequest, compressed: Bundle, sample: Bundle, engine: str
+    new_machine: MachineMaker, compressed: Bundle, sample: Bundle, engine: Name
 ) -> None:
     assert compressed.archive.stat().st_size < sample.archive.stat().st_size // 2
-    machine_maker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    where = server(machine_maker, compressed, engine)
+    where = server(new_machine, compressed, engine)
     assert "10 loaded" in where.install().stderr
     assert where.installer("status").returncode == 0

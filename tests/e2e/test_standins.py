@@ -47,9 +47,9 @@ class Models:
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, provided: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, provided: Bundle) -> Server:
     """A server with a Dify that has brought the two providers' packages."""
-    made = Server(new_machine(), provided)
+    made = Server(lasting_machine(), provided)
     made.install("--set", f"PLUGIN_MAX_EXECUTION_TIMEOUT={LONGEST_QUESTION}")
     return made
 

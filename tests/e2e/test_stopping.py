@@ -24,9 +24,9 @@ while kill -0 $! 2>/dev/null; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0'
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, sample: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, sample: Bundle) -> Server:
     """A server with an installation."""
-    made = Server(new_machine(), sample)
+    made = Server(lasting_machine(), sample)
     made.install()
     return made
 

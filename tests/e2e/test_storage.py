@@ -48,8 +48,8 @@ class Company:
 
 
 @pytest.fixture(scope="module")
-def company(new_machine: MachineMaker, sample: Bundle) -> Iterator[Company]:
-    server = Server(new_machine(), sample)
+def company(lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Company]:
+    server = Server(lasting_machine(), sample)
     Neighbour(server.machine)
     beside = ["nsenter", f"--net=/proc/{server.machine.init()}/root/run/netns/neighbour"]
     with Bucket(NEIGHBOUR, PORT, beside) as bucket:

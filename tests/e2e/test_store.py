@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,10 @@ def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
 
 
 @pytest.fixture(scope="class")
-def where(new_machine: MachineMaker, stored: Bundle) -> Server:
+def where(lasting_machine: MachineMaker, stored: Bundle) -> Iterator[Server]:
     """A server with the store and nothing else, for the class below."""
-    return server(new_machine, stored)
+    with server(lasting_machine, stored) as made:
+        yield made
 
 
 class TestRefused:

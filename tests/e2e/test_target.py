@@ -44,9 +44,9 @@ def archive(work: Path, registry: Registry, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def machine(new_machine: MachineMaker, archive: Path) -> Machine:
+def machine(lasting_machine: MachineMaker, archive: Path) -> Machine:
     """A machine with the archive at /srv, and with a session for the user without root."""
-    made = new_machine()
+    made = lasting_machine()
     made.push(archive, "/srv/image.tar", mode=0o644)
     made.login()
     return made

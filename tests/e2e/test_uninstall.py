@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -52,14 +53,14 @@ ROW = "select note from kept"
 
 
 @pytest.fixture(scope="module", params=["podman root", "podman dify", "docker root"], ids=lambda each: each.split())
-def server(request: pytest.FixtureRequest, sample: Bundle) -> Server:
+def server(request: pytest.FixtureRequest, lasting_machine: MachineMaker, sample: Bundle) -> Iterator[Server]:
     """A server on which nothing is installed yet; the tests below run on it in their order."""
     engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    machine = new_machine()
+    machine = lasting_machine(engine)
     if (engine, user) == ("podman", "root"):
         machine.run("systemctl enable --now firewalld")
-    return Server(machine, sample, user, engine=engine)
+    with Server(machine, sample, user, engine=engine) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from installer.engine.base import Name
 from installer.release import envfile
 from tests.e2e.conftest import MachineMaker
 from tests.e2e.server import Server
@@ -31,21 +34,24 @@ def carry(server: Server, bundle: Bundle) -> None:
     server.put(bundle.archive, "dify-images.tar")
 
 
-def filled(request: pytest.FixtureRequest, sample: Bundle, newer: Bundle) -> Server:
-    """Return a server whose older Dify holds something, with the newer bundle beside it."""
-    engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    made = Server(new_machine(), sample, user, engine=engine)
-    made.install(*(word for key, value in CHOSEN.items() for word in ("--set", f"{key}={value}")))
-    psql(made, FILL)
-    inside(made, "api", STORE)
-    carry(made, newer)
-    return made
+@contextmanager
+def filled(journey: str, machine: MachineMaker, sample: Bundle, newer: Bundle) -> Iterator[Server]:
+    """Yield a server whose older Dify holds something, with the newer bundle beside it."""
+    engine: Name = "docker" if journey.startswith("docker") else "podman"
+    with Server(machine(engine), sample, journey.split()[1], engine=engine) as made:
+        made.install(*(word for key, value in CHOSEN.items() for word in ("--set", f"{key}={value}")))
+        psql(made, FILL)
+        inside(made, "api", STORE)
+        carry(made, newer)
+        yield made
 
 
-@pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest, sample: Bundle, newer: Bundle) -> Server:
-    return filled(request, sample, newer)
+@pytest.fixture
+def server(
+    request: pytest.FixtureRequest, new_machine: MachineMaker, sample: Bundle, newer: Bundle
+) -> Iterator[Server]:
+    with filled(request.param, new_machine, sample, newer) as made:
+        yield made
 
 
 each_journey = pytest.mark.parametrize("server", JOURNEYS, indirect=True, ids=lambda each: each.replace(" ", "-"))
@@ -136,11 +142,13 @@ def test_a_newer_bundle_upgrades_and_a_person_goes_back(server: Server, sample: 
 
 
 @pytest.fixture(scope="class")
-def failing(request: pytest.FixtureRequest, sample: Bundle, newer: Bundle) -> Server:
+def failing(
+    request: pytest.FixtureRequest, lasting_machine: MachineMaker, sample: Bundle, newer: Bundle
+) -> Iterator[Server]:
     """A server whose older Dify holds so much that a copy takes a while."""
-    made = filled(request, sample, newer)
-    inside(made, "api", LARGE)
-    return made
+    with filled(request.param, lasting_machine, sample, newer) as made:
+        inside(made, "api", LARGE)
+        yield made
 
 
 @pytest.mark.parametrize("failing", ["podman dify"], indirect=True, ids=["podman-dify"])

@@ -28,17 +28,18 @@ EMBEDDER = "/root/embedder"
 
 
 @pytest.fixture(scope="module", params=JOURNEYS, ids=lambda journey: journey.replace(" ", "-"))
-def server(request: pytest.FixtureRequest, provided: Bundle, embedder: Path) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, lasting_machine: MachineMaker, provided: Bundle, embedder: Path
+) -> Iterator[Server]:
     """A server that one command has brought from nothing to an answer."""
     engine, user = request.param.split()
-    new_machine: MachineMaker = request.getfixturevalue("new_machine" if engine == "podman" else "new_docker_machine")
-    made = Server(new_machine(), provided, user, engine=engine)
-    models = Models(made)
-    shutil.copytree(embedder, made.machine.path(EMBEDDER))
-    ollama, vllm = models.start("ollama", OLLAMA, "--embedder", EMBEDDER), models.start("vllm", VLLM, KEY)
-    made.install(*asked(ollama, vllm), env={"DIFY_INSTALLER_API_KEY": KEY})
-    yield made
-    made.machine.run("pkill --full llm.py", check=False)
+    with Server(lasting_machine(engine), provided, user, engine=engine) as made:
+        models = Models(made)
+        shutil.copytree(embedder, made.machine.path(EMBEDDER))
+        ollama, vllm = models.start("ollama", OLLAMA, "--embedder", EMBEDDER), models.start("vllm", VLLM, KEY)
+        made.install(*asked(ollama, vllm), env={"DIFY_INSTALLER_API_KEY": KEY})
+        yield made
+        made.machine.run("pkill --full llm.py", check=False)
 
 
 def asked(ollama: str, vllm: str) -> list[str]:

@@ -31,9 +31,9 @@ LACKING = b"no-such-package-anywhere==1.0\n"
 
 
 @pytest.fixture(scope="module")
-def server(new_machine: MachineMaker, provided: Bundle) -> Server:
+def server(lasting_machine: MachineMaker, provided: Bundle) -> Server:
     """A server with an account and plugins, and no model server yet."""
-    made = Server(new_machine(), provided)
+    made = Server(lasting_machine(), provided)
     made.install("--admin-email", EMAIL, "--set", f"PLUGIN_MAX_EXECUTION_TIMEOUT={LONGEST_QUESTION}")
     return made
 
