@@ -44,7 +44,7 @@ def objects(contents: Mapping[str, str]) -> list[Object]:
     found = []
     for path, text in sorted(contents.items()):
         if path.startswith(("base/", "overlays/")) and not path.endswith("/kustomization.yaml"):
-            for each in yaml.safe_load_all(text):
+            for each in yaml.load_all(text, Loader=yaml.CSafeLoader):
                 place = {key: each["metadata"][key] for key in ("name", "namespace")}
                 found.append({"apiVersion": each["apiVersion"], "kind": each["kind"], "metadata": place})
     return found
@@ -135,7 +135,7 @@ def _kustomization(resources: list[str], patches: list[dict[str, Any]] | None = 
     return _text(top | ({"patches": patches} if patches else {}))
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes whole what stands there twice."""
 
     def ignore_aliases(self, _data: Any) -> bool:

@@ -108,7 +108,7 @@ def _objects(folder: Path) -> Iterator[Object]:
     for place in ("prepare", "base"):
         for path in sorted((folder / place).glob("*.yaml")):
             if path.name != "kustomization.yaml":
-                yield from yaml.safe_load_all(path.read_text("utf-8"))
+                yield from yaml.load_all(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
 
 
 def look(wanted: Wanted, runner: Runner) -> Seen:

@@ -95,7 +95,8 @@ class Podman(Engine):
 
     def services_of(self, upstream: compose.Document, choice: render.Choice) -> compose.Document:
         """Return what podman-compose's file says."""
-        document: compose.Document = yaml.safe_load(render.render(upstream, choice))
+        text = render.render(upstream, choice)
+        document: compose.Document = yaml.load(text, Loader=yaml.CSafeLoader)
         return document
 
     def running_document(self, place: layout.Installation, choice: render.Choice) -> compose.Document:
