@@ -104,6 +104,43 @@ def test_what_the_variables_are_decides() -> None:
     assert strict("${A:?it is needed}", {"A": "there"}) == "there"
 
 
+def test_a_file_is_loaded_as_podman_compose_does(project: Path) -> None:
+    asked: list[str] = []
+
+    def counted(text: str) -> Any:
+        asked.append(text)
+        return yaml.safe_load(text)
+
+    load = compose_program.by_libyaml(counted)
+    with (project / "docker-compose.yaml").open() as file:
+        assert load(file) == yaml.safe_load((project / "docker-compose.yaml").read_text())
+    assert asked == []
+    # Its own tags, and what is wrong, are its own matter.
+    (ports,) = load(tagged := "{web: !override {ports: [1]}}").values()
+    assert isinstance(ports, upstream.OverrideTag)
+    with pytest.raises(yaml.scanner.ScannerError):
+        load(wrong := "a: 'b")
+    assert asked == [tagged, wrong]
+
+
+def test_a_text_needs_no_data_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"A": "1", "EMPTY": ""}
+    found = [
+        "$A and ${A}",
+        "${B:-$A}",
+        "${EMPTY-x}${EMPTY:-y}",
+        "${A:+z}",
+        "$$A",
+        "${B:-${C:-${A}}}",
+        "in Korean: 안녕",
+    ]
+    before = [upstream.var_interpolate(text, variables) for text in found]
+    monkeypatch.setattr(upstream, "dataclass", compose_program.plain)
+    assert [upstream.var_interpolate(text, variables) for text in found] == before
+    with pytest.raises(ValueError, match="required variable B"):
+        upstream.var_interpolate("${B:?it is needed}", variables)
+
+
 def test_pips_program_begins_with_ours(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path / "dify")
     packages, program = place.venv / "lib/python3.9/site-packages", place.venv / "bin/podman-compose"
