@@ -162,6 +162,12 @@ def upstream(work: Path, registry: Registry, dify: Path, once: Once) -> Bundle:
     return once("dify", make)
 
 
+@pytest.fixture(scope="session")
+def base(work: Path) -> Path:
+    """The root that machines with podman are copied from."""
+    return _base(work, "podman")
+
+
 @pytest.fixture
 def new_machine(disks: Path, work: Path) -> Iterator[MachineMaker]:
     """Makes machines for one test, at whose end they are destroyed: a stack that nobody needs any more costs time."""
