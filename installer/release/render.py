@@ -493,9 +493,14 @@ def rested_health_checks(document: compose.Document, _choice: Choice) -> None:
     While it starts, `stack.up` asks ahead of time (docs/decisions/035).
     """
     for service in document["services"].values():
-        check = service.get("healthcheck") or {}
-        if (interval := SECONDS.fullmatch(str(check.get("interval")))) and int(interval[1]) < RESTED_SECONDS:
-            service["healthcheck"] = {**check, "interval": f"{RESTED_SECONDS}s"}
+        if check := service.get("healthcheck"):
+            service["healthcheck"] = _rested(check)
+
+
+def _rested(check: Mapping[str, Any]) -> dict[str, Any]:
+    interval = SECONDS.fullmatch(str(check.get("interval")))
+    often = interval is not None and int(interval[1]) < RESTED_SECONDS
+    return {**check, "interval": f"{RESTED_SECONDS}s"} if often else dict(check)
 
 
 def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
@@ -506,12 +511,11 @@ def prompt_health_checks(document: compose.Document, choice: Choice) -> None:
     """
     if not choice.start_interval:
         return
-    before = {name: service.get("healthcheck") or {} for name, service in document["services"].items()}
-    rested_health_checks(document, choice)
-    for name, service in document["services"].items():
+    for service in document["services"].values():
         check = service.get("healthcheck") or {}
-        if "test" in check and ("interval" not in check or check != before[name]):
-            service["healthcheck"] = {"start_period": "60s", "start_interval": "1s", **check}
+        rested = _rested(check)
+        if "test" in check and ("interval" not in check or rested != check):
+            service["healthcheck"] = {"start_period": "60s", "start_interval": "1s", **rested}
 
 
 # What docker compose needs as well, although it understands upstream's file.
