@@ -14,8 +14,9 @@ hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
 # End-to-end files of more than two minutes, the longest first (`--durations` of whole runs).
 LONGEST = (
-    *("install", "export", "upgrade", "backup", "store", "mysql", "external", "failures", "shapes", "hosts", "ansible"),
-    *("faults", "uninstall", "egress", "build", "podman", "doctor", "push"),
+    *("upgrade", "install", "export", "store", "external", "hosts", "backup", "faults", "egress", "uninstall"),
+    *("failures", "build", "releases", "plugins", "shapes", "workspace", "intranet", "stopping", "mysql", "ansible"),
+    *("podman", "refusals", "pgvector", "push", "doctor"),
 )
 # As many characters of what a test failed of are told at the end.
 CAUSE = 150
