@@ -46,29 +46,14 @@ def look(storage: Storage, authorities: bytes | None, *, key_is_new: bool) -> Se
     context: ssl.SSLContext | None = None
     if storage.tls:
         context = reach.make_context(verifies=True, names=True, authorities=authorities, where=storage.where)
-    with _telling(storage), s3.Connection(storage, SECONDS, context) as connection:
+    speaking = reach.speaking(
+        storage.where, url=OPTION, plain=f"tls={TLS_OFF}", tls=storage.tls, kind="S3", wrong=s3.NotS3Error
+    )
+    with speaking, s3.Connection(storage, SECONDS, context) as connection:
         holds = any(_holds_any(connection, storage, prefix) for prefix in OF_A_DIFY)
         _require_ours(storage, holds=holds, key_is_new=key_is_new)
         warnings = tuple(_go_round(connection, storage))
     return Seen(holds_a_dify=holds, warnings=warnings)
-
-
-@contextlib.contextmanager
-def _telling(storage: Storage) -> Iterator[None]:
-    """Raise PreflightFailed for whatever keeps the server from answering, or for what is no answer of S3."""
-    plain = f"tls={TLS_OFF} in {OPTION}"
-    try:
-        with reach.telling(storage.where, url=OPTION, plain=plain):
-            # One that speaks TLS may end the connection of whoever does not.
-            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-                yield
-                return
-            raise s3.NotS3Error("it ends the connection")
-    except s3.NotS3Error as error:
-        tls = (
-            f"correct {OPTION}" if storage.tls else f"correct {OPTION}; if it speaks TLS there, leave tls={TLS_OFF} out"
-        )
-        raise errors.PreflightFailed(f"{storage.where} does not answer as S3 does: {error}", tls) from error
 
 
 def _holds_any(connection: s3.Connection, storage: Storage, prefix: str) -> bool:

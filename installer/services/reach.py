@@ -59,6 +59,24 @@ def telling(where: str, *, url: str, plain: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def speaking(where: str, *, url: str, plain: str, tls: bool, kind: str, wrong: type[Exception]) -> Iterator[None]:
+    """Raise PreflightFailed for what `telling` tells, and for an answer that is none of its kind.
+
+    `kind` is what the server should be, by its name; `wrong` is raised in the block for an answer that is none of it.
+    """
+    try:
+        with telling(where, url=url, plain=f"{plain} in {url}"):
+            # One that speaks TLS may end the connection of whoever does not.
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                yield
+                return
+            raise wrong("it ends the connection")
+    except wrong as error:
+        remedy = f"correct {url}" + ("" if tls else f"; if it speaks TLS there, leave {plain} out")
+        raise errors.PreflightFailed(f"{where} does not answer as {kind} does: {error}", remedy) from error
+
+
 def _untrusted(where: str, error: ssl.SSLCertVerificationError, url: str) -> errors.PreflightFailed:
     why = error.verify_message
     if "ostname" in why or "IP address" in why:

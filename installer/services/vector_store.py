@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from installer.core import errors
 from installer.release.vector_store import NAMES, TLS_OFF, Kind, VectorStore
 from installer.services import json_http, opensearch, qdrant, reach
 from installer.services.json_http import Client, NotJsonError
@@ -33,22 +31,6 @@ def look(store: VectorStore, authorities: bytes | None) -> str:
     client = Client(host=store.host, port=store.port, seconds=SECONDS, context=context, headers=headers)
     # A role may be for the names that Dify gives, and for no others.
     name = f"{store.prefix}_dify_installer_{secrets.token_hex(6)}"
-    with _telling(store):
+    kind = NAMES[store.kind]
+    with reach.speaking(store.where, url=OPTION, plain=f"tls={TLS_OFF}", tls=store.tls, kind=kind, wrong=NotJsonError):
         return _ROUNDS[store.kind](client, store, name)
-
-
-@contextlib.contextmanager
-def _telling(store: VectorStore) -> Iterator[None]:
-    """Raise PreflightFailed for whatever keeps the server from answering, or for an answer that is none of its kind."""
-    try:
-        with reach.telling(store.where, url=OPTION, plain=f"tls={TLS_OFF} in {OPTION}"):
-            # One that speaks TLS may end the connection of whoever does not.
-            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-                yield
-                return
-            raise NotJsonError("it ends the connection")
-    except NotJsonError as error:
-        remedy = f"correct {OPTION}" + ("" if store.tls else f"; if it speaks TLS there, leave tls={TLS_OFF} out")
-        raise errors.PreflightFailed(
-            f"{store.where} does not answer as {NAMES[store.kind]} does: {error}", remedy
-        ) from error
