@@ -76,9 +76,9 @@ demo: demo-packages $(VENV)/complete ## build the sample's bundle and install it
 docs: $(VENV)/complete ## write the tables in docs/ that are made from the code: commands, options, exit codes, checks, host features
 	$(RUN) -m tests.docs
 
-bench: system-packages bench-packages $(VENV)/complete ## measure our way against the manual one: tests/bench/RESULTS.md (root, 10 GB, half an hour)
+bench: system-packages bench-packages $(VENV)/complete ## measure our way against the manual one: tests/bench/RESULTS.md (root, 60 GB, two hours); DIST=FOLDER takes a bundle of Dify's own images: REAL.md
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement specs/bench.lock
-	$(RUN) -m tests.bench.bench --work $(WORK) $(BENCH)
+	$(RUN) -m tests.bench.bench --work $(WORK) $(if $(DIST),--bundle $(DIST)) $(BENCH)
 
 life: system-packages $(VENV)/complete ## measure a backup and its way back against the manual one: tests/bench/LIFE.md (root, ten minutes)
 	$(RUN) -m tests.bench.life --work $(WORK) $(LIFE)

@@ -5,6 +5,8 @@ prepared already. Ours: the archive loaded, or the store mounted, or unpacked wh
 also rootless, with docker, and what people do later. Every run gets a machine and file systems of its own: after a
 large removal ext4 creates files many times slower for a while, and would spoil the next run. Runs of the ways
 alternate; the table shows medians.
+
+With `--bundle` the same is measured with a bundle that is there already, of Dify's own images.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from installer.core import layout
 from installer.release import dify
 from tests.bench import ballast, host_load, push, report
 from tests.bench.hosts import DOCKER, ROOTFUL, ROOTLESS, UPDATED, Host
-from tests.bench.target import BUNDLE, arguments, await_rest, booted, set_cache, watched
+from tests.bench.target import BUNDLE, await_rest, booted, parser, set_cache, watched
 from tests.target import bundle as bundles
 from tests.target import machine as machines
 from tests.target.bundle import Bundle
@@ -98,11 +100,16 @@ class Run:
 
 def main() -> None:
     """Measure, and write the table, its runs and the plot after each round."""
-    kept, rounds = arguments(__doc__, rounds=3)
+    options = parser(__doc__, rounds=3)
+    options.add_argument("--bundle", type=Path, metavar="FOLDER", help="what `make bundle IMAGES=both` has made there")
+    options.add_argument("--payload", type=Path, default=bundles.ROOT / "payload", help="what went into that bundle")
+    given = options.parse_args()
+    kept, rounds = given.work.resolve(), given.rounds
     push.require_skopeo()
     work = kept / "bench"
-    made, updated = _bundles(kept)
-    folders, later = _folders(made, work / "first"), _folders(updated, work / "updated")
+    made, updated = (_given(given.bundle, given.payload), None) if given.bundle else _bundles(kept)
+    folders = _folders(made, work / "first")
+    later = _folders(updated, work / "updated") if updated else {}
     prepared, podman = {}, ""
     for host in HOSTS:
         prepared[host.name], version = prepare(host, folders["loaded"], made, kept)
@@ -113,7 +120,8 @@ def main() -> None:
     runs = []
     for number in range(rounds):
         for way, cache in _turns(number):
-            bound = {BUNDLE: folders[way.images], PREPARED: prepared[way.host.name], UPDATED: later[way.images]}
+            bound = {BUNDLE: folders[way.images], PREPARED: prepared[way.host.name]}
+            bound |= {UPDATED: later[way.images]} if later else {}
             run = Run(way=way.name, cache=cache, host=way.host.name)
             with booted(machines.base_root(kept, way.host.engine), bound, work, way.host.disks) as machine:
                 if way.host.user != "root":
@@ -123,13 +131,18 @@ def main() -> None:
                 with watched(machine, run, way.host.disks):
                     way.measure(machine, run, way.host)
                 if number == 0 and way.host is ROOTFUL and cache == "cold" and way.name in LATER:
-                    afterwards(machine, run, LATER[way.name])
+                    afterwards(machine, run, LATER[way.name] if later else _without_update(LATER[way.name]))
             runs.append(run)
             print(
                 f"round {number + 1}, {cache}, {way.host.name}: {way.name} {run.seconds:.1f} s {run.steps}", flush=True
             )
         # A round takes the better part of an hour: what ends the next one does not take this one along.
-        report.write(runs, alone, sent, described, started)
+        report.write(report.REAL if given.bundle else report.STAND_IN, runs, alone, sent, described, started)
+
+
+def _without_update(commands: dict[str, str]) -> dict[str, str]:
+    """Return what is typed later where there is no second bundle."""
+    return {name: command.replace(UPDATED, BUNDLE) for name, command in commands.items() if name != UPDATE}
 
 
 def _turns(number: int) -> list[tuple[Way, str]]:
@@ -259,6 +272,15 @@ def _bundles(work: Path) -> tuple[Bundle, Bundle]:
     with Registry(work / "registry") as registry:
         made = bundles.make("bench", source, registry, work, layers, ["--images", "both"])
         return made, bundles.make("bench-updated", source, registry, work, newer, ["--images", "both"])
+
+
+def _given(folder: Path, payload: Path) -> Bundle:
+    """Return the bundle that lies in a folder. Raises SystemExit if it has no archive or no store."""
+    made = Bundle(name="given", folder=folder.resolve(), checkout=folder.resolve(), payload=payload.resolve())
+    for path in (made.executable, made.archive, made.folder / layout.STORE, made.payload / layout.MANIFEST):
+        if not path.is_file():
+            raise SystemExit(f"{path} is missing: the benchmark compares both (make bundle IMAGES=both)")
+    return made
 
 
 def with_beat(source: Path) -> Path:

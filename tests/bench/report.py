@@ -1,10 +1,11 @@
-"""Makes the table and the plot of a benchmark's runs: RESULTS.md and results.svg beside this file."""
+"""Makes the table and the plot of a benchmark's runs, beside this file: RESULTS.md and results.svg, or REAL.md."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -21,24 +22,56 @@ HERE = Path(__file__).resolve().parent
 HEAD = """\
 # Benchmark
 
-Made by `make bench`; never edited by hand. Medians of {rounds} rounds, the ways taking turns, every run on a machine
+Made by `{command}`; never edited by hand. Medians of {rounds} rounds, the ways taking turns, every run on a machine
 and file systems of its own. By hand is, typed in a project that is prepared already, until Dify answers:
 
     sha256sum -c SHA256SUMS && podman load -i dify-images.tar && podman-compose up -d
 
 *Loaded* is `./dify-installer` with the image archive, *mounted* with the image store, *unpacked* where that may not be
-mounted. The api is a stand-in that costs what the real one costs (docs/decisions/023). The first services start while
+mounted. {images} The first services start while
 images are loaded: the whole counts. Floors are what no way of loading can beat. Other hosts, and what comes afterwards,
 are of the first round. Seconds are of one machine; read the ratios.
 
 """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What is measured, and the names of the files that tell it: the table, its runs and the plot."""
+
+    command: str
+    images: str
+    table: str
+    runs: str
+    plot: str
+
+
+STAND_IN = Report(
+    command="make bench",
+    images="The api is a stand-in that costs what the real one costs (docs/decisions/023).",
+    table="RESULTS.md",
+    runs="runs.json",
+    plot="results.svg",
+)
+REAL = Report(
+    command="make bench DIST=FOLDER",
+    images="The images are those of a bundle that was there (docs/performance.md tells which).",
+    table="REAL.md",
+    runs="real.json",
+    plot="real.svg",
+)
 OURS = ("loaded", "mounted")
 WAYS = (*OURS, "by hand", "floors")
 COLOURS = {"loaded": "#1f77b4", "mounted": "#2ca02c", "by hand": "#ff7f0e", "floors": "#7f7f7f"}
 
 
 def write(
-    runs: list[Run], alone: list[Load], sent: list[Sent], described: dict[str, str], startup: dict[str, float]
+    report: Report,
+    runs: list[Run],
+    alone: list[Load],
+    sent: list[Sent],
+    described: dict[str, str],
+    startup: dict[str, float],
 ) -> None:
     """Write table, plot and the runs.
 
@@ -47,7 +80,7 @@ def write(
     everywhere = runs
     runs = [run for run in everywhere if run.host == ROOTFUL.name and run.way in WAYS]
     rounds = len(runs) // (len({run.way for run in runs}) * len({run.cache for run in runs}))
-    parts = [HEAD.format(rounds=rounds), _facts(described)]
+    parts = [HEAD.format(rounds=rounds, command=report.command, images=report.images), _facts(described)]
     for cache in ("cold", "warm"):
         parts += [f"\n## With a {cache} cache\n\n", _ratios(runs, cache), "\n", _steps(runs, cache)]
     parts += ["\n## Other hosts, with a cold cache\n\n", _hosts(everywhere)]
@@ -55,15 +88,15 @@ def write(
     parts += [f"\n## Verify and load alone, with podman {host_load.version()}\n\n", _alone(alone)]
     parts += ["\n## Into a private registry, with a cold cache\n\n", _sent(sent)]
     parts += ["\n## What else it takes\n\n", _peaks(runs), "\n", _startup(runs, startup)]
-    parts += ["\n![seconds of each way, by step](results.svg)\n"]
-    (HERE / "RESULTS.md").write_text("".join(parts))
+    parts += [f"\n![seconds of each way, by step]({report.plot})\n"]
+    (HERE / report.table).write_text("".join(parts))
     kept = {
         "runs": [dataclasses.asdict(run) for run in everywhere],
         "alone": [dataclasses.asdict(load) for load in alone],
     }
     kept["sent"] = [dataclasses.asdict(each) for each in sent]
-    (HERE / "runs.json").write_text(json.dumps(kept, indent=1) + "\n")
-    _plot(runs)
+    (HERE / report.runs).write_text(json.dumps(kept, indent=1) + "\n")
+    _plot(runs, HERE / report.plot)
 
 
 def _facts(described: dict[str, str]) -> str:
@@ -185,7 +218,7 @@ def _table(head: list[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plot(runs: list[Run]) -> None:
+def _plot(runs: list[Run], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -208,4 +241,4 @@ def _plot(runs: list[Run]) -> None:
     axes.set_xlabel("seconds, medians")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(HERE / "results.svg", metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})

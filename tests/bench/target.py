@@ -39,11 +39,16 @@ class Peaks(Protocol):
 
 def arguments(description: str | None, rounds: int) -> tuple[Path, int]:
     """Read the command line of a benchmark: return the folder to work in, and how many rounds to run."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--work", type=Path, default=bundles.WORK)
-    parser.add_argument("--rounds", type=int, default=rounds, help="runs of each way or bundle (the largest: one)")
-    given = parser.parse_args()
+    given = parser(description, rounds).parse_args()
     return given.work.resolve(), given.rounds
+
+
+def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return what reads the command line of a benchmark."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--work", type=Path, default=bundles.WORK)
+    made.add_argument("--rounds", type=int, default=rounds, help="runs of each way or bundle (the largest: one)")
+    return made
 
 
 @contextlib.contextmanager
