@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from build import (
     archive,
     bootloader,
+    compiled,
     freeze,
     glibc_floor,
     images,
@@ -112,7 +113,9 @@ def make(
         described, saved = _save(state, pulled, cut, folder_of_archives, program, runner, console)
     packed = None
     if form != "archive":
-        packed = _store(described, saved, folder_of_archives, places, runner, console)
+        api = pulled[needs.images.index(needs.api)].result()
+        made = compiled.make(needs.api, api.id, spec.architecture, program, places.work, runner, console)
+        packed = _store(described, saved, made, folder_of_archives, places, runner, console)
     else:
         # An earlier build's would be of other images.
         (places.output / layout.STORE).unlink(missing_ok=True)
@@ -282,6 +285,7 @@ def _save(
 def _store(
     archives: Sequence[manifest.Archive],
     saved: Sequence[manifest.Image],
+    made: compiled.Compiled | None,
     folder: Path,
     places: Places,
     runner: Runner,
@@ -289,14 +293,15 @@ def _store(
 ) -> manifest.BigFile:
     """Return the image store: the last build's where nothing has changed, else a new one."""
     state = places.work / f"store-{_short(places.output)}"
-    before = kept.image_store(state, archives, places.output, console)
+    before = kept.image_store(state, archives, made, places.output, console)
     if before is not None:
         console.line("store    nothing has changed: the store of the last build is kept")
         return before
     console.line("store    podman loads the images, mksquashfs packs its storage")
-    made = store.make([folder / part.name for part in archives], saved, places.output, places.work, runner, console)
-    kept.note_image_store(state, archives, made)
-    return made
+    paths = [folder / part.name for part in archives]
+    packed = store.make(paths, saved, made, places.output, places.work, runner, console)
+    kept.note_image_store(state, archives, made, packed)
+    return packed
 
 
 def _base(path: Path | None) -> manifest.Manifest | None:

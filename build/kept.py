@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from build import archive, store
+from build.compiled import Compiled
 from build.images import Pulled
 from installer.bundle import manifest, verify
 from installer.core import digest, errors, files
@@ -70,12 +71,12 @@ def images(state: Path, cut: archive.Cut, folder: Path, console: Console) -> arc
 
 
 def image_store(
-    state: Path, archives: Sequence[manifest.Archive], folder: Path, console: Console
+    state: Path, archives: Sequence[manifest.Archive], compiled: Compiled | None, folder: Path, console: Console
 ) -> manifest.BigFile | None:
-    """Return the image store in `folder`, if it is whole and was made from these archives by this code; else None."""
+    """Return the image store in `folder`, if it is whole and was made from these things by this code; else None."""
     try:
         noted = json.loads(state.read_bytes())
-        if noted["key"] != _store_key(archives):
+        if noted["key"] != _store_key(archives, compiled):
             return None
         described = manifest.BigFile(**{**noted["store"], "chunks": tuple(noted["store"]["chunks"])})
         verify.check_file(folder / described.name, described, console)
@@ -84,14 +85,18 @@ def image_store(
     return described
 
 
-def note_image_store(state: Path, archives: Sequence[manifest.Archive], described: manifest.BigFile) -> None:
+def note_image_store(
+    state: Path, archives: Sequence[manifest.Archive], compiled: Compiled | None, described: manifest.BigFile
+) -> None:
     """Note what the image store was made of, for the next build."""
-    noted = {"key": _store_key(archives), "store": dataclasses.asdict(described)}
+    noted = {"key": _store_key(archives, compiled), "store": dataclasses.asdict(described)}
     files.write(state, json.dumps(noted))
 
 
-def _store_key(archives: Sequence[manifest.Archive]) -> str:
-    return " ".join([*(each.sha256 for each in archives), digest.hash_file(Path(store.__file__))])
+def _store_key(archives: Sequence[manifest.Archive], compiled: Compiled | None) -> str:
+    # Its folder has the name of what it was made from.
+    folder = compiled.folder.parent.name if compiled else "nothing compiled"
+    return " ".join([*(each.sha256 for each in archives), folder, digest.hash_file(Path(store.__file__))])
 
 
 def note_archives(state: Path, pulled: Sequence[Future[Pulled]], cut: archive.Cut, bundle: manifest.Manifest) -> None:

@@ -19,12 +19,14 @@ FILE_SUFFIXES = (".sh", ".template", ".conf", ".yaml", ".yml", ".xml", ".txt", "
 class Needs:
     """`images` are full references, sorted; `version` is the tag of the api's image; `variables` go into `.env`.
 
-    `daemon` is the image of the plugin daemon, empty where there is none, `largest_plugin` what it takes, in bytes.
+    `api` is the image of Dify's api, `daemon` that of the plugin daemon, empty where there is none, and
+    `largest_plugin` what that one takes, in bytes.
     """
 
     images: tuple[str, ...]
     version: str
     variables: dict[str, str]
+    api: str
     daemon: str
     largest_plugin: int
 
@@ -49,6 +51,7 @@ def resolve(docker: Path, wanted: Spec) -> Needs:
         images=tuple(sorted(images)),
         version=api.rpartition(":")[2],
         variables=choices,
+        api=api,
         daemon=daemon,
         largest_plugin=int(variables.get(dify.LARGEST_PLUGIN, "") or dify.LARGEST_PLUGIN_BYTES),
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from build import archive, spec
+from build.compiled import Compiled
 from build.failure import BuildError
 from installer.bundle import manifest
 from installer.core import errors, files, layout
@@ -30,7 +31,7 @@ LEVEL = "3"
 # So much is proved at once where the store is unpacked.
 CHUNK_BYTES = 4 * 1024**2
 # Of a storage, only what describes and holds images.
-KEPT = ("overlay", "overlay-images", "overlay-layers")
+KEPT = ("overlay", "overlay-images", "overlay-layers", layout.COMPILED)
 # What overlay needs of a layer only while a container writes into it, and a note of podman's about this host.
 LEFT_OUT = ("overlay/*/work", "overlay/*/merged", "overlay/.has-mount-program")
 CREATED = datetime.datetime.fromtimestamp(int(spec.EPOCH), datetime.UTC).isoformat()
@@ -55,12 +56,13 @@ def find_obstacle(differential: bool) -> errors.InstallerError | None:
 def make(
     archives: Sequence[Path],
     images: Iterable[manifest.Image],
+    compiled: Compiled | None,
     folder: Path,
     work: Path,
     runner: Runner,
     console: Console,
 ) -> manifest.BigFile:
-    """Write the store of these images into `folder` and return what it is.
+    """Write the store of these images, and of what is compiled of one, into `folder` and return what it is.
 
     Raises BuildError when podman does not load an image as it was saved, CommandFailed when podman, mksquashfs or the
     disk fails.
@@ -77,6 +79,8 @@ def make(
         begun = storage.parent.stat().st_mtime_ns
         for image in images:
             _load(image, archives[image.archive], podman, runner)
+        if compiled is not None:
+            _add_compiled(compiled, storage / layout.COMPILED / layout.compiled_name(compiled.image))
         _make_reproducible(storage, begun)
         with files.replacing(path) as target:
             _pack(storage, Path(f"/proc/{os.getpid()}/fd/{target.fileno()}"), runner)
@@ -89,6 +93,15 @@ def _load(image: manifest.Image, path: Path, podman: list[str], runner: Runner) 
     if loaded != image.id:
         raise BuildError(f"podman loads {image.reference} as {loaded}, not as {image.id}", "build again")
     runner.run([*podman, "tag", image.id, image.reference], timeout=PULL_SECONDS)
+
+
+def _add_compiled(compiled: Compiled, target: Path) -> None:
+    """Lay what is compiled beside the images: podman does not look there, and the installer does."""
+    # Their times are those of a build; new ones are made the same below.
+    shutil.copytree(compiled.folder, target, copy_function=shutil.copyfile)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path)
 
 
 def _make_reproducible(storage: Path, begun: int) -> None:

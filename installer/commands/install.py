@@ -305,6 +305,7 @@ def _start(plan: Plan, document: compose.Document, result: report.Report, consol
         found = inventory.list_present(engine)
         images = inventory.find_ids(document, plan.settings.resolved, plan.bundle.images, found)
         wanted = run.Wanted(document, plan.settings.resolved, images)
+        api_start.fill_folders(place)
         acted = run.up(place, wanted, deadline, engine, console)
         if renewed and not acted:
             run.reload_proxy(engine)

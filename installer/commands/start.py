@@ -59,6 +59,7 @@ def bring_up(
     # Somebody may have removed what can be made anew.
     project.make_folders(place, document, env.resolved)
     api_start.mend_folders(place)
+    api_start.fill_folders(place)
     run.up(place, run.Wanted(document, env.resolved, images), deadline, engine, console)
     front = front_door.front_door(place, env.url, bundle.dify, engine)
     waiting.await_console(front, document, deadline, engine, console)

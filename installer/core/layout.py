@@ -76,6 +76,8 @@ MARKER = ".dify-installer.json"
 # What the containers of Dify's api do before their program, and where they see that and what they keep compiled.
 API_SCRIPT = "before.sh"
 API_START_INSIDE = "/dify-start"
+# What is compiled of an image, in the install folder and in an image store: a folder for each, `compiled_name`.
+COMPILED = "compiled"
 COMPILED_INSIDE = "/dify-compiled"
 
 # Labels that podman-compose and docker compose put on their containers.
@@ -206,7 +208,7 @@ class Installation:
     @property
     def compiled(self) -> Path:
         """What Python has compiled in those containers, a folder an image; not in `docker/`, which is copied."""
-        return self.folder / "compiled"
+        return self.folder / COMPILED
 
     @property
     def admin_password(self) -> Path:

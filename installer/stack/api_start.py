@@ -10,6 +10,8 @@ images (docs/decisions/023).
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from installer.bundle import manifest
 from installer.core import errors, files, layout
 from installer.engine.base import Engine
+from installer.images import image_store
 
 REMOVE_SECONDS = 600.0
 
@@ -56,6 +59,30 @@ def make_folder(place: layout.Installation, folder: Path) -> None:
         for path, mode in ((place.compiled, 0o700), (folder, 0o777)):
             if stat.S_IMODE(path.stat().st_mode) != mode:
                 path.chmod(mode)
+
+
+def fill_folders(place: layout.Installation) -> None:
+    """Give the folders that are empty what the build has compiled of their image, which an image store holds.
+
+    Never fails for it: what is lacking is compiled by Dify's first start.
+    """
+    with contextlib.suppress(OSError):
+        for folder in place.compiled.iterdir():
+            found = (store.tree / layout.COMPILED / folder.name for store in image_store.list_stores(place))
+            source = next((each for each in found if each.is_dir()), None)
+            if source is not None and next(folder.rglob("*.pyc"), None) is None:
+                _copy(source, folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a tree of which the containers' user, whoever that is, may replace each file. Raises OSError."""
+    for path, _, names in os.walk(source):
+        folder = target / Path(path).relative_to(source)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+        for name in names:
+            shutil.copyfile(Path(path, name), folder / name)
+            (folder / name).chmod(0o644)
 
 
 def mend_folders(place: layout.Installation) -> None:

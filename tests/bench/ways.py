@@ -106,7 +106,7 @@ def _larger(sample: Bundle, size: int, count: int, tars: list[Path], work: Path)
     console, runner = Console(), Runner()
     path = bundle.payload / layout.MANIFEST
     before = manifest.loads(path.read_bytes())
-    made = store.make([bundle.archive], before.images, bundle.folder, work, runner, console)
+    made = store.make([bundle.archive], before.images, None, bundle.folder, work, runner, console)
     files.write(path, manifest.dumps(dataclasses.replace(before, store=made)))
     growth.freeze_bundle(bundle, work.parent / "build")
     names = (layout.EXECUTABLE, layout.IMAGES, layout.STORE)

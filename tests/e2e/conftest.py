@@ -7,7 +7,6 @@ import functools
 import itertools
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,8 +143,7 @@ def provided(registry: Registry, work: Path, owner_key: Path, once: Once) -> Bun
         with registry:
             made = bundles.prepare("provided", bundles.SAMPLE, registry, work, {"plugin_daemon": [uv.layer(work)]})
             command = bundles.command(made, work, "--plugin", str(packages), "--plugin-key", str(owner_key))
-            environment = {**bundles.environment(registry), **bundles.containers_conf(work)}
-            subprocess.run(bundles.contained(command), check=True, cwd=bundles.ROOT, env=environment)
+            bundles.build(command, registry, work)
         return made
 
     return once("provided", make)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from build import store as build_store
+from build.compiled import Compiled
 from installer.bundle import manifest
 from installer.core import layout
 from installer.core.console import Console
@@ -36,6 +37,18 @@ CONF = CONFS["root"]
 THEIRS = "# An administrator's.\n" + storage_conf.default(
     "overlay", "/var/lib/containers/storage", "/run/containers/storage"
 )
+API = "docker.io/difysample/api:"
+# Compiles what the api reads in, as the build does: the image and its ID are given, and the folder.
+COMPILE = """
+import sys
+from pathlib import Path
+from build import compiled
+from installer.core.console import Console
+from installer.core.runner import Runner
+
+reference, identity, work = sys.argv[1:]
+assert compiled.make(reference, identity, "amd64", "podman", Path(work), Runner(), Console())
+"""
 # A host that forbids squashfs (CIS, "Ensure squashfs is disabled") has a kernel without it.
 NO_SQUASHFS = "grep -v squashfs /proc/filesystems > /run/filesystems && mount --bind /run/filesystems /proc/filesystems"
 
@@ -49,7 +62,7 @@ def build(
     with registry:
         if published:
             bundles.publish(sample.checkout, registry, work)
-        subprocess.run(command, cwd=bundles.ROOT, env=bundles.environment(registry), check=True)
+        bundles.build(command, registry, work)
     return made
 
 
@@ -83,6 +96,13 @@ def times(tree: Path) -> dict[str, int]:
     return {str(path.relative_to(tree)): path.stat().st_ctime_ns for path in files}
 
 
+def compiled_of_the_build(where: Server) -> set[str]:
+    """Return the compiled files that are those of the build still: they are ours, and not the containers' user's."""
+    owner = where.run("id", "--user").stdout.strip()
+    found = where.run("find", f"{where.folder}/compiled", "-user", owner, "-name", "*.pyc", "-printf", "%f\\n")
+    return {name.split(".")[0] for name in found.stdout.split()}
+
+
 def test_the_same_images_give_the_same_store(
     sample: Bundle, stored: Bundle, registry: Registry, tmp_path: Path
 ) -> None:
@@ -92,7 +112,12 @@ def test_the_same_images_give_the_same_store(
     work.mkdir(parents=True)
     described = manifest.loads((stored.folder / layout.MANIFEST).read_bytes())
     runner = Runner(env=bundles.environment(registry))
-    again = build_store.make([stored.archive], described.images, tmp_path, work, runner, Console(silent=True))
+    api = next(image for image in described.images if image.reference.startswith(API))
+    bundles.build([sys.executable, "-c", COMPILE, api.reference, api.id, str(work)], registry, work)
+    (folder,) = work.glob(f"compiled-*/{layout.COMPILED}")
+    again = build_store.make(
+        [stored.archive], described.images, Compiled(api.id, folder), tmp_path, work, runner, Console(silent=True)
+    )
     assert again == described.store
     assert (tmp_path / layout.STORE).read_bytes() == (stored.folder / layout.STORE).read_bytes()
 
@@ -114,6 +139,7 @@ def test_the_life_of_a_store(new_machine: MachineMaker, stored: Bundle) -> None:
     where.machine.path(CONF).write_text(THEIRS)
     result = where.install()
     assert "10 mounted, 0 there already" in result.stderr
+    assert {"backing", "as_large"} <= compiled_of_the_build(where)
     # Nothing was loaded: podman's own storage has no image, and nothing was spooled.
     assert where.run("podman", "images", "--quiet", "--filter", "readonly=false").stdout == ""
     assert THEIRS.splitlines()[0] in changes(where)
@@ -189,6 +215,7 @@ def live(where: Server, theirs: str) -> None:
     where.run("sh", "-c", f"cat > {CONFS[where.user]} <<'END'\n{theirs}END")
     result = where.install()
     assert "10 unpacked, 0 there already" in result.stderr
+    assert {"backing", "as_large"} <= compiled_of_the_build(where)
     assert where.run("podman", "images", "--quiet", "--filter", "readonly=false").stdout == ""
     assert "squashfs" not in where.run("cat", "/proc/mounts").stdout
     tree = tree_of(where)

@@ -85,7 +85,7 @@ def make(
 ) -> Bundle:
     """Build the bundle of a Dify-shaped folder with the real build, which pulls from the registry."""
     bundle = prepare(name, source, registry, work, ballast, chosen)
-    subprocess.run(command(bundle, work, *options), check=True, cwd=ROOT, env=environment(registry))
+    build(command(bundle, work, *options), registry, work)
     return bundle
 
 
@@ -112,6 +112,12 @@ def named(name: str, work: Path) -> Bundle:
         checkout=work / f"checkout-{name}",
         payload=work / f"payload-{name}",
     )
+
+
+def build(command: Sequence[str], registry: Registry, work: Path) -> None:
+    """Run a build, or what else runs containers of images from the registry."""
+    env = {**environment(registry), **containers_conf(work)}
+    subprocess.run(contained(command), check=True, cwd=ROOT, env=env)
 
 
 def contained(command: Sequence[str]) -> list[str]:

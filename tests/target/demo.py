@@ -51,7 +51,8 @@ def make_bundle(work: Path) -> bundle.Bundle:
         log = work / "build.log"
         with steps.step("the build: pull, save, collect wheels, freeze, check", 45, log):
             command = bundle.command(made, work, *options)
-            steps.show(command, log, cwd=bundle.ROOT, env=bundle.environment(registry))
+            env = {**bundle.environment(registry), **bundle.containers_conf(work)}
+            steps.show(bundle.contained(command), log, cwd=bundle.ROOT, env=env)
     return made
 
 

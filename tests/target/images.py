@@ -95,6 +95,7 @@ SHARED = ("backing.py", "pages.py")
 DAEMON = "/app/entrypoint.sh"
 ENTRYPOINT = PROGRAMS / "plugin_daemon-entrypoint.sh"
 API_ENTRYPOINT = PROGRAMS / "api-entrypoint.sh"
+APPLICATION = PROGRAMS / "app.py"
 # How many migrations the api's image has.
 REVISIONS = 3
 DIFY_KEY = ROOT / "specs/dify-plugins.pem"
@@ -342,6 +343,7 @@ def _program_layer(kind: Kind, version: str) -> bytes:
                 _add(archive, f"standin/{file.relative_to(PROGRAMS)}", file.read_bytes())
         if "migrate.py" in kind.programs:
             _add(archive, "entrypoint.sh", API_ENTRYPOINT.read_bytes(), mode=0o755)
+            _add(archive, "app/api/app.py", APPLICATION.read_bytes())
             for number in range(1, REVISIONS + 1):
                 name, content = revision(number)
                 _add(archive, name, content)

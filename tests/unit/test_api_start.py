@@ -317,6 +317,42 @@ def test_a_folder_that_docker_has_made_anew_is_mended(tmp_path: Path) -> None:
     assert modes == [0o700, 0o777]
 
 
+def test_a_first_start_has_what_the_build_has_compiled(tmp_path: Path) -> None:
+    place = layout.Installation(tmp_path)
+    made = place.stores / "0123456789ab" / layout.COMPILED
+    for name in ("ours", "filled", "others"):
+        (made / name / "app/api").mkdir(parents=True)
+        (made / name / "app/api/app.cpython-312.pyc").write_bytes(b"of the build")
+    for name in ("ours", "filled", "no-store-has-it"):
+        (place.compiled / name / "app/api").mkdir(parents=True)
+    (place.compiled / "filled/app/api/app.cpython-312.pyc").write_bytes(b"of a container")
+    before = os.umask(0o077)
+    try:
+        api_start.fill_folders(place)
+    finally:
+        os.umask(before)
+    # Any user may replace what is there, and add to it.
+    assert stat.S_IMODE((place.compiled / "ours/app/api").stat().st_mode) == 0o777
+    assert stat.S_IMODE((place.compiled / "ours/app/api/app.cpython-312.pyc").stat().st_mode) == 0o644
+    found = {str(path.relative_to(place.compiled)): path.read_bytes() for path in place.compiled.rglob("*.pyc")}
+    assert found == {
+        "ours/app/api/app.cpython-312.pyc": b"of the build",
+        "filled/app/api/app.cpython-312.pyc": b"of a container",
+    }
+
+
+def test_what_cannot_be_filled_is_compiled_later(tmp_path: Path) -> None:
+    api_start.fill_folders(layout.Installation(tmp_path))
+    place = layout.Installation(tmp_path)
+    (place.compiled / "ours").mkdir(parents=True)
+    (place.compiled / "ours/app").write_text("in the way")
+    made = place.stores / "0123456789ab" / layout.COMPILED / "ours/app"
+    made.mkdir(parents=True)
+    (made / "app.pyc").touch()
+    api_start.fill_folders(place)
+    assert (place.compiled / "ours/app").read_text() == "in the way"
+
+
 def test_what_images_have_compiled_that_nothing_wants_any_more_goes(tmp_path: Path) -> None:
     place = layout.Installation(tmp_path)
     image = EXAMPLE.images[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from build import archive, images, kept
+from build.compiled import Compiled
 from installer.bundle import manifest
 from installer.core import digest
 from installer.core.console import Console
@@ -99,19 +100,21 @@ def test_without_an_earlier_archive_no_image_is_waited_for(tmp_path: Path) -> No
     assert kept.archives(tmp_path / "state", [never], archive.Cut(), tmp_path, QUIET) is None
 
 
-def test_the_store_is_taken_again_if_it_is_whole_and_of_the_same_archives(
+def test_the_store_is_taken_again_if_it_is_whole_and_of_the_same_things(
     tmp_path: Path, bundle: manifest.Manifest
 ) -> None:
     state, path = tmp_path / "state", tmp_path / "dify-images.squashfs"
     path.write_bytes(bytes(range(100)))
     described = archive.hashed(path, QUIET)
-    assert kept.image_store(state, bundle.archives, tmp_path, QUIET) is None
-    kept.note_image_store(state, bundle.archives, described)
-    assert kept.image_store(state, bundle.archives, tmp_path, QUIET) == described
+    made = Compiled("a" * 64, tmp_path / "compiled-of-it/compiled")
+    assert kept.image_store(state, bundle.archives, made, tmp_path, QUIET) is None
+    kept.note_image_store(state, bundle.archives, made, described)
+    assert kept.image_store(state, bundle.archives, made, tmp_path, QUIET) == described
     others = (dataclasses.replace(bundle.archives[0], sha256="1" * 64),)
-    assert kept.image_store(state, others, tmp_path, QUIET) is None
+    assert kept.image_store(state, others, made, tmp_path, QUIET) is None
+    assert kept.image_store(state, bundle.archives, None, tmp_path, QUIET) is None
     path.write_bytes(bytes(100))
-    assert kept.image_store(state, bundle.archives, tmp_path, QUIET) is None
+    assert kept.image_store(state, bundle.archives, made, tmp_path, QUIET) is None
 
 
 def test_an_analysis_is_kept_until_the_code_is_another_one(tmp_path: Path) -> None:
