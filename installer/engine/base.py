@@ -65,11 +65,15 @@ class Inspected:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """An image in the engine's storage; `layers` are diff IDs, empty where the list does not tell them."""
+    """An image in the engine's storage; `layers` are diff IDs, empty where the list does not tell them.
+
+    `read_only` is one of an additional image store of podman's.
+    """
 
     id: str
     names: frozenset[str]
     layers: tuple[str, ...] = ()
+    read_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,7 +75,11 @@ class Podman(Engine):
         """Return the images that the engine has. Raises CommandFailed."""
         listed = self.run(["images", "--no-trunc", "--format", "json"], timeout=LIST_SECONDS).stdout
         read = (
-            Stored(id=bare(entry["Id"]), names=frozenset(entry.get("Names") or ()))
+            Stored(
+                id=bare(entry["Id"]),
+                names=frozenset(entry.get("Names") or ()),
+                read_only=bool(entry.get("ReadOnly")),
+            )
             for entry in json.loads(listed or "[]") or []
         )
         # An image with two names is listed twice, each time with both (4.6 to 5.6).

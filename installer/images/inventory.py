@@ -81,7 +81,9 @@ def tag(images: Sequence[manifest.Image], engine: Engine) -> None:
     """Prove that all images are there; give each its name by ID, and to no other image.
 
     podman takes an image of its own storage before one of that name in a mounted store (seen with 4.3): an older one of
-    the same tag would run. An image in a read-only store keeps its name: there, the newest store comes first.
+    the same tag would run. An image in a read-only store keeps its name: there, the newest store comes first. To take
+    it podman would note the image without a name in its own storage, and not find it by that name again once it is
+    wanted (seen with 5.4).
     Raises CommandFailed when an image is not there; none has been named then.
     """
     found = list_present(engine)
@@ -118,7 +120,7 @@ def give_names(names: Mapping[str, str], engine: Engine) -> None:
 
 
 def _name(reference: str, its: Stored, found: Sequence[Stored], engine: Engine) -> None:
-    others = [each.id for each in found if each.id != its.id and reference in each.names]
+    others = [each.id for each in found if each.id != its.id and reference in each.names and not each.read_only]
     engine.untag_others(reference, others)
     if reference not in its.names:
         engine.run(["tag", its.id, reference], timeout=TAG_SECONDS)

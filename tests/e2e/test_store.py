@@ -24,6 +24,7 @@ from tests.e2e.test_refusals import flip
 from tests.e2e.test_upgrade import image_ids, versions
 from tests.target import bundle as bundles
 from tests.target import machine as machines
+from tests.target import newer as releases
 from tests.target.bundle import Bundle
 from tests.target.newer import NEW, OLD
 from tests.target.registry import Registry
@@ -37,7 +38,7 @@ CONF = CONFS["root"]
 THEIRS = "# An administrator's.\n" + storage_conf.default(
     "overlay", "/var/lib/containers/storage", "/run/containers/storage"
 )
-API = "docker.io/difysample/api:"
+API, NGINX = "docker.io/difysample/api:", "docker.io/library/nginx:1-sample"
 # Compiles what the api reads in, as the build does: the image and its ID are given, and the folder.
 COMPILE = """
 import sys
@@ -53,15 +54,12 @@ assert compiled.make(reference, identity, "amd64", "podman", Path(work), Runner(
 NO_SQUASHFS = "grep -v squashfs /proc/filesystems > /run/filesystems && mount --bind /run/filesystems /proc/filesystems"
 
 
-def build(
-    name: str, sample: Bundle, registry: Registry, work: Path, images: str = "both", *, published: bool = True
-) -> Bundle:
-    """Build the sample with a store, and with an archive or without; its images are `published` in the registry."""
+def build(name: str, sample: Bundle, registry: Registry, work: Path, images: str = "both") -> Bundle:
+    """Build the sample with a store, and with an archive or without."""
     made = dataclasses.replace(sample, name=name, folder=work / f"dist-{name}", payload=work / f"payload-{name}")
     command = bundles.command(made, work, "--images", images)
     with registry:
-        if published:
-            bundles.publish(sample.checkout, registry, work)
+        bundles.publish(sample.checkout, registry, work)
         bundles.build(command, registry, work)
     return made
 
@@ -341,9 +339,16 @@ def test_a_flipped_bit_is_found_while_it_is_unpacked(
 
 
 @pytest.fixture(scope="module")
-def later(newer: Bundle, registry: Registry, work: Path) -> Bundle:
+def later(stored: Bundle, registry: Registry, work: Path) -> Bundle:
     """The sample's next release with a store."""
-    return build("stored-later", newer, registry, work, "store", published=False)
+    made = releases.make(registry, work, "stored-later", ["--images", "store"])
+    before, after = (
+        {image.reference: image.id for image in manifest.loads((each.folder / layout.MANIFEST).read_bytes()).images}
+        for each in (stored, made)
+    )
+    # One name means an image of each.
+    assert before[NGINX] != after[NGINX]
+    return made
 
 
 @pytest.mark.parametrize("user", ["root", machines.USER])

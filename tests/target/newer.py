@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.target import bundle as bundles
@@ -26,9 +27,9 @@ MIGRATIONS = {
 }
 
 
-def make(registry: Registry, work: Path) -> Bundle:
+def make(registry: Registry, work: Path, name: str = "newer", options: Sequence[str] = ()) -> Bundle:
     """Build the bundle of the next release: other tags, settings and migrations, and another nginx of the same name."""
-    source = work / "source-newer"
+    source = work / f"source-{name}"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(bundles.SAMPLE, source)
     compose = source / "docker/docker-compose.yaml"
@@ -43,7 +44,7 @@ def make(registry: Registry, work: Path) -> Bundle:
     scripts |= dict([images.revision(images.REVISIONS + 1)])
     layers = {"api": [_layer(work, "migrations", scripts)], "nginx": [_layer(work, "newer", {"newer": b""})]}
     with registry:
-        return bundles.make("newer", source, registry, work, layers)
+        return bundles.make(name, source, registry, work, layers, options)
 
 
 def _layer(work: Path, name: str, held: dict[str, bytes]) -> Path:

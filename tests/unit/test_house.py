@@ -85,7 +85,8 @@ def test_the_longest_files_are_there() -> None:
 def test_one_module_starts_programs() -> None:
     for folder in ("installer", "build"):
         for path in (ROOT / folder).rglob("*.py"):
-            if path != ROOT / "installer/core/runner.py":
+            # The other one runs in an image.
+            if path not in (ROOT / "installer/core/runner.py", ROOT / "build/compile_imports.py"):
                 assert "subprocess" not in imports(path) and "os.system" not in path.read_text(), path
 
 

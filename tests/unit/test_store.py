@@ -158,7 +158,12 @@ def test_half_a_copy_of_a_killed_run_is_removed(tmp_path: Path) -> None:
 
 def test_an_older_image_of_the_same_tag_loses_it_to_the_mounted_one(tmp_path: Path) -> None:
     (image,) = EXAMPLE.images
-    listed = [{"Id": "1" * 64, "Names": [image.reference, "mine:1"]}, {"Id": image.id, "Names": [image.reference]}]
+    listed = [
+        {"Id": "1" * 64, "Names": [image.reference, "mine:1"]},
+        {"Id": image.id, "Names": [image.reference], "ReadOnly": True},
+        # That of the version before: the way back finds it by its name.
+        {"Id": "2" * 64, "Names": [image.reference], "ReadOnly": True},
+    ]
     (tmp_path / "listed").write_text(json.dumps(listed))
     engine = Podman(program(tmp_path, "podman", f"cat {tmp_path}/listed"))
     inventory.tag(EXAMPLE.images, engine)
