@@ -63,7 +63,9 @@ def make(
             return None
         partial.rename(folder)
     folder.touch()
-    for path in sorted(work.glob("compiled-*"), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+    # Not what another build is at just now, which has another ending.
+    whole = work.glob(f"compiled-{'[0-9a-f]' * 16}")
+    for path in sorted(whole, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
     return Compiled(identity, folder / layout.COMPILED)
 

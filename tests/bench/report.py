@@ -55,7 +55,7 @@ STAND_IN = Report(
 )
 REAL = Report(
     command="make bench DIST=FOLDER",
-    images="The images are those of a bundle that was there (docs/performance.md tells which).",
+    images="The images are those of a bundle that was given.",
     table="REAL.md",
     runs="real.json",
     plot="real.svg",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import archive, store
+from build import archive, compiled, store
 from installer.bundle import manifest
 from installer.core import files, layout
 from installer.core.console import Console
@@ -106,7 +106,10 @@ def _larger(sample: Bundle, size: int, count: int, tars: list[Path], work: Path)
     console, runner = Console(), Runner()
     path = bundle.payload / layout.MANIFEST
     before = manifest.loads(path.read_bytes())
-    made = store.make([bundle.archive], before.images, None, bundle.folder, work, runner, console)
+    api = next(image for image in before.images if image.reference.rpartition(":")[0].endswith("/api"))
+    # The sample's build has just compiled it, and keeps it there.
+    kept = compiled.make(api.reference, api.id, before.architecture, "podman", work.parent / "build", runner, console)
+    made = store.make([bundle.archive], before.images, kept, bundle.folder, work, runner, console)
     files.write(path, manifest.dumps(dataclasses.replace(before, store=made)))
     growth.freeze_bundle(bundle, work.parent / "build")
     names = (layout.EXECUTABLE, layout.IMAGES, layout.STORE)
