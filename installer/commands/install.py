@@ -21,7 +21,7 @@ from installer.core.runner import Runner
 from installer.engine import install_podman, podman_compose
 from installer.host import judge, ownership
 from installer.host.judge.system import usable_pythons
-from installer.images import image_store, inventory, plugins, superseded, supply
+from installer.images import image_store, inventory, plugins, superseded, supply, unpacked_store
 from installer.images.order import AS_THEY_COME, Order
 from installer.plan import Plan, Request
 from installer.registry import pull
@@ -127,7 +127,8 @@ def _act(plan: Plan, held: lock.Held, result: report.Report, runner: Runner, con
     if plan.engine.needs_podman_compose:
         with result.step("podman-compose", console) as step:
             step.seen = composer.result()
-    return _bring_up(plan, laid, result, console)
+    with unpacked_store.on_disk(place, plan.engine, console):
+        return _bring_up(plan, laid, result, console)
 
 
 def _ahead(plan: Plan, document: compose.Document, composer: Future[str]) -> ahead.Ahead:
@@ -153,6 +154,9 @@ def _upgrade(
     if not kept.is_begun(place):
         kept.note(place, move.before, move.after, engine)
     _bring_images(plan, result, console)
+    # What runs is not ended before the disk has what comes in its place.
+    with unpacked_store.on_disk(place, engine, console):
+        pass
     with _or_back(plan, move, held, console):
         with result.step("keep", console) as step:
             step.seen = _keep(plan, move, console)

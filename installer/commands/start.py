@@ -13,7 +13,7 @@ from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
-from installer.images import inventory
+from installer.images import image_store, inventory
 from installer.release import compose, env_history, envfile, external, settings
 from installer.stack import api_start, project, run
 from installer.system import leftovers
@@ -53,6 +53,7 @@ def bring_up(
     """Start what does not run and wait until Dify answers; the caller holds the lock. Raises as `start` does."""
     deadline = time.monotonic() + timeout
     settings.require_kept(place)
+    image_store.require_none_lost(place)
     env = settings.load(place)
     bundle = verify.check_embedded(layout.bundled(""))
     images = inventory.find_ids(document, env.resolved, bundle.images, inventory.list_present(engine))

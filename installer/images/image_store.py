@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from installer.bundle import manifest, verify
 from installer.core import errors, files, layout, marker
@@ -33,8 +33,12 @@ REMOVE_SECONDS = 3600.0
 STORE_FILE = re.compile(r"[0-9a-f]{12}\.squashfs")
 STORE_TREE = re.compile(r"[0-9a-f]{12}")
 HALF_FILE = re.compile(r"\.[0-9a-f]{12}\.squashfs\..+")
-# In a tree that is being unpacked: the boot in which that has begun.
-BEGUN = ".dify-installer-begun"
+# In a tree that the disk may not have whole: in which boot it is unpacked, and whether all of it is there.
+NOTE = ".dify-installer-begun"
+UNPACKED = " unpacked"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Being unpacked; unpacked, but not yet on the disk for certain; that, when the host went down; on the disk.
+State = Literal["begun", "unpacked", "lost", "kept"]
 # The container that podman makes of a store as its proof.
 PROOF = "dify-installer-proof"
 # What podman gives the layers in its own storage (container-selinux).
@@ -59,16 +63,27 @@ class Store:
         return self.folder / self.name
 
     @property
-    def begun(self) -> Path:
-        """Says that it is being unpacked."""
-        return self.tree / BEGUN
+    def note(self) -> Path:
+        """Says that it is being unpacked, or that the disk may not have all of it."""
+        return self.tree / NOTE
+
+    @property
+    def state(self) -> State:
+        """How far it has come, where it is not mounted."""
+        try:
+            text = self.note.read_text().strip()
+        except OSError:
+            return "kept"
+        boot = text.removesuffix(UNPACKED)
+        if boot != boot_id():
+            return "lost"
+        return "begun" if text == boot else "unpacked"
 
     @property
     def is_unpacked(self) -> bool:
         """Whether it was unpacked, and all of it."""
-        return (self.tree / "overlay-images/images.json").is_file() and not (
-            self.file.exists() or self.begun.exists() or self.tree.is_mount()
-        )
+        there = (self.tree / "overlay-images/images.json").is_file()
+        return there and self.state in ("unpacked", "kept") and not (self.file.exists() or self.tree.is_mount())
 
     @property
     def images(self) -> frozenset[str]:
@@ -77,6 +92,11 @@ class Store:
             listed = json.loads((self.tree / "overlay-images/images.json").read_bytes())
             return frozenset(entry["id"] for entry in listed)
         return frozenset()
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the host from every other."""
+    return BOOT_ID.read_text().strip()
 
 
 def store_of(place: layout.Installation, described: manifest.BigFile) -> Store:
@@ -109,6 +129,20 @@ def config_path() -> Path:
     if os.geteuid() == 0:
         return CONFIG
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "containers/storage.conf"
+
+
+def list_lost(place: layout.Installation) -> list[Store]:
+    """Return the stores that the disk may not have whole, since the host went down: podman may know of them."""
+    return [store for store in list_stores(place) if store.state == "lost"]
+
+
+def require_none_lost(place: layout.Installation) -> None:
+    """Raise CommandFailed when the host went down before its disk had all of the images."""
+    if list_lost(place):
+        raise errors.CommandFailed(
+            "the host went down before its disk had all of Dify's images",
+            f"run the installer again, with {layout.STORE} or {layout.IMAGES} beside it: it brings them anew",
+        )
 
 
 def find_offered(
@@ -268,14 +302,15 @@ def retire(
     """
     kept = store_of(place, described) if described else None
     stores = list_stores(place)
-    if not [store for store in stores if store != kept or store.begun.exists()]:
+    half = [store for store in stores if store.state in ("begun", "lost")]
+    if not [store for store in stores if store != kept or store in half]:
         return stores
     elsewhere = kept.images if kept else frozenset()
     used, layers = _used_images(elsewhere, engine), _own_layers(engine)
     staying = [
         store
         for store in stores
-        if not store.begun.exists()
+        if store not in half
         and (store == kept or store.name in names or store.images & used or _built_upon(store, layers))
     ]
     for store in stores:

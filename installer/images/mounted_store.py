@@ -63,7 +63,7 @@ def mount(
     """
     assert bundle.store is not None
     store = image_store.store_of(place, bundle.store)
-    if store.begun.exists():
+    if store.note.exists():
         raise errors.CommandFailed("an earlier run has found that this host does not mount the image store")
     if not found.mounts_stores:
         raise errors.CommandFailed(f"{NOT_MOUNTED}: its kernel has no squashfs, or may not have it")

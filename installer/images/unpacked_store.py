@@ -1,8 +1,8 @@
 """Unpacks the image store where it may not be mounted: for root on a host that forbids squashfs, and for users.
 
 A program of ours does it, `unpack`; a user's runs among his subordinate IDs, as his podman does (docs/decisions/027).
-A run that was killed is taken up; one that did not live to see the disk have it all, since the power failed, is begun
-anew.
+A run that was killed is taken up. What is unpacked serves at once, while the disk still writes it: `on_disk` waits for
+that. Where the host went down before, all of it is begun anew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from installer.host.facts import Host
 from installer.images import image_store, inventory, unpack
 from installer.images.image_store import LABEL, Store
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Of a storage, what says which images and layers it has.
+DESCRIPTIONS = "overlay-[il]*/**/*"
 SYNC_SECONDS = 3600.0
 # Between one write-out and the next.
 WRITE_OUT_SECONDS = 1.0
@@ -42,8 +43,9 @@ def bring(
 ) -> None:
     """Bring every image of the bundle into podman's sight, from the packed store in `source`, or one unpacked before.
 
-    Raises BundleDamaged when the store is not what was built, CommandFailed when there is no room for it or podman does
-    not see in it what was built; what was changed is as before then. After Ctrl-C the next run goes on.
+    The disk may not have all of it then: see `on_disk`. Raises BundleDamaged when the store is not what was built,
+    CommandFailed when there is no room for it or podman does not see in it what was built; what was changed is as
+    before then. After Ctrl-C the next run goes on.
     """
     assert bundle.store is not None
     image_store.clear(place)
@@ -85,7 +87,7 @@ def unpacked_bytes(bundle: manifest.Manifest) -> int:
 def _unpack(
     source: Path, store: Store, bundle: manifest.Manifest, engine: Engine, found: Host, console: Console
 ) -> None:
-    """Unpack a store and wait until the disk has it."""
+    """Unpack a store; of what podman reads of it to know its images, the disk has all then."""
     assert bundle.store is not None
     _begin(store, unpacked_bytes(bundle), engine, found)
     request = unpack.Request(
@@ -103,11 +105,30 @@ def _unpack(
         # It says itself what it has found; whether the file is the cause, and where, this tells.
         verify.check_file(source, bundle.store, console)
         raise failure
-    console.waiting("the disk, which writes the images")
-    _sync(store, engine)
-    console.waiting("")
-    with files.telling(store.begun):
-        store.begun.unlink()
+    for path in sorted(store.tree.glob(DESCRIPTIONS)):
+        # Half of one, and no command of podman's would work at the next boot, for nobody's containers.
+        if path.is_file():
+            files.sync(path)
+    files.write(store.note, image_store.boot_id() + image_store.UNPACKED, mode=0o600)
+
+
+@contextlib.contextmanager
+def on_disk(place: layout.Installation, engine: Engine, console: Console) -> Iterator[None]:
+    """Let the disk write what was unpacked while the block runs; when that ends well, the disk has it.
+
+    Raises CommandFailed.
+    """
+    unpacked = [store for store in image_store.list_stores(place) if store.state == "unpacked"]
+    with ThreadPoolExecutor(1) as beside:
+        jobs = [beside.submit(_sync, store, engine) for store in unpacked]
+        yield
+        if not all(job.done() for job in jobs):
+            console.waiting("the disk, which writes the images")
+        for store, job in zip(unpacked, jobs, strict=True):
+            job.result()
+            with files.telling(store.note):
+                store.note.unlink()
+        console.waiting("")
 
 
 @contextlib.contextmanager
@@ -134,10 +155,8 @@ def _sync(store: Store, engine: Engine) -> None:
 
 def _begin(store: Store, needed: int, engine: Engine, found: Host) -> None:
     """Make the folder, unless it was begun in this boot: what a power failure leaves half written, nothing tells."""
-    boot = BOOT_ID.read_text().strip()
-    with contextlib.suppress(OSError):
-        if store.begun.read_text().strip() == boot:
-            return
+    if store.state == "begun":
+        return
     if store.tree.exists():
         image_store.remove_tree(store, engine)
     files.folder(store.folder, mode=0o700)
@@ -152,7 +171,7 @@ def _begin(store: Store, needed: int, engine: Engine, found: Host) -> None:
         # What is made in a folder gets its label.
         with contextlib.suppress(OSError):
             os.setxattr(store.tree, "security.selinux", LABEL.encode() + b"\0")
-    files.write(store.begun, boot, mode=0o600)
+    files.write(store.note, image_store.boot_id(), mode=0o600)
 
 
 def _run(request: unpack.Request, engine: Engine, bar: Bar) -> errors.CommandFailed | None:

@@ -262,7 +262,7 @@ def spoil(where: Server, tree: Path, theirs: str, boot: str, command: str) -> No
     inside = f"/{tree.relative_to(where.machine.root)}"
     text = command.replace(str(tree), inside)
     own = [] if where.user == "root" else ["podman", "unshare"]
-    done = where.run(*own, "sh", "-c", f"{text} && cat {boot} > {inside}/{image_store.BEGUN}")
+    done = where.run(*own, "sh", "-c", f"{text} && cat {boot} > {inside}/{image_store.NOTE}")
     assert done.returncode == 0, done.stderr
     where.run("sh", "-c", f"cat > {CONFS[where.user]} <<'END'\n{theirs}END")
 
@@ -288,14 +288,28 @@ def test_what_a_killed_run_has_started_ends_and_is_taken_up(
     where.machine.run(NO_SQUASHFS)
     running = where.start()
     begun = where.machine.path(f"{where.folder}/stores")
-    while not list(begun.glob(f"*/{image_store.BEGUN}")):
+    while not list(begun.glob(f"*/{image_store.NOTE}")):
         assert running.poll() is None
     where.run("pkill", "-KILL", "--full", "dify-installer --ip")
     running.wait()
     where.machine.run(f"until ! pgrep --full {layout.UNPACK[:-1]}[e]; do sleep 0.1; done", timeout=30)
-    assert list(begun.glob(f"*/{image_store.BEGUN}"))
+    assert list(begun.glob(f"*/{image_store.NOTE}"))
     assert where.run("podman", "images", "--quiet").stdout == ""
+
+    # Taken up, and the host goes down while Dify starts: nobody knows what its disk has.
+    running = where.start()
+    while not any(note.read_text().endswith(image_store.UNPACKED) for note in begun.glob(f"*/{image_store.NOTE}")):
+        assert running.poll() is None
+    where.machine.run("until podman ps --quiet | grep -q .; do sleep 0.1; done", timeout=60, user=where.user)
+    where.machine.kill()
+    running.wait()
+    where.machine.boot()
+    assert where.run("podman", "images", "--quiet").stdout != ""
+    refused = where.installer("start")
+    assert refused.returncode != 0
+    assert "the host went down before its disk had all of Dify's images" in refused.stderr
     assert "10 unpacked" in where.install().stderr
+    assert not list(begun.glob(f"*/{image_store.NOTE}"))
     removed = where.installer("uninstall")
     assert removed.returncode == 0, removed.stderr
     assert changes(where) == ""

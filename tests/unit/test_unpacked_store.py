@@ -77,7 +77,7 @@ def test_what_was_begun_in_this_boot_is_taken_up_and_nothing_else(
 ) -> None:
     boot = tmp_path / "boot"
     boot.write_text("first\n")
-    monkeypatch.setattr(unpacked_store, "BOOT_ID", boot)
+    monkeypatch.setattr(image_store, "BOOT_ID", boot)
     store = Store(place.stores, "0" * 12)
     unpacked_store._begin(store, 1, engine, GOOD)
     written = store.tree / "overlay"
@@ -88,7 +88,37 @@ def test_what_was_begun_in_this_boot_is_taken_up_and_nothing_else(
     boot.write_text("second\n")
     unpacked_store._begin(store, 1, engine, GOOD)
     assert not written.exists()
-    assert store.begun.read_text() == "second"
+    assert store.note.read_text() == "second"
+
+
+def test_what_is_unpacked_serves_before_the_disk_has_it_and_not_after_a_power_failure(
+    place: layout.Installation, engine: Podman, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = whole(place)
+    store.note.write_text(image_store.boot_id() + image_store.UNPACKED)
+    image_store.require_none_lost(place)
+    assert store.is_unpacked
+    with pytest.raises(KeyError), unpacked_store.on_disk(place, engine, Console(silent=True)):
+        raise KeyError
+    assert store.state == "unpacked"
+    with unpacked_store.on_disk(place, engine, Console(silent=True)):
+        assert store.state == "unpacked"
+    assert store.state == "kept"
+
+    boot = tmp_path / "boot"
+    boot.write_text("next\n")
+    store.note.write_text(image_store.boot_id() + image_store.UNPACKED)
+    monkeypatch.setattr(image_store, "BOOT_ID", boot)
+    assert store.state == "lost"
+    assert not store.is_unpacked
+    with pytest.raises(errors.CommandFailed, match="the host went down before its disk had all") as refused:
+        image_store.require_none_lost(place)
+    assert "run the installer again" in refused.value.remedy
+    with unpacked_store.on_disk(place, engine, Console(silent=True)):
+        pass
+    assert store.state == "lost"
+    assert image_store.retire(place, EXAMPLE.store, engine) == []
+    assert not store.tree.exists()
 
 
 def test_without_room_nothing_is_begun(place: layout.Installation, engine: Podman) -> None:
