@@ -13,7 +13,7 @@ from installer.core.console import Console
 from installer.core.runner import Runner
 from installer.engine import choose
 from installer.engine.base import Engine
-from installer.images import image_store, inventory
+from installer.images import image_store, inventory, unpacked_store
 from installer.release import compose, env_history, envfile, external, settings
 from installer.stack import api_start, project, run
 from installer.system import leftovers
@@ -61,6 +61,7 @@ def bring_up(
     project.make_folders(place, document, env.resolved)
     api_start.mend_folders(place)
     api_start.fill_folders(place)
-    run.up(place, run.Wanted(document, env.resolved, images), deadline, engine, console)
-    front = front_door.front_door(place, env.url, bundle.dify, engine)
-    waiting.await_console(front, document, deadline, engine, console)
+    with unpacked_store.on_disk(place, engine, console):
+        run.up(place, run.Wanted(document, env.resolved, images), deadline, engine, console)
+        front = front_door.front_door(place, env.url, bundle.dify, engine)
+        waiting.await_console(front, document, deadline, engine, console)

@@ -67,7 +67,6 @@ class Store:
         """Says that it is being unpacked, or that the disk may not have all of it."""
         return self.tree / NOTE
 
-    @property
     def state(self) -> State:
         """How far it has come, where it is not mounted."""
         try:
@@ -83,7 +82,7 @@ class Store:
     def is_unpacked(self) -> bool:
         """Whether it was unpacked, and all of it."""
         there = (self.tree / "overlay-images/images.json").is_file()
-        return there and self.state in ("unpacked", "kept") and not (self.file.exists() or self.tree.is_mount())
+        return there and self.state() in ("unpacked", "kept") and not (self.file.exists() or self.tree.is_mount())
 
     @property
     def images(self) -> frozenset[str]:
@@ -133,7 +132,7 @@ def config_path() -> Path:
 
 def list_lost(place: layout.Installation) -> list[Store]:
     """Return the stores that the disk may not have whole, since the host went down: podman may know of them."""
-    return [store for store in list_stores(place) if store.state == "lost"]
+    return [store for store in list_stores(place) if store.state() == "lost"]
 
 
 def require_none_lost(place: layout.Installation) -> None:
@@ -302,7 +301,7 @@ def retire(
     """
     kept = store_of(place, described) if described else None
     stores = list_stores(place)
-    half = [store for store in stores if store.state in ("begun", "lost")]
+    half = [store for store in stores if store.state() in ("begun", "lost")]
     if not [store for store in stores if store != kept or store in half]:
         return stores
     elsewhere = kept.images if kept else frozenset()

@@ -13,8 +13,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from installer.bundle import manifest, verify
@@ -114,21 +114,32 @@ def _unpack(
 
 @contextlib.contextmanager
 def on_disk(place: layout.Installation, engine: Engine, console: Console) -> Iterator[None]:
-    """Let the disk write what was unpacked while the block runs; when that ends well, the disk has it.
+    """Let the disk write what was unpacked while the block runs; after that it has it.
 
     Raises CommandFailed.
     """
-    unpacked = [store for store in image_store.list_stores(place) if store.state == "unpacked"]
+    unpacked = [store for store in image_store.list_stores(place) if store.state() == "unpacked"]
     with ThreadPoolExecutor(1) as beside:
-        jobs = [beside.submit(_sync, store, engine) for store in unpacked]
-        yield
-        if not all(job.done() for job in jobs):
+        writing = [(store, beside.submit(_sync, store, engine)) for store in unpacked]
+        try:
+            yield
+        except Exception:
+            # What has failed is not the images.
+            with contextlib.suppress(errors.CommandFailed):
+                _await(writing, console)
+            raise
+        _await(writing, console)
+
+
+def _await(writing: Sequence[tuple[Store, Future[None]]], console: Console) -> None:
+    """Wait until the disk has these stores, and note that it has. Raises CommandFailed."""
+    for store, job in writing:
+        if not job.done():
             console.waiting("the disk, which writes the images")
-        for store, job in zip(unpacked, jobs, strict=True):
-            job.result()
-            with files.telling(store.note):
-                store.note.unlink()
+        job.result()
         console.waiting("")
+        with files.telling(store.note):
+            store.note.unlink()
 
 
 @contextlib.contextmanager
@@ -155,7 +166,7 @@ def _sync(store: Store, engine: Engine) -> None:
 
 def _begin(store: Store, needed: int, engine: Engine, found: Host) -> None:
     """Make the folder, unless it was begun in this boot: what a power failure leaves half written, nothing tells."""
-    if store.state == "begun":
+    if store.state() == "begun":
         return
     if store.tree.exists():
         image_store.remove_tree(store, engine)

@@ -98,25 +98,26 @@ def test_what_is_unpacked_serves_before_the_disk_has_it_and_not_after_a_power_fa
     store.note.write_text(image_store.boot_id() + image_store.UNPACKED)
     image_store.require_none_lost(place)
     assert store.is_unpacked
-    with pytest.raises(KeyError), unpacked_store.on_disk(place, engine, Console(silent=True)):
-        raise KeyError
-    assert store.state == "unpacked"
-    with unpacked_store.on_disk(place, engine, Console(silent=True)):
-        assert store.state == "unpacked"
-    assert store.state == "kept"
+    with pytest.raises(KeyboardInterrupt), unpacked_store.on_disk(place, engine, Console(silent=True)):
+        raise KeyboardInterrupt
+    assert store.state() == "unpacked"
+    with pytest.raises(errors.NotHealthy), unpacked_store.on_disk(place, engine, Console(silent=True)):
+        assert store.state() == "unpacked"
+        raise errors.NotHealthy("the api does not answer")
+    assert not store.note.exists()
 
     boot = tmp_path / "boot"
     boot.write_text("next\n")
     store.note.write_text(image_store.boot_id() + image_store.UNPACKED)
     monkeypatch.setattr(image_store, "BOOT_ID", boot)
-    assert store.state == "lost"
+    assert store.state() == "lost"
     assert not store.is_unpacked
     with pytest.raises(errors.CommandFailed, match="the host went down before its disk had all") as refused:
         image_store.require_none_lost(place)
     assert "run the installer again" in refused.value.remedy
     with unpacked_store.on_disk(place, engine, Console(silent=True)):
         pass
-    assert store.state == "lost"
+    assert store.state() == "lost"
     assert image_store.retire(place, EXAMPLE.store, engine) == []
     assert not store.tree.exists()
 
