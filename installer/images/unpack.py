@@ -23,7 +23,7 @@ from installer.images import squashfs
 from installer.images.squashfs import Content, Node, Reader
 
 # What one process takes at a time, of the packed file.
-RUN_BYTES = 32 * 1024**2
+RUN_BYTES = 16 * 1024**2
 # Beside the one that is read: the last one, and the one that a block goes on in.
 KEPT_CHUNKS = 3
 # What an upper folder of a user's own overlay has in place of root's attributes (overlayfs, "User xattr").
@@ -227,15 +227,16 @@ def _require_installer() -> None:
 
 def _write_small(nodes: Sequence[Node], reader: Reader, fragment: int, request: Request) -> None:
     """Write the files whose bytes are all in one fragment."""
-    left = [node for node in nodes if not _is_there(node)]
-    if not left:
-        return
     start, stored, _ = reader.fragments[fragment]
-    data = memoryview(reader.block(start, stored))
-    for node in left:
-        assert node.content is not None
-        file = _create(node.path)
+    data = None
+    for node in nodes:
+        file = _create(node)
+        if file is None:
+            continue
         try:
+            # Where an earlier run has written all of them, nothing is read.
+            data = data or memoryview(reader.block(start, stored))
+            assert node.content is not None
             _put(file, data[node.content.offset : node.content.offset + node.content.size])
             _describe(file, node, request)
         finally:
@@ -244,11 +245,11 @@ def _write_small(nodes: Sequence[Node], reader: Reader, fragment: int, request: 
 
 def _write_whole(node: Node, reader: Reader, request: Request) -> None:
     """Write a file that has blocks of its own, or nothing."""
-    if _is_there(node):
-        return
     content = node.content
     assert content is not None
-    file = _create(node.path)
+    file = _create(node)
+    if file is None:
+        return
     try:
         _put_content(file, content, reader)
         _describe(file, node, request)
@@ -277,21 +278,21 @@ def _put(file: int, data: memoryview) -> None:
         data = data[os.write(file, data) :]
 
 
-def _create(path: bytes) -> int:
+def _create(node: Node) -> int | None:
+    """Return a new file, or None for one that an earlier run has written whole."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, flags, 0o600)
+        return os.open(node.path, flags, 0o600)
     except FileExistsError:
-        _unlink(path)
-        return os.open(path, flags, 0o600)
+        if _is_there(node):
+            return None
+        _unlink(node.path)
+        return os.open(node.path, flags, 0o600)
 
 
 def _is_there(node: Node) -> bool:
     """Tell whether an earlier run of this boot has written a file whole: its time is set last."""
-    try:
-        status = os.lstat(node.path)
-    except FileNotFoundError:
-        return False
+    status = os.lstat(node.path)
     assert node.content is not None
     whole = stat.S_ISREG(status.st_mode) and status.st_size == node.content.size
     return whole and status.st_mtime_ns == node.mtime * 10**9

@@ -280,7 +280,9 @@ def test_without_root_the_store_is_unpacked(new_machine: MachineMaker, stored: B
     live(where, '# Mine.\n[storage]\ndriver = "overlay"\n')
 
 
-@pytest.mark.feature("a power failure while the disk writes the image store", "`start` says so, the same command mends it")
+@pytest.mark.feature(
+    "a power failure while the disk writes the image store", "`start` says so, the same command mends it"
+)
 @pytest.mark.parametrize("user", ["root", machines.USER])
 def test_what_a_killed_run_has_started_ends_and_is_taken_up(
     new_machine: MachineMaker, stored: Bundle, user: str
