@@ -299,14 +299,17 @@ def test_what_a_killed_run_has_started_ends_and_is_taken_up(
     assert list(begun.glob(f"*/{image_store.NOTE}"))
     assert where.run("podman", "images", "--quiet").stdout == ""
 
-    # Taken up, and the host goes down while Dify starts: nobody knows what its disk has.
+    # Taken up, and the host goes down as Dify is to start: nobody knows what its disk has.
     running = where.start()
-    while not any(note.read_text().endswith(image_store.UNPACKED) for note in begun.glob(f"*/{image_store.NOTE}")):
+    configuration = where.machine.path(CONFS[user])
+    while not (configuration.exists() and f"{where.folder}/stores" in configuration.read_text()):
         assert running.poll() is None
-    where.machine.run("until podman ps --quiet | grep -q .; do sleep 0.1; done", timeout=60, user=where.user)
     where.machine.kill()
     running.wait()
     where.machine.boot()
+    where.machine.run(NO_SQUASHFS)
+    if user != "root":
+        where.machine.login(user)
     assert where.run("podman", "images", "--quiet").stdout != ""
     refused = where.installer("start")
     assert refused.returncode != 0
