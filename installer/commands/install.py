@@ -251,6 +251,7 @@ def _compare(plan: Plan, result: report.Report) -> str:
 
 def _bring_images(plan: Plan, result: report.Report, console: Console, wanted: Order = AS_THEY_COME) -> None:
     with result.step("images", console) as step:
+        image_store.remove_lost(plan.place, plan.engine)
         if plan.request.registry is not None:
             step.seen = _pull(plan, plan.request.registry, console, wanted)
             return

@@ -135,6 +135,12 @@ def list_lost(place: layout.Installation) -> list[Store]:
     return [store for store in list_stores(place) if store.state() == "lost"]
 
 
+def remove_lost(place: layout.Installation, engine: Engine) -> None:
+    """Remove these stores, so that podman does not know their images any more."""
+    for store in list_lost(place):
+        remove(store, engine, keep_file=True)
+
+
 def require_none_lost(place: layout.Installation) -> None:
     """Raise CommandFailed when the host went down before its disk had all of the images."""
     if list_lost(place):

@@ -30,6 +30,7 @@ class Supply:
 def find_supply(bundle: manifest.Manifest, archive: Path, place: layout.Installation, engine: Engine) -> Supply:
     """Ask the engine what it lacks, and look what is there to serve it."""
     needed = plugins.needed_images(bundle, place)
+    # podman lists the images of a store, whatever the disk has of their files.
     present = [] if image_store.list_lost(place) else inventory.list_present(engine)
     missing = tuple(inventory.find_missing(needed, present))
     return Supply(bundle, archive, missing, image_store.find_offered(bundle, archive, place, missing, engine))
@@ -74,8 +75,6 @@ def bring(
     BundleDamaged, and CommandFailed when nothing of that can be done.
     """
     note = ""
-    for store in image_store.list_lost(place):
-        image_store.remove(store, engine, keep_file=True)
     superseded.remember(place, () if supply.store else supply.missing)
     if supply.store is not None:
         try:
