@@ -136,7 +136,7 @@ def list_lost(place: layout.Installation) -> list[Store]:
 
 
 def remove_lost(place: layout.Installation, engine: Engine) -> None:
-    """Remove these stores, so that podman does not know their images any more."""
+    """Remove the stores that are lost, so that podman does not list their images any more."""
     for store in list_lost(place):
         remove(store, engine, keep_file=True)
 
